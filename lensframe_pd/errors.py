@@ -1,0 +1,46 @@
+"""What can go wrong, each error also the builtin a caller would expect."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LensError(Exception):
+    """Base of every error this library raises on purpose."""
+
+
+class LensTypeError(LensError, TypeError):
+    """An argument is of a kind the call cannot work with."""
+
+
+class LensValueError(LensError, ValueError):
+    """An argument has the right kind and an impossible value."""
+
+
+class LensKeyError(LensError, KeyError):
+    """A label, layer, module path or column that is not there."""
+
+    def __str__(self) -> str:  # KeyError would show the repr, quotes and all
+        return str(self.args[0]) if self.args else ""
+
+
+class LensRuntimeError(LensError, RuntimeError):
+    """The call cannot run in this situation."""
+
+
+class LensWarning(UserWarning):
+    """Something a careful reader of a trace wants to know."""
+
+
+def unknown_names(asked: Iterable[str], known: Iterable[str], what: str) -> LensKeyError:
+    """One error for all names that are not in `known`, with the near misses of each."""
+    known = list(dict.fromkeys(known))
+    lines = []
+    for name in asked:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
+        lines.append(f"no {what} {name!r}{hint}")
+    shown = known if len(known) <= 8 else [*known[:4], "...", *known[-3:]]
+    lines.append(f"there are: {', '.join(shown)}" if known else "there are none")
+    return LensKeyError("\n".join(lines))

@@ -1,0 +1,258 @@
+"""What each torch function is: its name, its argument names, what it writes, whether it draws.
+
+The tracer asks `describe` once per function and keeps the answer; every fact about a single
+torch function that the library needs stands in the tables of this module.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, NamedTuple
+
+import torch
+from torch._ops import OpOverload, OpOverloadPacket
+from torch.overrides import get_testing_overrides
+
+
+class Action(Enum):
+    """How the tracer treats a call."""
+
+    PLAIN = "run it; a row for each tensor it returns"
+    CAREFUL = "it may write an argument or draw random numbers: look before and after"
+    OPEN = "a Python composite: run its body, whose own calls are seen"
+    READ = "Python reads a tensor's value: a decision of a dynamic graph"
+    SKIP = "metadata, printing, pickling: no row"
+
+
+class Function(NamedTuple):
+    """One torch function, as the tracer knows it."""
+
+    func: Callable[..., Any]
+    name: str
+    target: str
+    action: Action
+    arg_names: tuple[str, ...] = ()
+    written: tuple[int, ...] = ()
+    """Positions of arguments the function writes."""
+    written_names: tuple[str, ...] = ()
+    certain: bool = True
+    """False when only a moved version counter tells whether it wrote."""
+    random: bool = False
+
+
+_OPERATORS = frozenset(
+    "add sub mul div truediv floordiv mod pow matmul lshift rshift and or xor divmod".split()
+)
+
+# Properties whose value is a tensor; all others are metadata.
+_TENSOR_PROPERTIES = frozenset("T mT H mH real imag data grad _grad _base".split())
+
+_METADATA = frozenset(
+    """dim size numel stride is_contiguous is_floating_point is_complex element_size nelement
+    ndimension get_device storage_offset __len__ __hash__ is_same_size result_type can_cast
+    promote_types is_signed is_conj is_neg is_inference is_tensor is_storage is_pinned is_shared
+    is_coalesced is_distributed is_set_to is_non_overlapping_and_dense _is_view _is_zerotensor
+    _version sparse_dim dense_dim __repr__ __format__ __reduce_ex__ __reduce__ __setstate__
+    __dir__ __dlpack_device__ data_ptr storage untyped_storage _typed_storage storage_type
+    register_hook register_post_accumulate_grad_hook retain_grad backward has_names q_scale
+    q_zero_point qscheme q_per_channel_axis _assert _assert_async _assert_scalar
+    _assert_tensor_metadata sym_size sym_numel sym_stride sym_storage_offset dim_order
+    _set_grad_enabled _use_count share_memory_ pin_memory_ module_load manual_seed
+    _functional_assert_async""".split()
+)
+
+_READS = {
+    "__bool__": "bool", "__int__": "int", "__float__": "float", "__complex__": "complex",
+    "__index__": "index", "item": "item", "tolist": "tolist", "numpy": "numpy",
+    "__array__": "numpy", "is_nonzero": "bool", "equal": "equal", "allclose": "allclose",
+    "__dlpack__": "dlpack", "_local_scalar_dense": "item",
+}  # fmt: skip
+
+# Python functions that are one operation, though written in Python.
+_LEAVES = frozenset("__rsub__ __deepcopy__ grad backward __dlpack__".split())
+_OPEN_MODULES = ("torch.functional", "torch.nn.functional", "torch._tensor", "torch.nn.init")
+
+# Their schemas do not say that they update the running statistics.
+_SILENT_WRITES = {
+    "batch_norm": (3, 4), "instance_norm": (3, 4), "native_batch_norm": (3, 4),
+    "cudnn_batch_norm": (3, 4), "miopen_batch_norm": (3, 4), "rrelu_with_noise": (1,),
+}  # fmt: skip
+
+# They drop out inside one kernel call, and torch does not tag them.
+_RANDOM_UNTAGGED = frozenset("lstm gru rnn_tanh rnn_relu _transformer_encoder_layer_fwd".split())
+
+#: Functions that contract a parameter with their input: the parameter alone makes the layer.
+CONTRACTIONS = frozenset(
+    """linear bilinear conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d
+    conv_transpose3d conv_tbc _convolution embedding embedding_bag matmul mm bmm mv addmm addmv
+    addbmm baddbmm einsum tensordot inner dot chain_matmul multi_dot linalg_multi_dot
+    scaled_mm _scaled_mm grouped_mm _grouped_mm lstm gru rnn_tanh rnn_relu lstm_cell gru_cell
+    rnn_tanh_cell rnn_relu_cell deform_conv2d""".split()
+)
+
+_known: dict[Any, Function] = {}
+
+
+def describe(func: Callable[..., Any]) -> Function:
+    """The facts of one torch function, looked up once per process."""
+    found = _known.get(func)
+    if found is None:
+        found = _describe(func)
+        if isinstance(func, (OpOverload, OpOverloadPacket)) or _of_torch(func):
+            _known[func] = found
+    return found
+
+
+def synthetic(name: str, *arg_names: str) -> Function:
+    """A row no torch function made: input, output, constant, alias."""
+
+    def nothing(*_: Any) -> None:
+        raise NotImplementedError(f"{name} is not a torch function")
+
+    return Function(nothing, name, "", Action.SKIP, arg_names)
+
+
+def is_accessor(func: Any) -> bool:
+    """Whether `func` is `Tensor.some_property.__get__` or `.__set__`."""
+    return isinstance(func, types.MethodWrapperType)
+
+
+def _of_torch(func: Any) -> bool:
+    module = getattr(func, "__module__", None)
+    return module is None or module.split(".")[0] == "torch"
+
+
+def _describe(func: Any) -> Function:
+    raw, target = _raw_name(func), _target(func)
+    name = normalised(raw)
+    if is_accessor(func):
+        return _describe_accessor(func, raw, target)
+    if raw in _READS and not _opens(func, raw):
+        return Function(func, _READS[raw], target, Action.READ)
+    if raw in _METADATA:
+        return Function(func, name, target, Action.SKIP)
+    arg_names = _arg_names(func, raw)
+    if _opens(func, raw):
+        return Function(func, name, target, Action.OPEN, arg_names)
+    written, written_names = _writes(func, raw)
+    certain = True
+    if raw in _SILENT_WRITES and not written:
+        written, certain = _SILENT_WRITES[raw], False
+    elif isinstance(func, types.FunctionType) and raw not in _LEAVES:
+        written, certain = tuple(range(16)), False
+    random = _draws(func, raw)
+    careful = bool(written or written_names or random)
+    action = Action.CAREFUL if careful else Action.PLAIN
+    return Function(
+        func, name, target, action, arg_names, written, written_names, certain, random
+    )
+
+
+def _describe_accessor(func: Any, raw: str, target: str) -> Function:
+    if func.__name__ == "__set__":
+        if raw != "data":
+            return Function(func, raw, target, Action.SKIP)
+        return Function(func, "set_data", target, Action.CAREFUL, ("input", "data"), (0,))
+    action = Action.PLAIN if raw in _TENSOR_PROPERTIES else Action.SKIP
+    return Function(func, raw, target, action, ("input",))
+
+
+def _opens(func: Any, raw: str) -> bool:
+    if not isinstance(func, types.FunctionType) or raw in _LEAVES or raw in _METADATA:
+        return False
+    return func.__module__ in _OPEN_MODULES or func.__qualname__.startswith("boolean_dispatch")
+
+
+def _raw_name(func: Any) -> str:
+    if is_accessor(func):
+        return str(func.__self__.__name__)
+    if isinstance(func, OpOverload):
+        return str(func._schema.name).split("::")[-1]
+    return str(getattr(func, "__name__", type(func).__name__))
+
+
+def normalised(raw: str) -> str:
+    """`relu_`, `__iadd__` and `__radd__` are `relu`, `add` and `add`."""
+    if raw.startswith("__") and raw.endswith("__"):
+        name = raw[2:-2]
+        if name[0] in "ir" and name[1:] in _OPERATORS:
+            name = name[1:]
+        return name
+    return raw.rstrip("_") or raw
+
+
+def _target(func: Any) -> str:
+    if is_accessor(func):
+        return f"torch.Tensor.{func.__self__.__name__}.{func.__name__}"
+    if isinstance(func, (OpOverload, OpOverloadPacket)):
+        return f"torch.ops.{func}"
+    if isinstance(func, (types.MethodDescriptorType, types.WrapperDescriptorType)):
+        return f"torch.Tensor.{func.__name__}"
+    name = getattr(func, "__qualname__", type(func).__name__)
+    if name.startswith("_VariableFunctionsClass."):
+        return f"torch.{func.__name__}"
+    module = getattr(func, "__module__", None) or "torch"
+    if module == "torch._tensor":
+        module = "torch"
+    return f"{module}.{name}"
+
+
+def _arg_names(func: Any, raw: str) -> tuple[str, ...]:
+    if isinstance(func, OpOverload):
+        return tuple(a.name for a in func._schema.arguments)
+    if isinstance(func, OpOverloadPacket):
+        return tuple(a.name for a in getattr(func, func.overloads()[0])._schema.arguments)
+    override = get_testing_overrides().get(func)
+    code = getattr(override or func, "__code__", None)
+    if code is not None:
+        return tuple(code.co_varnames[: code.co_argcount])
+    if raw.startswith("__"):
+        return ("input", "other")
+    schemas = torch._C._jit_get_schemas_for_operator(f"aten::{raw}")
+    return tuple(a.name for a in schemas[0].arguments) if schemas else ()
+
+
+def _writes(func: Any, raw: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Positions and names of the arguments that `func` writes, whatever its overload."""
+    if raw == "__setitem__":
+        return (0,), ()
+    if raw.startswith("__"):
+        return ((0,) if raw[2] == "i" and raw[3:-2] in _OPERATORS else ()), ()
+    if raw.endswith("_") and not isinstance(func, (OpOverload, OpOverloadPacket)):
+        return (0,), ("input", "self")
+    found: dict[str, int] = {}
+    for schema in _schemas(func, raw):
+        for position, argument in enumerate(schema.arguments):
+            alias = argument.alias_info
+            # TorchScript's list methods (`sort`, `pop`) share names with tensor functions
+            if alias is not None and alias.is_write and "Tensor" in str(argument.type):
+                # `out=` is keyword-only, but for operators of torch.ops its position counts too
+                if isinstance(func, (OpOverload, OpOverloadPacket)) or not argument.kwarg_only:
+                    found[argument.name] = -1 if argument.kwarg_only else position
+    return tuple(p for p in found.values() if p >= 0), tuple(found)
+
+
+def _schemas(func: Any, raw: str) -> list[Any]:
+    if isinstance(func, OpOverload):
+        return [func._schema]
+    if isinstance(func, OpOverloadPacket):
+        return [getattr(func, name)._schema for name in func.overloads()]
+    if isinstance(func, types.FunctionType):
+        return []
+    return list(torch._C._jit_get_schemas_for_operator(f"aten::{raw}"))
+
+
+def _draws(func: Any, raw: str) -> bool:
+    if raw in _RANDOM_UNTAGGED:
+        return True
+    if isinstance(func, OpOverload):
+        return torch.Tag.nondeterministic_seeded in func.tags
+    packet = func if isinstance(func, OpOverloadPacket) else getattr(torch.ops.aten, raw, None)
+    if not isinstance(packet, OpOverloadPacket):
+        return False
+    return any(
+        torch.Tag.nondeterministic_seeded in getattr(packet, name).tags
+        for name in packet.overloads()
+    )

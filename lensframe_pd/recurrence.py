@@ -1,0 +1,209 @@
+"""Which executions are passes of one layer.
+
+Two executions are passes of one layer when they are the same place in the program, in the same
+repeated structure: same function, module and call site (or the same contracted parameter), and
+parents that are passes of the same layers. Candidates that agree in the former are split, by
+partition refinement, until they agree in the latter; the first pass of a loop may differ where
+the others read what an earlier pass carried round.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from lensframe_pd.functions import CONTRACTIONS
+from lensframe_pd.tape import Tape
+
+_Signature = tuple[Any, ...]
+
+
+class Passes(NamedTuple):
+    """For each row of a tape: its layer, its pass and how many passes that layer has."""
+
+    layers: list[str]
+    pass_nums: list[int]
+    n_passes: list[int]
+
+    def labels(self) -> list[str]:
+        return [
+            layer if n == 1 else f"{layer}:{p}"
+            for layer, p, n in zip(self.layers, self.pass_nums, self.n_passes, strict=True)
+        ]
+
+
+def passes(tape: Tape) -> Passes:
+    """Group the rows of a tape into layers, number the layers by function and first execution."""
+    groups = list(candidates(tape).values())
+    if any(len(rows) > 1 for rows in groups):
+        groups = _Refinement(tape, groups).run()
+        groups.sort(key=lambda rows: rows[0])
+    n = len(tape.rows)
+    layers, pass_nums, n_passes = [""] * n, [0] * n, [0] * n
+    counts: dict[str, int] = defaultdict(int)
+    for rows in groups:
+        func = tape.calls[tape.rows[rows[0]].call].function.name
+        counts[func] += 1
+        layer = f"{func}_{counts[func]}"
+        for p, row in enumerate(rows, 1):
+            layers[row], pass_nums[row], n_passes[row] = layer, p, len(rows)
+    return Passes(layers, pass_nums, n_passes)
+
+
+def candidates(tape: Tape) -> dict[Any, list[int]]:
+    """Rows that agree in function, output slot, module and call site, in order of execution."""
+    groups: dict[Any, list[int]] = {}
+    modules = tape.modules
+    for i, row in enumerate(tape.rows):
+        key: Any = i if i in tape.kinds and tape.kinds[i] != "alias" else key_of(tape, row, modules)
+        group = groups.get(key)
+        if group is None:
+            groups[key] = [i]
+        else:
+            group.append(i)
+    return groups
+
+
+def key_of(tape: Tape, row: Any, modules: Any) -> Any:
+    call = tape.calls[row.call]
+    name, path = call.function.name, modules[call.module].path
+    if name in CONTRACTIONS:
+        params = held_by(call.sources)
+        if params:
+            return name, row.slot, path, params
+    return name, row.slot, path, call.site
+
+
+def held_by(sources: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Which argument read which held parameter or buffer."""
+    return tuple((role, source) for role, source in enumerate(sources) if source < 0)
+
+
+class _Refinement:
+    """Splits candidate groups until parents agree, re-examining only what a split may change."""
+
+    def __init__(self, tape: Tape, groups: list[list[int]]) -> None:
+        self.tape = tape
+        self.groups: dict[int, list[int]] = dict(enumerate(groups))
+        self.of = [0] * len(tape.rows)
+        self.first_slot = self._first_slots()
+        for g, rows in self.groups.items():
+            for row in rows:
+                self.of[row] = g
+        self.readers = self._readers()
+
+    def run(self) -> list[list[int]]:
+        waiting = {g: None for g, rows in self.groups.items() if len(rows) > 1}
+        while waiting:
+            g = next(iter(waiting))
+            del waiting[g]
+            for changed in self._split(g):
+                rows = self.groups[changed]
+                if len(rows) > 1:
+                    waiting[changed] = None
+                for row in rows:
+                    for reader in self.readers[row]:
+                        h = self.of[reader]
+                        if len(self.groups[h]) > 1:
+                            waiting[h] = None
+        return list(self.groups.values())
+
+    def _split(self, g: int) -> list[int]:
+        """Split one group by the layers of its parents; the groups that came out changed."""
+        rows = self.groups[g]
+        parts: dict[_Signature, list[int]] = {}
+        for row in rows:
+            parts.setdefault(self._signature(row), []).append(row)
+        if len(parts) == 1:
+            return []
+        first = rows[0]
+        signature = self._signature(first)
+        if len(parts[signature]) == 1:
+            joins = [s for s in parts if s != signature and self._opens(first, parts[s][0])]
+            if joins:
+                joined = joins[0]
+                if len(joins) > 1:
+                    joined = max(joins, key=lambda s: self._likeness(first, parts[s]))
+                parts[joined] = [first, *parts[joined]]
+                del parts[signature]
+        if len(parts) == 1:
+            return []
+        largest = max(parts, key=lambda s: len(parts[s]))
+        changed = []
+        for s, members in parts.items():
+            if s == largest:
+                self.groups[g] = members
+                if len(members) == 1:  # no longer a loop: what was carried round it is not
+                    changed.append(g)
+            else:
+                new = len(self.groups)
+                self.groups[new] = members
+                for row in members:
+                    self.of[row] = new
+                changed.append(new)
+        return changed
+
+    def _signature(self, row: int) -> _Signature:
+        """The parents' layers, argument by argument; a parameter it reads outranks them."""
+        call = self.tape.calls[self.tape.rows[row].call]
+        held = held_by(call.sources)
+        if held and any(self.tape.held[-1 - s].is_parameter for _, s in held):
+            return held
+        of, slot = self.of, self.first_slot
+        return tuple([s if s < 0 else of[slot[s]] for s in call.sources])
+
+    def _opens(self, first: int, later: int) -> bool:
+        """Whether `first` may be pass one of `later`'s layer: all they differ in is carried round.
+
+        A value is loop-carried if a multi-pass layer made it after the first pass began.
+        """
+        mine, theirs = self._sources(first), self._sources(later)
+        if len(mine) != len(theirs):
+            return False
+        for a, b in zip(mine, theirs, strict=True):
+            if a != b and (a < 0 or b < 0 or self.of[a] != self.of[b]):
+                if b < first or len(self.groups[self.of[b]]) < 2:
+                    return False
+        return True
+
+    def _sources(self, row: int) -> list[int]:
+        sources = self.tape.calls[self.tape.rows[row].call].sources
+        return [s if s < 0 else self.first_slot[s] for s in sources]
+
+    def _likeness(self, first: int, others: list[int]) -> tuple[int, int]:
+        """How well the readers of the first pass match those of a group it could open."""
+        mine = self._readers_of(first)
+        return max(len(mine & self._readers_of(row)) for row in others[:2]), -others[0]
+
+    def _readers_of(self, row: int) -> set[tuple[str, int]]:
+        return {
+            (self.tape.calls[self.tape.rows[r].call].function.name, self.of[r])
+            for r in self.readers[row]
+        }
+
+    def _first_slots(self) -> list[int]:
+        """For each row, the first row of its call: slots of one call count as one parent."""
+        first: list[int] = []
+        for i, row in enumerate(self.tape.rows):
+            first.append(first[i - 1] if i and self.tape.rows[i - 1].call == row.call else i)
+        return first
+
+    def _readers(self) -> list[list[int]]:
+        readers: list[list[int]] = [[] for _ in self.tape.rows]
+        for i, row in enumerate(self.tape.rows):
+            for source in self.tape.calls[row.call].sources:
+                if source >= 0:
+                    readers[self.first_slot[source]].append(i)
+        return readers
+
+
+def iterations(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """Runs of consecutive numbers, as (first, last)."""
+    start = previous = numbers[0]
+    for n in numbers[1:]:
+        if n != previous + 1:
+            yield start, previous
+            start = n
+        previous = n
+    yield start, previous

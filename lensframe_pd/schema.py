@@ -1,0 +1,69 @@
+"""The columns of `layers`: their names, their order and what they mean."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lensframe_pd.errors import LensKeyError
+
+COLUMNS: dict[str, str] = {
+    "layer": "the layer, `{func}_{n}`: the n-th of that function by first execution",
+    "pass_num": "which execution of the layer, from 1",
+    "n_passes": "how many executions the layer had",
+    "step": "execution order, from 0",
+    "kind": "input, op, output, constant or alias",
+    "func": "normalised name of the function: relu for relu_, add for __iadd__",
+    "target": "the exact importable function; empty for rows no function made",
+    "call": "number of the call; rows of one multi-output call share it",
+    "parents": "labels of the tensors consumed",
+    "parent_args": "the argument each parent was: 'input', '0', 'tensors.1'",
+    "n_parents": "how many tensors it consumed",
+    "module": "path of the innermost module; empty for the model itself",
+    "module_type": "class of that module",
+    "module_stack": "enclosing module calls, outermost first: ('enc:2', 'enc.0:3')",
+    "returned_by": "the module calls that returned this tensor",
+    "source": "file.py:line of the user's code that called it",
+    "path": "inputs, outputs, constants: where in the arguments, the result or the model",
+    "shape": "sizes of the axes",
+    "shape_str": "the same as text: '1x64x56x56'",
+    "stride": "strides of the axes, in elements",
+    "dtype": "torch's name of the element type, without 'torch.'",
+    "device": "where the tensor is",
+    "numel": "number of elements",
+    "nbytes": "bytes of the elements",
+    "requires_grad": "whether autograd follows it",
+    "params": "names of the parameters it read",
+    "param_args": "the argument each parameter was",
+    "param_shapes": "their shapes",
+    "n_params": "their number of elements, together",
+    "params_nbytes": "their bytes, together",
+    "n_trainable": "number of elements of those that require a gradient",
+    "buffers": "names of the buffers it read",
+    "buffer_args": "the argument each buffer was",
+    "buffer_shapes": "their shapes",
+    "config": "the other arguments by name, as JSON",
+    "context": "grad, autocast and inference mode where not the default, as JSON",
+    "inplace": "whether it wrote its argument",
+    "random": "whether it drew random numbers",
+    "read_by": "where Python read its value: 'bool: file.py:line'",
+    "seconds": "time of the call",
+    "saved": "whether its value is in the Dataset",
+    "unsaved_reason": "why a wanted value could not be kept as an array",
+}
+
+
+def require(frame: pd.DataFrame, verb: str, *columns: str) -> None:
+    """Raise if `frame` lacks a column that `verb` needs.
+
+    Raises
+    ------
+    LensKeyError
+        Naming the verb, every missing column, and where the column comes from.
+    """
+    missing = [c for c in columns if c not in frame.columns]
+    if missing:
+        lines = [
+            f"{verb} needs column {c!r} ({COLUMNS.get(c, 'yours to assign')})" for c in missing
+        ]
+        lines.append("lf.trace(...) makes these columns; keep them when you select or merge")
+        raise LensKeyError("\n".join(lines))

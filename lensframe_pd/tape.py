@@ -1,0 +1,184 @@
+"""What ran: one `Call` per torch function call, one `Row` per tensor it made or wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lensframe_pd.functions import Function
+
+Site = tuple[int, ...]
+"""Call site: code id, instruction offset, code id, ... from the innermost frame outward."""
+
+
+class _Slot:
+    """Stands for a tensor in the recorded arguments."""
+
+    def __repr__(self) -> str:
+        return "<tensor>"
+
+
+SLOT = _Slot()
+
+
+class Opaque(NamedTuple):
+    """An argument that is neither a tensor nor a value: only its description is kept."""
+
+    description: str
+
+
+class Context(NamedTuple):
+    """The switches a call ran under."""
+
+    grad: bool
+    inference: bool
+    autocast: tuple[tuple[str, str], ...]
+    """Pairs of device type and dtype."""
+
+
+class Call(NamedTuple):
+    """One call of one torch function."""
+
+    function: Function
+    args: tuple[Any, ...]
+    """The positional arguments, `SLOT` where a tensor was."""
+    kwargs: dict[str, Any]
+    sources: tuple[int, ...]
+    """Where the tensors in the slots came from, in order: a row, or `-1 - k` for `Tape.held[k]`."""
+    site: Site
+    module: int
+    """Index into `Tape.modules`."""
+    context: Context
+    seconds: float
+    generator: Tensor | None = None
+    """State of the random generator before the call, if the call drew from it."""
+
+
+class Row(NamedTuple):
+    """One tensor made, or written, by one call."""
+
+    call: int
+    slot: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    requires_grad: bool
+    inplace: bool = False
+
+
+class Held(NamedTuple):
+    """A parameter or a buffer of the model."""
+
+    name: str
+    is_parameter: bool
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    numel: int
+    nbytes: int
+    requires_grad: bool
+
+
+class ModuleCall(NamedTuple):
+    """One call of one module; the first entry of `Tape.modules` is the model itself."""
+
+    path: str
+    number: int
+    parent: int
+    type_name: str
+    site: Site
+
+    @property
+    def key(self) -> str:
+        """`enc.0:3`, the third call of `enc.0`."""
+        return f"{self.path}:{self.number}"
+
+
+@dataclass
+class Tape:
+    """Everything one run left behind; `frame` and `activations` read it."""
+
+    calls: list[Call] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    values: list[Tensor | None] = field(default_factory=list)
+    modules: list[ModuleCall] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    kinds: dict[int, str] = field(default_factory=dict)
+    """Kind of the rows that are not plain operations."""
+    paths: dict[int, str] = field(default_factory=dict)
+    """Where an input, output or constant stood."""
+    returned: dict[int, list[int]] = field(default_factory=dict)
+    """Row to the module calls that returned it."""
+    reads: dict[int, list[tuple[str, Site, int]]] = field(default_factory=dict)
+    """Row to what read it: name, site, module."""
+    codes: dict[int, Any] = field(default_factory=dict)
+    """Code objects by id, for the sites."""
+    caller: str = ""
+    """`file.py:line` of the `lf.trace` call."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """JSON scalars about the run, the frame's `attrs`."""
+    stimulus_row: int | None = None
+    """The first tensor input."""
+
+
+def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in a nest of containers and objects, with where it stands.
+
+    Containers, mappings, dataclasses, named tuples and plain objects are entered, modules are
+    not; an object met twice is entered once.
+    """
+    if isinstance(value, Tensor):
+        yield path, value
+    elif value is not None and not isinstance(value, _ATOMS):
+        yield from _walk(value, path, set())
+
+
+_ATOMS = (
+    bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size,
+    torch.layout, torch.memory_format, torch.Generator, torch.nn.Module,
+)  # fmt: skip
+
+
+def _walk(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield path, value
+        return
+    if value is None or isinstance(value, _ATOMS) or id(value) in seen:
+        return
+    seen.add(id(value))
+    prefix = f"{path}." if path else ""
+    for key, child in _children(value):
+        yield from _walk(child, f"{prefix}{key}", seen)
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key in list(value):
+            yield str(key), value[key]
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        yield from zip(value._fields, value, strict=True)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for i, child in enumerate(value):
+            yield str(i), child
+    elif is_dataclass(value) and not isinstance(value, type):
+        for f in fields(value):
+            yield f.name, getattr(value, f.name, None)
+    else:
+        module = type(value).__module__.split(".")[0]
+        if module in _LIBRARIES or callable(value):
+            return
+        for name, child in list(getattr(value, "__dict__", {}).items()):
+            yield name, child
+        for cls in type(value).__mro__:
+            slots = cls.__dict__.get("__slots__", ())
+            for name in (slots,) if isinstance(slots, str) else slots:
+                if not name.startswith("__"):
+                    yield name, getattr(value, name, None)
+
+
+# Objects of these libraries never hold the model's tensors.
+_LIBRARIES = frozenset("builtins numpy pandas threading logging io re enum inspect types PIL".split())

@@ -1,0 +1,91 @@
+"""Which values are kept, and that they never change afterwards.
+
+Values are kept by reference; before a write, and at the end for what others can still reach,
+the kept values that share the storage get a copy of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lensframe_pd.tape import Tape
+
+
+class Values:
+    """The kept values of a tape.
+
+    Parameters
+    ----------
+    tape
+        Its `values` list is filled, one entry a row.
+    wanted
+        `True` for every row, `False` for none, or a function of the row's index.
+    """
+
+    def __init__(self, tape: Tape, wanted: bool | Callable[[int], bool]) -> None:
+        self._values = tape.values
+        self._wanted = wanted
+        self._by_storage: dict[int, list[int]] = {}
+        self._shared: set[int] = set()
+        self.module_wanted: Callable[[int], bool] | None = None
+
+    def take(self, row: int, tensor: Tensor, storage: int) -> None:
+        """A new row: keep its tensor if it is wanted."""
+        wanted = self._wanted
+        if wanted is True or (wanted is not False and wanted(row)):
+            self._values.append(None)
+            self._keep(row, tensor, storage)
+        else:
+            self._values.append(None)
+
+    def returned(self, row: int, tensor: Tensor, module: int) -> None:
+        """A module call returned the tensor of `row`: keep it if that module is selected."""
+        if self._values[row] is None and self.module_wanted and self.module_wanted(module):
+            try:
+                storage = int(torch._C._storage_address(tensor))
+            except (NotImplementedError, RuntimeError):
+                storage = 0
+            self._keep(row, tensor, storage)
+
+    def preserve(self, storage: int) -> None:
+        """The storage is about to be written: give the kept values in it their own copy."""
+        copies: dict[Any, Tensor] = {}
+        for row in self._by_storage.pop(storage, ()):
+            value = self._values[row]
+            if value is not None:
+                key = (value.storage_offset(), value.shape, value.stride(), value.dtype)
+                if key not in copies:
+                    copies[key] = value.clone()
+                self._values[row] = copies[key]
+
+    def share(self, storage: int) -> None:
+        """Somebody outside the trace can reach the storage: parameters, NumPy arrays."""
+        self._shared.add(storage)
+
+    def settle(self, kept_elsewhere: set[int]) -> None:
+        """The run is over: nobody but the trace may reach a kept value from here on."""
+        for storage in (kept_elsewhere | self._shared) & self._by_storage.keys():
+            self.preserve(storage)
+        self._by_storage.clear()
+
+    def drop(self, rows: set[int]) -> None:
+        for row in rows:
+            self._values[row] = None
+
+    def _keep(self, row: int, tensor: Tensor, storage: int) -> None:
+        value = tensor.detach()
+        if storage:
+            if self._wanted is not True and _much_smaller(value):
+                value = value.clone()
+            else:
+                self._by_storage.setdefault(storage, []).append(row)
+        self._values[row] = value
+
+
+def _much_smaller(value: Tensor) -> bool:
+    """Whether keeping this view would keep alive a storage more than twice its size."""
+    return value.untyped_storage().nbytes() > 2 * value.numel() * value.element_size()
