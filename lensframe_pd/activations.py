@@ -94,7 +94,10 @@ def dataset(
             },
             fastpath=True,
         )
-    return xr.Dataset(variables, coords=_coordinates(stimulus), attrs=dict(tape.facts))
+    # The public constructor compares every variable with every other's dims: 8 times the cost.
+    sizes = {d: n for v in variables.values() for d, n in zip(v.dims, v.shape, strict=True)}
+    bare = xr.Dataset._construct_direct(variables, set(), sizes, dict(tape.facts), {})
+    return bare.assign_coords(_coordinates(stimulus)) if stimulus is not None else bare
 
 
 def _coordinates(stimulus: pd.DataFrame | None) -> dict[str, Any]:

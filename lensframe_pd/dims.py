@@ -15,7 +15,17 @@ from torch._ops import OpOverloadPacket
 
 from lensframe_pd.tape import SLOT, Call, Row, Tape
 
-Names = tuple[str | None, ...]
+
+
+class Merged(NamedTuple):
+    """An axis that a reshape made of several: it has no name, but can be split again."""
+
+    parts: tuple[tuple[Any, int], ...]
+    """Name and extent of each."""
+
+
+Name = str | Merged | None
+Names = tuple[Name, ...]
 _SPATIAL: dict[int, Names] = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}
 
 
@@ -72,7 +82,7 @@ def dims(names: Names, shape: Sequence[int]) -> tuple[str, ...]:
         if name == "stimulus":
             dim = name
         else:
-            dim = f"{name}_{n}" if name else f"dim{k}_{n}"
+            dim = f"{name}_{n}" if isinstance(name, str) else f"dim{k}_{n}"
         while dim in taken:
             dim += "_"
         taken.append(dim)
@@ -143,7 +153,7 @@ def _keeps(name: str) -> bool:
 
 
 def _broadcast(case: Case) -> Names:
-    names: list[str | None] = [None] * len(case.shape)
+    names: list[Name] = [None] * len(case.shape)
     for operand in case.operands:
         for k in range(1, min(len(names), len(operand.shape)) + 1):
             if names[-k] is None and operand.shape[-k] == case.shape[-k]:
@@ -249,41 +259,43 @@ def _reversed(case: Case, rank: int) -> list[int]:
 
 def _reshaped(case: Case) -> Names | None:
     """Match runs of axes with equal products: kept, merged or split."""
-    names, old, new = case.first.names, case.first.shape, case.shape
-    out: list[str | None] = []
+    parts = [
+        part
+        for name, n in zip(case.first.names, case.first.shape, strict=True)
+        for part in (name.parts if isinstance(name, Merged) else ((name, n),))
+    ]
+    new, out = case.shape, list[Name]()
     i = j = 0
-    while i < len(old) or j < len(new):
-        if i < len(old) and j < len(new) and old[i] == new[j]:
-            out.append(names[i])
-            i, j = i + 1, j + 1
-            continue
+    while i < len(parts) or j < len(new):
         i0, j0 = i, j
         a = b = 1
-        while True:
-            if a <= b and i < len(old) and (a < b or i == i0):
-                a *= old[i]
+        while i == i0 or j == j0 or a != b:
+            if i < len(parts) and (a < b or i == i0):
+                a *= parts[i][1]
                 i += 1
             elif j < len(new) and (b < a or j == j0):
                 b *= new[j]
                 j += 1
             else:
                 break
-            if a == b and i > i0 and j > j0:
-                break
-        if a != b:
+        if a != b or not a:
             return None
-        if a == 0:
-            return None
-        out += _regrouped(names[i0:i], old[i0:i], new[j0:j])
+        out += _regrouped(parts[i0:i], new[j0:j])
     return tuple(out)
 
 
-def _regrouped(names: Names, old: Sequence[int], new: Sequence[int]) -> list[str | None]:
-    named = tuple(n for n, size in zip(names, old, strict=True) if size != 1 or n)
-    if len(new) == 1:
-        return [_MERGED.get(named)]
-    if named == ("feature",) and len(new) in (2, 3):
-        return [None, "head", "feature"][-len(new):]
+def _regrouped(old: list[tuple[Name, int]], new: Sequence[int]) -> list[Name]:
+    """Names for axes of extents `new`, made of the axes `old` with as many elements."""
+    old = [part for part in old if part[1] != 1] or old[:1]
+    sizes = [n for n in new if n != 1]
+    if [n for _, n in old] == sizes or len(old) == len(new) == 1:
+        names = iter(name for name, _ in old)
+        return [next(names) if n != 1 or len(new) == 1 else None for n in new]
+    if len(sizes) == 1:
+        merged = _MERGED.get(tuple(name for name, _ in old)) or Merged(tuple(old))
+        return [merged if n != 1 else None for n in new]
+    if [name for name, _ in old] == ["feature"] and len(new) == 3 and new[0] in (2, 3):
+        return [None, "head", "feature"]  # queries, keys and values, each of several heads
     return [None] * len(new)
 
 
@@ -388,7 +400,7 @@ def _einsum(case: Case) -> Names | None:
     terms = left.split(",")
     if not arrow or "." in equation or len(terms) != len(case.operands):
         return None
-    letters: dict[str, str | None] = {}
+    letters: dict[str, Name] = {}
     for term, operand in zip(terms, case.operands, strict=True):
         for letter, name in zip(term, operand.names, strict=False):
             letters[letter] = letters.get(letter) or name

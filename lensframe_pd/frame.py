@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 
 from lensframe_pd.recurrence import Passes
@@ -21,6 +22,7 @@ _TUPLE_COLUMNS = frozenset(
     """parents parent_args module_stack returned_by shape stride params param_args param_shapes
     buffers buffer_args buffer_shapes read_by""".split()
 )
+_STRING = pd.StringDtype(na_value=np.nan)  # pandas' default for text, made without inference
 _DTYPES = {
     "pass_num": np.int64, "n_passes": np.int64, "step": np.int64, "call": np.int64,
     "n_parents": np.int64, "numel": np.int64, "nbytes": np.int64, "n_params": np.int64,
@@ -47,7 +49,8 @@ def layers(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> pd.DataFrame
     ]
     columns["unsaved_reason"] = [unsaved.get(i, "") for i in range(len(labels))]
     data = {name: _array(name, columns[name]) for name in COLUMNS}
-    frame = pd.DataFrame(data, index=pd.Index(labels, name="op"), copy=False)
+    index = pd.Index(_array("op", labels), name="op")
+    frame = pd.DataFrame(data, index=index, copy=False)
     frame.attrs = dict(tape.facts)
     return frame
 
@@ -57,7 +60,7 @@ def _array(name: str, cells: Sequence[Any]) -> Any:
         return np.fromiter(cells, dtype=_DTYPES[name], count=len(cells))
     if name in _TUPLE_COLUMNS:
         return np.fromiter(cells, dtype=object, count=len(cells))
-    return pd.array(cells, dtype="str")
+    return _STRING.__from_arrow__(pa.array(cells, pa.large_string()))
 
 
 def _call_columns(tape: Tape, labels: list[str]) -> dict[str, list[Any]]:

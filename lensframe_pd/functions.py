@@ -92,16 +92,17 @@ CONTRACTIONS = frozenset(
     rnn_tanh_cell rnn_relu_cell deform_conv2d""".split()
 )
 
-_known: dict[Any, Function] = {}
+#: Functions described so far.
+KNOWN: dict[Any, Function] = {}
 
 
 def describe(func: Callable[..., Any]) -> Function:
     """The facts of one torch function, looked up once per process."""
-    found = _known.get(func)
+    found = KNOWN.get(func)
     if found is None:
         found = _describe(func)
         if isinstance(func, (OpOverload, OpOverloadPacket)) or _of_torch(func):
-            _known[func] = found
+            KNOWN[func] = found
     return found
 
 

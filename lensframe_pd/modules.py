@@ -53,7 +53,7 @@ class ModuleStack:
         self._entered = entered
         self._counts: dict[str, int] = {}
         self._open: list[tuple[nn.Module, int]] = []
-        self._closing: dict[int, FrameType] = {}
+        self.closing: dict[int, FrameType] = {}
         self._made: dict[tuple[str, Any], str] = {}
         self._thread = threading.get_ident()
         self._handles: list[Any] = []
@@ -72,7 +72,7 @@ class ModuleStack:
     def detach(self) -> None:
         for handle in self._handles:
             handle.remove()
-        self._closing.clear()
+        self.closing.clear()
 
     def enclosing(self, index: int) -> Iterator[int]:
         """The module call and those around it, innermost first, without the model itself."""
@@ -83,7 +83,7 @@ class ModuleStack:
     def _enter(self, module: nn.Module, args: Any) -> None:
         if threading.get_ident() != self._thread or _is_compile_wrapper(module):
             return
-        if self._closing:
+        if self.closing:
             self.settle(sys._getframe(1))
         known = self.paths.get(id(module))
         site = self._caller(sys._getframe(1))
@@ -104,7 +104,7 @@ class ModuleStack:
     def _exit(self, module: nn.Module, args: Any, result: Any) -> None:
         if threading.get_ident() != self._thread or _is_compile_wrapper(module):
             return
-        if self._closing:
+        if self.closing:
             self.settle(sys._getframe(1))
         if not any(opened is module for opened, _ in reversed(self._open)):
             return
@@ -114,7 +114,7 @@ class ModuleStack:
         if module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
             while frame.f_code is not _CALL_IMPL and frame.f_back is not None:
                 frame = frame.f_back
-            self._closing[len(self._open) - 1] = frame
+            self.closing[len(self._open) - 1] = frame
         else:
             self._close(result)
 
@@ -124,23 +124,19 @@ class ModuleStack:
         while frame is not None:
             running.add(id(frame))
             frame = frame.f_back
-        while self._closing:
-            position = max(self._closing)
-            waiting = self._closing[position]
+        while self.closing:
+            position = max(self.closing)
+            waiting = self.closing[position]
             if id(waiting) in running or position >= len(self._open):
                 break
             while len(self._open) > position + 1:
                 self._close(None)
-            del self._closing[position]
+            del self.closing[position]
             self._close(waiting.f_locals.get("result"))
-
-    @property
-    def closing(self) -> bool:
-        return bool(self._closing)
 
     def _close(self, result: Any) -> None:
         _, before = self._open.pop()
-        self._closing.pop(len(self._open), None)
+        self.closing.pop(len(self._open), None)
         index, self.current = self.current, before
         if result is None or index == before:
             return

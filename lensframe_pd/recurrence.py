@@ -35,7 +35,7 @@ class Passes(NamedTuple):
 
 def passes(tape: Tape) -> Passes:
     """Group the rows of a tape into layers, number the layers by function and first execution."""
-    groups = list(candidates(tape).values())
+    groups = _without_bookkeeping(tape, list(candidates(tape).values()))
     if any(len(rows) > 1 for rows in groups):
         groups = _Refinement(tape, groups).run()
         groups.sort(key=lambda rows: rows[0])
@@ -63,6 +63,33 @@ def candidates(tape: Tape) -> dict[Any, list[int]]:
         else:
             group.append(i)
     return groups
+
+
+# They read of their argument only what kind of tensor it is.
+_FACTORIES = frozenset(
+    """new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like empty_like
+    rand_like randn_like randint_like""".split()
+)
+
+
+def _without_bookkeeping(tape: Tape, groups: list[list[int]]) -> list[list[int]]:
+    """A loop whose every pass computes constants (a mask, a grid) is no recurrence of the model."""
+    if all(len(rows) == 1 for rows in groups):
+        return groups
+    informed = bytearray(len(tape.rows))
+    for i, row in enumerate(tape.rows):
+        call = tape.calls[row.call]
+        informed[i] = tape.kinds.get(i) in ("input", "constant") or (
+            call.function.name not in _FACTORIES
+            and any([s < 0 or informed[s] for s in call.sources])
+        )
+    kept: list[list[int]] = []
+    for rows in groups:
+        if len(rows) == 1 or any(informed[row] for row in rows):
+            kept.append(rows)
+        else:
+            kept += [[row] for row in rows]
+    return sorted(kept, key=lambda rows: rows[0])
 
 
 def key_of(tape: Tape, row: Any, modules: Any) -> Any:

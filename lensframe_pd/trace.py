@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lensframe_pd import activations, frame
 from lensframe_pd.constants import Origins
 from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError, LensWarning
-from lensframe_pd.modules import ModuleStack, extra_tensors, find_roots
+from lensframe_pd.modules import extra_tensors, find_roots
 from lensframe_pd.recurrence import Passes, passes
 from lensframe_pd.selection import Selection, Stop
 from lensframe_pd.tape import Tape, tensors_in
@@ -180,22 +180,12 @@ class _Run:
         values = Values(self.tape, self.selection.wanted)
         values.module_wanted = self.selection.module_wanted
         self.origins = Origins(extra_tensors(roots))
-        self.tracer = Tracer(self.tape, values, self.origins)
-        self.tracer.modules = ModuleStack(
-            self.tape, roots, self.tracer.returned, self._hold_tensors
-        )
-        self.tracer.modules.stops.add(id(_Run._call.__code__))
-        self.tracer.on_row = self.selection.on_row
         self.values = values
+        self.tracer = Tracer(self.tape, values, self.origins, roots)
+        self.tracer.modules.stops |= {id(_Run._call.__code__), id(_Run.execute.__code__)}
+        self.tracer.on_row = self.selection.on_row
         for prefix, root in roots.items():
-            self._hold_tensors(prefix, root)
-
-    def _hold_tensors(self, prefix: str, root: nn.Module) -> None:
-        hold = self.tracer.hold
-        for name, parameter in root.named_parameters(prefix):
-            hold(name.replace("_orig_mod.", ""), parameter, True)
-        for name, buffer in root.named_buffers(prefix):
-            hold(name.replace("_orig_mod.", ""), buffer, False)
+            self.tracer.hold_all(prefix, root)
 
     def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tracer = self.tracer

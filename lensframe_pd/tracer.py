@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._C import _is_any_autocast_enabled, _storage_address
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode, redispatch_function
 
 from lensframe_pd import modules
 from lensframe_pd.constants import Origins
-from lensframe_pd.functions import Action, Function, describe, synthetic
+from lensframe_pd.functions import KNOWN, Action, Function, describe, synthetic
 from lensframe_pd.modules import ModuleStack
 from lensframe_pd.tape import SLOT, Call, Context, Held, Opaque, Row, Site, Tape, tensors_in
 from lensframe_pd.values import Values
@@ -31,7 +31,7 @@ _ATOMS = frozenset(
     (int, float, bool, str, type(None), complex, bytes, type(Ellipsis), torch.dtype,
      torch.device, torch.layout, torch.memory_format, torch.Size, type)
 )  # fmt: skip
-_EAGER = Context(True, False, ())
+_CPU = torch.device("cpu")
 _NO_KWARGS: dict[str, Any] = {}
 
 INPUT = synthetic("input")
@@ -41,6 +41,10 @@ ALIAS = synthetic("alias", "input")
 
 _is_grad_enabled = torch.is_grad_enabled
 _is_inference = torch.is_inference_mode_enabled
+
+
+Template = tuple[tuple[Any, ...], dict[str, Any], tuple[int, ...]]
+_new = tuple.__new__  # a NamedTuple without the cost of its constructor
 
 
 class Known(NamedTuple):
@@ -64,18 +68,24 @@ class Write(NamedTuple):
 class Tracer(TorchFunctionMode):
     """The function mode that fills a `Tape`."""
 
-    def __init__(self, tape: Tape, values: Values, origins: Origins) -> None:
+    def __init__(
+        self, tape: Tape, values: Values, origins: Origins, roots: dict[str, nn.Module]
+    ) -> None:
         super().__init__()
         self.tape = tape
         self.values = values
+        self._take = values.take
+        self._calls, self._rows = tape.calls, tape.rows
         self.origins = origins
-        self.modules: ModuleStack
+        self.modules = ModuleStack(tape, roots, self.returned, self.hold_all)
+        self._codes, self._stops = tape.codes, self.modules.stops
         self._live: dict[int, Known] = {}
         self._storages: dict[int, int] = {}
         self._writes: dict[int, list[Write]] = {}
         self._opening: Any = None
         self._outer: Site = ()
         self._differentiated: list[int] = []
+        self._contexts: dict[Any, Context] = {}
         self.on_row: Callable[[int], None] | None = None
 
     # ------------------------------------------------------------------ calls
@@ -83,27 +93,28 @@ class Tracer(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        function = describe(func)
+        function = KNOWN.get(func) or describe(func)
         action = function.action
+        if action is Action.PLAIN and (not kwargs or kwargs.get("out") is None):
+            start = perf_counter()
+            result = func(*args, **kwargs) if kwargs else func(*args)
+            seconds = perf_counter() - start
+            if type(result) is Tensor:
+                template = self._template(args, kwargs)
+                call = self._call(function, template, seconds, None, sys._getframe(1))
+                self._row(result, call, 0)
+            elif result is not None and type(result) not in _ATOMS:
+                self._rows_of(result, function, args, kwargs, seconds)
+            return result
         if action is Action.SKIP:
             if function.name == "backward":
                 self._note_backward(args)
             return func(*args, **(kwargs or _NO_KWARGS))
         if action is Action.OPEN and func is not self._opening:
             return self._open(func, types, args, kwargs)
-        if action is Action.CAREFUL or (kwargs and kwargs.get("out") is not None):
-            return self._call_carefully(function, args, kwargs or {})
         if action is Action.READ:
             return self._read(function, args, kwargs or {})
-        start = perf_counter()
-        result = func(*args, **kwargs) if kwargs else func(*args)
-        seconds = perf_counter() - start
-        if type(result) is Tensor:
-            call = self._call(function, args, kwargs, seconds)
-            self._row(result, call, 0)
-        elif result is not None and type(result) not in _ATOMS:
-            self._rows_of(result, function, args, kwargs, seconds)
-        return result
+        return self._call_carefully(function, args, kwargs or {})
 
     def _open(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         """Run a Python composite under this mode, so that its inner calls are seen."""
@@ -151,7 +162,7 @@ class Tracer(TorchFunctionMode):
         ids = {id(t) for t in written}
         for slot, tensor in enumerate(_distinct([*made, *written])):
             if call < 0:
-                call = self._call(function, args, kwargs, seconds, template, state)
+                call = self._call(function, template, seconds, state)
             inplace = id(tensor) in ids
             row = self._row(tensor, call, slot, inplace)
             if inplace:
@@ -161,72 +172,73 @@ class Tracer(TorchFunctionMode):
     def _rows_of(
         self, result: Any, function: Function, args: Any, kwargs: Any, seconds: float
     ) -> None:
-        call = -1
-        for slot, (_, tensor) in enumerate(tensors_in(result)):
-            if call < 0:
-                call = self._call(function, args, kwargs, seconds)
-            self._row(tensor, call, slot)
+        made = [tensor for _, tensor in tensors_in(result)]
+        if made:
+            call = self._call(function, self._template(args, kwargs), seconds)
+            for slot, tensor in enumerate(made):
+                self._row(tensor, call, slot)
 
     def _call(
         self,
         function: Function,
-        args: Any,
-        kwargs: Any,
-        seconds: float,
-        template: Any = None,
+        template: Template,
+        seconds: float = 0.0,
         state: Tensor | None = None,
+        frame: Any = None,
     ) -> int:
-        kept, kept_kwargs, sources = template or self._template(args, kwargs)
-        if function.name == "grad" and self._differentiated:
+        kept, kept_kwargs, sources = template
+        if self._differentiated and function.name == "grad":
             kept_kwargs = {**kept_kwargs, "backward": [SLOT for _ in self._differentiated]}
             sources = (*sources, *self._differentiated)
-        frame: Any = sys._getframe(1)
-        while frame.f_code.co_filename in OWN_FILES:
-            frame = frame.f_back
-        if self.modules.closing:
-            self.modules.settle(frame)
-        context = (
-            _EAGER
-            if _is_grad_enabled() and not _is_inference() and not _is_any_autocast_enabled()
-            else _context()
-        )
-        calls = self.tape.calls
+        if frame is None:
+            frame = sys._getframe(1)
+            while frame.f_code.co_filename in OWN_FILES:
+                frame = frame.f_back
+        modules = self.modules
+        if modules.closing:
+            modules.settle(frame)
+        switches = (_is_grad_enabled(), _is_inference(), _is_any_autocast_enabled())
+        context = self._contexts.get(switches)
+        if context is None or context.autocast:
+            context = self._contexts[switches] = _context()
+        calls = self._calls
         calls.append(
-            Call(
-                function, kept, kept_kwargs, sources, self._site(frame),
-                self.modules.current, context, seconds, state,
+            _new(
+                Call,
+                (function, kept, kept_kwargs, sources, self._site(frame), modules.current,
+                 context, seconds, state),
             )  # fmt: skip
         )
         return len(calls) - 1
 
     def _site(self, frame: Any) -> Site:
-        site: list[int] = []
-        codes, stops = self.tape.codes, self.modules.stops
-        while frame is not None:
-            code = frame.f_code
-            key = id(code)
-            if key in stops:
-                break
-            if key == _HANDLER:
-                return (*site, *self._outer)
+        codes, stops = self._codes, self._stops
+        code = frame.f_code
+        key = id(code)
+        site: Site = ()
+        while key not in stops:
+            if key == _OPEN:  # inside an opened composite: its caller's site is known
+                return site + self._outer
             codes[key] = code
             site += (key, frame.f_lasti)
             frame = frame.f_back
-        return tuple(site)
+            if frame is None:
+                break
+            code = frame.f_code
+            key = id(code)
+        return site
 
     # -------------------------------------------------------------- arguments
 
-    def _template(
-        self, args: Any, kwargs: Any
-    ) -> tuple[tuple[Any, ...], dict[str, Any], tuple[int, ...]]:
+    def _template(self, args: Any, kwargs: Any) -> Template:
         """The arguments with `SLOT` for each tensor, and where those tensors came from."""
         sources: list[int] = []
-        live, kept = self._live, []
+        live, writes, kept = self._live, self._writes, []
         for value in args:
             kind = type(value)
             if kind is Tensor or kind is Parameter:
                 known = live.get(id(value))
-                if known is None or known[0]() is not value or known[2] in self._writes:
+                if known is None or known[0]() is not value or known[2] in writes:
                     sources.append(self.source(value))
                 else:
                     sources.append(known[1])
@@ -283,7 +295,7 @@ class Tracer(TorchFunctionMode):
 
     def _alias(self, tensor: Tensor, sources: tuple[int, ...]) -> int:
         args = (SLOT,) * len(sources)
-        call = self._call(ALIAS, (), None, 0.0, (args, _NO_KWARGS, sources))
+        call = self._call(ALIAS, (args, _NO_KWARGS, sources))
         row = len(self.tape.rows)
         self.tape.kinds[row] = "alias"
         return self._row(tensor, call, 0)
@@ -311,13 +323,20 @@ class Tracer(TorchFunctionMode):
 
     def constant(self, tensor: Tensor) -> int:
         origin = self.origins.find(tensor, sys._getframe(1))
-        call = self._call(CONSTANT, (), None, 0.0, ((), _NO_KWARGS, ()))
+        call = self._call(CONSTANT, ((), _NO_KWARGS, ()))
         row = len(self.tape.rows)
         self.tape.kinds[row] = "constant"
         self.tape.paths[row] = origin or ""
         if origin is None:
             self.origins.unknown.append(row)
         return self._row(tensor, call, 0)
+
+    def hold_all(self, prefix: str, root: nn.Module) -> None:
+        """Make the parameters and buffers of a module known."""
+        for name, parameter in root.named_parameters(prefix):
+            self.hold(name.replace("_orig_mod.", ""), parameter, True)
+        for name, buffer in root.named_buffers(prefix):
+            self.hold(name.replace("_orig_mod.", ""), buffer, False)
 
     def hold(self, name: str, tensor: Tensor, is_parameter: bool) -> int:
         """Make a parameter or buffer known by its name."""
@@ -340,22 +359,23 @@ class Tracer(TorchFunctionMode):
     # ------------------------------------------------------------------- rows
 
     def _row(self, tensor: Tensor, call: int, slot: int, inplace: bool = False) -> int:
-        rows = self.tape.rows
-        row = len(rows)
         try:
             storage = _storage_address(tensor)
-            layout = tensor.stride()
+            stride = tensor.stride()
         except (NotImplementedError, RuntimeError):
             return self._row_without_storage(tensor, call, slot, inplace)
-        self._live[id(tensor)] = Known(ref(tensor), row, storage)
-        self._storages[storage] = id(tensor)
-        rows.append(
-            Row(
-                call, slot, tensor.shape, layout, tensor.dtype, tensor.device,
-                tensor.requires_grad, inplace,
+        key, row = id(tensor), len(self._rows)
+        self._live[key] = _new(Known, (ref(tensor), row, storage))
+        self._storages[storage] = key
+        device = _CPU if tensor.is_cpu else tensor.device
+        self._rows.append(
+            _new(
+                Row,
+                (call, slot, tensor.shape, stride, tensor.dtype, device, tensor.requires_grad,
+                 inplace),
             )  # fmt: skip
         )
-        self.values.take(row, tensor, storage)
+        self._take(row, tensor, storage)
         if self.on_row is not None:
             self.on_row(row)
         return row
@@ -376,7 +396,7 @@ class Tracer(TorchFunctionMode):
         self.tape.rows.append(
             Row(call, slot, shape, (), tensor.dtype, tensor.device, tensor.requires_grad, inplace)
         )
-        self.values.take(row, tensor, 0)
+        self._take(row, tensor, 0)
         if self.on_row is not None:
             self.on_row(row)
         return row
@@ -408,7 +428,7 @@ class Tracer(TorchFunctionMode):
         """A row for an input or an output."""
         sources = (self.source(tensor),) if kind is OUTPUT else ()
         args = (SLOT,) if kind is OUTPUT else ()
-        call = self._call(kind, (), None, 0.0, (args, _NO_KWARGS, sources))
+        call = self._call(kind, (args, _NO_KWARGS, sources))
         row = len(self.tape.rows)
         self.tape.kinds[row] = kind.name
         self.tape.paths[row] = path
@@ -519,7 +539,7 @@ def _plain(value: Any) -> Any:
     return Opaque(f"{type(value).__module__}.{type(value).__qualname__}")
 
 
-_HANDLER = id(Tracer.__torch_function__.__code__)
+_OPEN = id(Tracer._open.__code__)
 #: Frames of these files never belong to a call site.
 OWN_FILES = frozenset((__file__, modules.__file__))
 _ALONE = _references()

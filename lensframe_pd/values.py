@@ -36,11 +36,16 @@ class Values:
     def take(self, row: int, tensor: Tensor, storage: int) -> None:
         """A new row: keep its tensor if it is wanted."""
         wanted = self._wanted
-        if wanted is True or (wanted is not False and wanted(row)):
-            self._values.append(None)
-            self._keep(row, tensor, storage)
+        if wanted is True:
+            self._values.append(tensor.detach())
+            if storage in self._by_storage:
+                self._by_storage[storage].append(row)
+            else:
+                self._by_storage[storage] = [row]
         else:
             self._values.append(None)
+            if wanted is not False and wanted(row):
+                self._keep(row, tensor, storage)
 
     def returned(self, row: int, tensor: Tensor, module: int) -> None:
         """A module call returned the tensor of `row`: keep it if that module is selected."""
@@ -53,6 +58,8 @@ class Values:
 
     def preserve(self, storage: int) -> None:
         """The storage is about to be written: give the kept values in it their own copy."""
+        if not storage:  # sparse and other layouts: their values are not kept by reference
+            return
         copies: dict[Any, Tensor] = {}
         for row in self._by_storage.pop(storage, ()):
             value = self._values[row]
