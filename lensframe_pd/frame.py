@@ -65,13 +65,13 @@ def _array(name: str, cells: Sequence[Any]) -> Any:
 
 def _call_columns(tape: Tape, labels: list[str]) -> dict[str, list[Any]]:
     """The columns that are facts of a call, spread over the rows it gave."""
-    facts = _Facts(tape)
+    facts = CallFacts(tape)
     per_call = [facts.of(call) for call in tape.calls]
     rows = [per_call[row.call] for row in tape.rows]
     kinds = tape.kinds
     columns: dict[str, list[Any]] = {
-        name: list(cells) for name, cells in zip(_Facts.names, zip(*rows, strict=True), strict=True)
-    } if rows else {name: [] for name in _Facts.names}
+        name: list(cells) for name, cells in zip(CallFacts.names, zip(*rows, strict=True), strict=True)
+    } if rows else {name: [] for name in CallFacts.names}
     columns["parents"] = [
         tuple([labels[s] for s in tape.calls[row.call].sources if s >= 0]) for row in tape.rows
     ]
@@ -84,7 +84,7 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, list[Any]]:
     return columns
 
 
-class _Facts:
+class CallFacts:
     """Facts of calls, each distinct one worked out once."""
 
     names = (
@@ -321,31 +321,34 @@ def line_of(code: Any, offset: int) -> str:
 
 
 def _tensor_columns(tape: Tape) -> dict[str, list[Any]]:
-    rows = tape.rows
-    facts: dict[Any, tuple[Any, ...]] = {}
-    columns: list[tuple[Any, ...]] = []
-    for row in rows:
-        key = (row.shape, row.stride, row.dtype, row.device)
+    facts: dict[Any, dict[str, Any]] = {}
+    columns: list[dict[str, Any]] = []
+    for row in tape.rows:
+        key = row[2:6]
         found = facts.get(key)
         if found is None:
-            found = facts[key] = _tensor_facts(*key)
+            found = facts[key] = tensor_facts(*key)
         columns.append(found)
     names = ("shape", "shape_str", "stride", "dtype", "device", "numel", "nbytes")
-    result: dict[str, list[Any]] = {
-        name: [c[i] for c in columns] for i, name in enumerate(names)
-    }
-    result["requires_grad"] = [row.requires_grad for row in rows]
-    result["inplace"] = [row.inplace for row in rows]
+    result: dict[str, list[Any]] = {name: [c[name] for c in columns] for name in names}
+    result["requires_grad"] = [row.requires_grad for row in tape.rows]
+    result["inplace"] = [row.inplace for row in tape.rows]
     return result
 
 
-def _tensor_facts(shape: Any, stride: Any, dtype: Any, device: Any) -> tuple[Any, ...]:
-    sizes = tuple(int(n) for n in shape)
+def tensor_facts(shape: Any, stride: Any, dtype: Any, device: Any) -> dict[str, Any]:
+    """The columns that describe a tensor of this shape and kind."""
+    sizes = tuple([int(n) for n in shape])
     numel = math.prod(sizes) if all(n >= 0 for n in sizes) else 0
-    return (
-        sizes, "x".join(map(str, sizes)), tuple(int(n) for n in stride),
-        str(dtype).removeprefix("torch."), str(device), numel, numel * dtype.itemsize,
-    )  # fmt: skip
+    return {
+        "shape": sizes,
+        "shape_str": "x".join(map(str, sizes)),
+        "stride": tuple([int(n) for n in stride]),
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": str(device),
+        "numel": numel,
+        "nbytes": numel * dtype.itemsize,
+    }
 
 
 def _reads(tape: Tape) -> list[tuple[str, ...]]:

@@ -57,6 +57,7 @@ class ModuleStack:
         self._made: dict[tuple[str, Any], str] = {}
         self._thread = threading.get_ident()
         self._handles: list[Any] = []
+        self.on_exit: Callable[[], None] | None = None
         for prefix, root in roots.items():
             for path, module in root.named_modules(prefix=prefix):
                 self.paths.setdefault(id(module), (ref(module), path.replace("_orig_mod.", "")))
@@ -145,6 +146,8 @@ class ModuleStack:
         else:
             for _, tensor in tensors_in(result):
                 self._returned(tensor, index)
+        if self.on_exit is not None:
+            self.on_exit()
 
     def _caller(self, frame: FrameType | None) -> tuple[int, ...]:
         """The frames from the caller of a module outward, to the next module call around it."""

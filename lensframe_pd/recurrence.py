@@ -54,15 +54,28 @@ def passes(tape: Tape) -> Passes:
 def candidates(tape: Tape) -> dict[Any, list[int]]:
     """Rows that agree in function, output slot, module and call site, in order of execution."""
     groups: dict[Any, list[int]] = {}
-    modules = tape.modules
-    for i, row in enumerate(tape.rows):
-        key: Any = i if i in tape.kinds and tape.kinds[i] != "alias" else key_of(tape, row, modules)
+    for i in range(len(tape.rows)):
+        key = candidate_key(tape, i)
         group = groups.get(key)
         if group is None:
             groups[key] = [i]
         else:
             group.append(i)
     return groups
+
+
+def candidate_key(tape: Tape, i: int) -> Any:
+    """What two rows must share to be passes of one layer, before their parents are looked at."""
+    if i in tape.kinds and tape.kinds[i] != "alias":
+        return i
+    row = tape.rows[i]
+    call = tape.calls[row.call]
+    name, path = call.function.name, tape.modules[call.module].path
+    if name in CONTRACTIONS:
+        params = held_by(call.sources)
+        if params:
+            return name, row.slot, path, params
+    return name, row.slot, path, call.site
 
 
 # They read of their argument only what kind of tensor it is.
@@ -90,16 +103,6 @@ def _without_bookkeeping(tape: Tape, groups: list[list[int]]) -> list[list[int]]
         else:
             kept += [[row] for row in rows]
     return sorted(kept, key=lambda rows: rows[0])
-
-
-def key_of(tape: Tape, row: Any, modules: Any) -> Any:
-    call = tape.calls[row.call]
-    name, path = call.function.name, modules[call.module].path
-    if name in CONTRACTIONS:
-        params = held_by(call.sources)
-        if params:
-            return name, row.slot, path, params
-    return name, row.slot, path, call.site
 
 
 def held_by(sources: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

@@ -181,9 +181,11 @@ class _Run:
         values.module_wanted = self.selection.module_wanted
         self.origins = Origins(extra_tensors(roots))
         self.values = values
+        self.selection.attach(values.drop)
         self.tracer = Tracer(self.tape, values, self.origins, roots)
         self.tracer.modules.stops |= {id(_Run._call.__code__), id(_Run.execute.__code__)}
         self.tracer.on_row = self.selection.on_row
+        self.tracer.modules.on_exit = self.selection.check_stop if stop else None
         for prefix, root in roots.items():
             self.tracer.hold_all(prefix, root)
 

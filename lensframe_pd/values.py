@@ -6,7 +6,7 @@ the kept values that share the storage get a copy of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -79,7 +79,8 @@ class Values:
             self.preserve(storage)
         self._by_storage.clear()
 
-    def drop(self, rows: set[int]) -> None:
+    def drop(self, rows: Iterable[int]) -> None:
+        """Let go of the values of rows."""
         for row in rows:
             self._values[row] = None
 

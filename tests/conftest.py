@@ -1,0 +1,78 @@
+"""What all tests share: no network, fixed seeds, and a trace compared with a plain run."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import copy
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+import lensframe_pd as lf
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def traced():
+    """`lf.trace`, after comparing output, generator and model state with those of a plain run."""
+
+    def run(model, args=(), kwargs=None, exact=True, **options):
+        plain, same_args, same_kwargs = copy.deepcopy((model, args, kwargs or {}))
+        if not isinstance(model, nn.Module):
+            plain = model
+        torch.manual_seed(1)
+        if type(same_args) is tuple:
+            expected = plain(*same_args, **same_kwargs)
+        elif isinstance(same_args, Mapping):
+            expected = plain(**same_args, **same_kwargs)
+        else:
+            expected = plain(same_args, **same_kwargs)
+        generator = torch.get_rng_state()
+        torch.manual_seed(1)
+        trace = lf.trace(model, args, kwargs, **options)
+        assert torch.equal(torch.get_rng_state(), generator), "consumed other random numbers"
+        assert type(trace.output) is type(expected)
+        for got, want in zip(tree_leaves(trace.output), tree_leaves(expected), strict=True):
+            if isinstance(want, torch.Tensor) and not exact:
+                torch.testing.assert_close(got, want)
+            elif isinstance(want, torch.Tensor):
+                assert same(got, want)
+        if isinstance(model, nn.Module):
+            after = plain.state_dict()
+            assert all(same(v, after[k]) for k, v in model.state_dict().items())
+        return trace
+
+    return run
+
+
+def same(a, b):
+    """Bit for bit, NaN equal to NaN."""
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(
+        a.detach().nan_to_num(123.0) if a.is_floating_point() else a,
+        b.detach().nan_to_num(123.0) if b.is_floating_point() else b,
+    )
+
+
+@pytest.fixture
+def value():
+    """The saved value of a row as a tensor."""
+    return lambda trace, label: torch.from_numpy(trace.activations[label].values.copy())
+
+
+@pytest.fixture
+def edges():
+    """The graph as a dict, label to parents, without inputs and outputs."""
+
+    def of(trace):
+        rows = trace.layers[~trace.layers["kind"].isin(["input", "output"])]
+        return dict(zip(rows.index, rows["parents"], strict=True))
+
+    return of
