@@ -15,7 +15,7 @@ import torch
 
 from lensframe_pd.recurrence import Passes
 from lensframe_pd.schema import COLUMNS
-from lensframe_pd.tape import SLOT, Call, Opaque, Site, Tape
+from lensframe_pd.tape import SCRIPT, SLOT, Call, Opaque, Site, Tape
 
 _TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
 _TUPLE_COLUMNS = frozenset(
@@ -63,70 +63,102 @@ def _array(name: str, cells: Sequence[Any]) -> Any:
     return _STRING.__from_arrow__(pa.array(cells, pa.large_string()))
 
 
-def _call_columns(tape: Tape, labels: list[str]) -> dict[str, list[Any]]:
+def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Sequence[Any]]:
     """The columns that are facts of a call, spread over the rows it gave."""
     facts = CallFacts(tape)
-    per_call = [facts.of(call) for call in tape.calls]
-    rows = [per_call[row.call] for row in tape.rows]
-    kinds = tape.kinds
-    columns: dict[str, list[Any]] = {
-        name: list(cells) for name, cells in zip(CallFacts.names, zip(*rows, strict=True), strict=True)
-    } if rows else {name: [] for name in CallFacts.names}
-    columns["parents"] = [
-        tuple([labels[s] for s in tape.calls[row.call].sources if s >= 0]) for row in tape.rows
-    ]
-    columns["n_parents"] = [len(p) for p in columns["parents"]]
-    columns["kind"] = [kinds.get(i, "op") for i in range(len(rows))]
-    columns["call"] = [row.call for row in tape.rows]
-    columns["path"] = [tape.paths.get(i, "") for i in range(len(rows))]
-    columns["seconds"] = [tape.calls[row.call].seconds for row in tape.rows]
-    columns["random"] = [tape.calls[row.call].generator is not None for row in tape.rows]
+    rows, n = tape.rows, len(tape.rows)
+    calls = [tape.calls[row.call] for row in rows]
+    columns: dict[str, Sequence[Any]] = {
+        "func": [call.function.name for call in calls],
+        "target": [call.function.target for call in calls],
+        "call": [row.call for row in rows],
+        "kind": _sparse(tape.kinds, n, "op"),
+        "path": _sparse(tape.paths, n, ""),
+        "parents": [tuple([labels[s] for s in call.sources if s >= 0]) for call in calls],
+        "config": [facts.config(call) for call in calls],
+        "context": [facts.context(call) for call in calls],
+        "source": [facts.sources.of(call.site, call.module) for call in calls],
+        "seconds": [call.seconds for call in calls],
+        "random": [call.generator is not None for call in calls],
+    }
+    columns["n_parents"] = [len(parents) for parents in columns["parents"]]
+    modules = [facts.module(call.module) for call in calls]
+    for k, name in enumerate(CallFacts.of_module):
+        columns[name] = [module[k] for module in modules]
+    roles = [facts.roles(call) for call in calls]
+    held: dict[int, tuple[Any, ...]] = {}
+    for i, call in enumerate(calls):
+        if call.sources and min(call.sources) < 0:
+            held[i] = facts.held(call.sources, roles[i])
+            roles[i] = tuple(
+                [r for r, s in zip(roles[i], call.sources, strict=True) if s >= 0]
+            )
+    columns["parent_args"] = roles
+    for k, name in enumerate(CallFacts.of_held):
+        column = [_NOTHING_HELD[k]] * n
+        for i, cells in held.items():
+            column[i] = cells[k]
+        columns[name] = column
     return columns
+
+
+def _sparse(cells: dict[int, str], n: int, default: str) -> list[str]:
+    column = [default] * n
+    for i, cell in cells.items():
+        column[i] = cell
+    return column
 
 
 class CallFacts:
     """Facts of calls, each distinct one worked out once."""
 
-    names = (
-        "func", "target", "parent_args", "params", "param_args", "param_shapes", "n_params",
-        "params_nbytes", "n_trainable", "buffers", "buffer_args", "buffer_shapes", "config",
-        "context", "module", "module_type", "module_stack", "source",
+    of_held = (
+        "params", "param_args", "param_shapes", "n_params", "params_nbytes", "n_trainable",
+        "buffers", "buffer_args", "buffer_shapes",
     )  # fmt: skip
+    of_module = ("module", "module_type", "module_stack")
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
         self.sources = Sources(tape)
-        self._roles: dict[Any, Any] = {}
-        self._held: dict[Any, Any] = {}
+        self._roles: dict[Any, tuple[str, ...]] = {}
+        self._held: dict[Any, tuple[Any, ...]] = {}
         self._modules: dict[int, tuple[str, str, tuple[str, ...]]] = {}
         self._contexts: dict[Any, str] = {}
         self._configs: dict[Any, str] = {}
 
-    def of(self, call: Call) -> tuple[Any, ...]:
-        function, sources = call.function, call.sources
-        roles = self._roles_of(call)
-        if sources and min(sources) < 0:
-            held = self._held_of(sources, roles)
-            parent_args = tuple([r for r, s in zip(roles, sources, strict=True) if s >= 0])
-        else:
-            held, parent_args = _NOTHING_HELD, roles
-        context = self._contexts.get(call.context)
-        if context is None:
-            context = self._contexts[call.context] = _context(call.context)
-        return (
-            function.name, function.target, parent_args, *held, self._config_of(call), context,
-            *self._module_of(call.module), self.sources.of(call.site, call.module),
-        )  # fmt: skip
+    def of(self, call: Call) -> dict[str, Any]:
+        """All columns that one call decides by itself."""
+        roles = self.roles(call)
+        return {
+            "func": call.function.name,
+            "target": call.function.target,
+            "parent_args": tuple(r for r, s in zip(roles, call.sources, strict=True) if s >= 0),
+            "config": self.config(call),
+            "context": self.context(call),
+            "source": self.sources.of(call.site, call.module),
+            "random": call.generator is not None,
+            "seconds": call.seconds,
+            **dict(zip(self.of_module, self.module(call.module), strict=True)),
+            **dict(zip(self.of_held, self.held(call.sources, roles), strict=True)),
+        }
 
-    def _roles_of(self, call: Call) -> tuple[str, ...]:
+    def context(self, call: Call) -> str:
+        found = self._contexts.get(call.context)
+        if found is None:
+            found = self._contexts[call.context] = _context(call.context)
+        return found
+
+    def roles(self, call: Call) -> tuple[str, ...]:
         """The argument each slot stands for."""
         args, names = call.args, call.function.arg_names
-        flat = tuple([a is SLOT for a in args])
-        if not call.kwargs and sum(flat) == len(call.sources):
-            key = (call.function, flat)
+        if not call.kwargs and args.count(SLOT) == len(call.sources):
+            if args and args[0] is SLOT and len(call.sources) == 1:
+                return names[:1] or ("0",)
+            key = (names, tuple([a is SLOT for a in args]))
             roles = self._roles.get(key)
             if roles is None:
-                roles = tuple([arg_name(names, i) for i, slot in enumerate(flat) if slot])
+                roles = tuple([arg_name(names, i) for i, slot in enumerate(key[1]) if slot])
                 self._roles[key] = roles
             return roles
         found: list[str] = []
@@ -136,7 +168,7 @@ class CallFacts:
             _slots(value, name, found)
         return tuple(found)
 
-    def _held_of(self, sources: tuple[int, ...], roles: tuple[str, ...]) -> tuple[Any, ...]:
+    def held(self, sources: tuple[int, ...], roles: tuple[str, ...]) -> tuple[Any, ...]:
         key = (roles, tuple([s if s < 0 else 0 for s in sources]))
         found = self._held.get(key)
         if found is None:
@@ -161,18 +193,18 @@ class CallFacts:
             )
         return found
 
-    def _module_of(self, index: int) -> tuple[str, str, tuple[str, ...]]:
+    def module(self, index: int) -> tuple[str, str, tuple[str, ...]]:
         found = self._modules.get(index)
         if found is None:
             modules = self.tape.modules
             module = modules[index]
             stack: tuple[str, ...] = ()
             if index > 0:
-                stack = (*self._module_of(module.parent)[2], module.key)
+                stack = (*self.module(module.parent)[2], module.key)
             found = self._modules[index] = (module.path, module.type_name, stack)
         return found
 
-    def _config_of(self, call: Call) -> str:
+    def config(self, call: Call) -> str:
         args = call.args
         if not call.kwargs and args.count(SLOT) == len(args):
             return "{}"
@@ -295,7 +327,7 @@ class Sources:
     def _search(self, site: Site, module: int) -> str:
         while True:
             for code, offset in zip(site[::2], site[1::2], strict=True):
-                line = self._line(code, offset)
+                line = "" if code == SCRIPT else self._line(code, offset)
                 if line:
                     return line
             if module <= 0:

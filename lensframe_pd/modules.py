@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import CodeType, FrameType
 from typing import Any
 from weakref import ref
@@ -44,6 +45,7 @@ class ModuleStack:
         roots: dict[str, nn.Module],
         returned: Callable[[Tensor, int], None],
         entered: Callable[[str, nn.Module], None],
+        script_mode: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         self.tape = tape
         self.current = 0
@@ -51,6 +53,8 @@ class ModuleStack:
         self.paths: dict[int, tuple[Callable[[], nn.Module | None], str]] = {}
         self._returned = returned
         self._entered = entered
+        self._script_mode = script_mode
+        self._scripts: list[tuple[int, AbstractContextManager[Any]]] = []
         self._counts: dict[str, int] = {}
         self._open: list[tuple[nn.Module, int]] = []
         self.closing: dict[int, FrameType] = {}
@@ -74,6 +78,8 @@ class ModuleStack:
         for handle in self._handles:
             handle.remove()
         self.closing.clear()
+        while self._scripts:  # an interrupt left them open
+            self._scripts.pop()[1].__exit__(None, None, None)
 
     def enclosing(self, index: int) -> Iterator[int]:
         """The module call and those around it, innermost first, without the model itself."""
@@ -91,6 +97,10 @@ class ModuleStack:
         if known is None or known[0]() is not module:
             known = self._name_new(module, site)
         path = known[1]
+        if isinstance(module, torch.jit.ScriptModule):
+            mode = self._script_mode()
+            mode.__enter__()
+            self._scripts.append((len(self._open), mode))
         if not path:  # the model itself, possibly again from inside
             self._open.append((module, self.current))
             return
@@ -137,6 +147,8 @@ class ModuleStack:
 
     def _close(self, result: Any) -> None:
         _, before = self._open.pop()
+        if self._scripts and self._scripts[-1][0] == len(self._open):
+            self._scripts.pop()[1].__exit__(None, None, None)
         self.closing.pop(len(self._open), None)
         index, self.current = self.current, before
         if result is None or index == before:

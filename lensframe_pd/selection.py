@@ -261,7 +261,7 @@ def _names_of(save: Any) -> list[str]:
         names = list(save)
     except TypeError:
         names = [save]
-    if not names or not all(isinstance(name, str) for name in names):
+    if not all(isinstance(name, str) for name in names):
         raise LensTypeError(
             f"save= got {save!r}; give 'all', None, rows of a trace's layers, labels or module "
             "paths, or a function of a row"
@@ -306,9 +306,7 @@ class LiveRow:
             "path": tape.paths.get(i, ""),
             "requires_grad": row.requires_grad,
             "inplace": row.inplace,
-            "random": call.generator is not None,
-            "seconds": call.seconds,
-            **dict(zip(CallFacts.names, self._facts.of(call), strict=True)),
+            **self._facts.of(call),
             **tensor_facts(row.shape, row.stride, row.dtype, row.device),
         }
 

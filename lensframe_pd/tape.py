@@ -14,6 +14,9 @@ from lensframe_pd.functions import Function
 Site = tuple[int, ...]
 """Call site: code id, instruction offset, code id, ... from the innermost frame outward."""
 
+SCRIPT = -1
+"""In a site, instead of a code id: the number of the operator within a ScriptModule's call."""
+
 
 class _Slot:
     """Stands for a tensor in the recorded arguments."""

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from torch._C import _is_any_autocast_enabled, _storage_address
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode, redispatch_function
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lensframe_pd import modules
 from lensframe_pd.constants import Origins
 from lensframe_pd.functions import KNOWN, Action, Function, describe, synthetic
 from lensframe_pd.modules import ModuleStack
-from lensframe_pd.tape import SLOT, Call, Context, Held, Opaque, Row, Site, Tape, tensors_in
+from lensframe_pd.tape import SCRIPT, SLOT, Call, Context, Held, Opaque, Row, Site, Tape, tensors_in
 from lensframe_pd.values import Values
 
 _ATOMS = frozenset(
@@ -77,13 +78,16 @@ class Tracer(TorchFunctionMode):
         self._take = values.take
         self._calls, self._rows = tape.calls, tape.rows
         self.origins = origins
-        self.modules = ModuleStack(tape, roots, self.returned, self.hold_all)
+        self.modules = ModuleStack(
+            tape, roots, self.returned, self.hold_all, lambda: _ScriptOperators(self)
+        )
         self._codes, self._stops = tape.codes, self.modules.stops
         self._live: dict[int, Known] = {}
         self._storages: dict[int, int] = {}
         self._writes: dict[int, list[Write]] = {}
         self._opening: Any = None
         self._outer: Site = ()
+        self._script_site: Site = ()
         self._differentiated: list[int] = []
         self._contexts: dict[Any, Context] = {}
         self.on_row: Callable[[int], None] | None = None
@@ -169,6 +173,14 @@ class Tracer(TorchFunctionMode):
                 self._note_write(tensor, row)
         return result
 
+    def scripted(self, func: Any, args: Any, kwargs: Any, ordinal: int) -> Any:
+        """An ATen operator inside a ScriptModule; its place in the call stands for its site."""
+        before, self._script_site = self._script_site, (SCRIPT, ordinal)
+        try:
+            return self._call_carefully(describe(func), args, kwargs)
+        finally:
+            self._script_site = before
+
     def _rows_of(
         self, result: Any, function: Function, args: Any, kwargs: Any, seconds: float
     ) -> None:
@@ -205,8 +217,8 @@ class Tracer(TorchFunctionMode):
         calls.append(
             _new(
                 Call,
-                (function, kept, kept_kwargs, sources, self._site(frame), modules.current,
-                 context, seconds, state),
+                (function, kept, kept_kwargs, sources, self._script_site or self._site(frame),
+                 modules.current, context, seconds, state),
             )  # fmt: skip
         )
         return len(calls) - 1
@@ -445,6 +457,22 @@ class Tracer(TorchFunctionMode):
             if known.source < 0 or sys.getrefcount(tensor) > own:
                 kept.add(known.storage)
         return kept
+
+
+class _ScriptOperators(TorchDispatchMode):
+    """Inside a ScriptModule no Python calls torch: its ATen operators are the rows."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        super().__init__()
+        self._tracer = tracer
+        self._count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self._count += 1
+        with torch._C.DisableTorchFunction():
+            return self._tracer.scripted(func, args, kwargs or {}, self._count)
 
 
 def unwrapped(tensor: Tensor) -> Tensor:
