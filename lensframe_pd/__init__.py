@@ -1,3 +1,23 @@
 """lensframe_pd: every operation of a PyTorch model as a DataFrame, every activation in xarray."""
+
+from lensframe_pd import accessor as _accessor  # noqa: F401  (registers df.lens and ds.lens)
+from lensframe_pd.errors import (
+    LensError,
+    LensKeyError,
+    LensRuntimeError,
+    LensTypeError,
+    LensValueError,
+    LensWarning,
+)
 from lensframe_pd.trace import Trace, trace
-__all__ = ["Trace", "trace"]
+
+__all__ = [
+    "LensError",
+    "LensKeyError",
+    "LensRuntimeError",
+    "LensTypeError",
+    "LensValueError",
+    "LensWarning",
+    "Trace",
+    "trace",
+]

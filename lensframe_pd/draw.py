@@ -184,19 +184,15 @@ def _nodes(frame: pd.DataFrame) -> list[_Node]:
     ]  # fmt: skip
 
 
-def _labels(frame: pd.DataFrame) -> pd.Index[Any]:
+def _labels(frame: pd.DataFrame) -> pd.Series[str]:
     """The op labels: the index, the column `op`, or else made of the columns that tell them."""
     if frame.index.name == "op":
-        return frame.index
+        return frame.index.to_series()
     if "op" in frame.columns:
-        return pd.Index(frame["op"])
+        return frame["op"]
     require(frame, "draw", "layer", "pass_num", "n_passes")
-    return pd.Index(
-        [
-            layer if n == 1 else f"{layer}:{k}"
-            for layer, k, n in zip(frame["layer"], frame["pass_num"], frame["n_passes"], strict=True)
-        ]
-    )
+    suffix = (":" + frame["pass_num"].astype(str)).where(frame["n_passes"] > 1, "")
+    return frame["layer"] + suffix
 
 
 def names(column: str, cell: Any) -> tuple[str, ...]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensValueError, unknown_names
+from lensframe_pd.errors import LensValueError, LensWarning, unknown_names
 
 PASS = "pass_num"
+_EXTENT = re.compile(r"_\d+_*$")
 
 
 def select(dataset: xr.Dataset, key: str) -> xr.DataArray:
@@ -47,12 +49,26 @@ def select(dataset: xr.Dataset, key: str) -> xr.DataArray:
     >>> select(activations, "conv2d_1").sizes
     Frozen({'stimulus': 2, 'channel': 8, 'y': 4, 'x': 4})
     """
+    calls = _module(dataset, key)
     if key in dataset.data_vars:
+        _warn_of_module(key, [key], calls)
         return plain(dataset[key])
-    passes = _layer(dataset, key) or _module(dataset, key)
-    if not passes:
+    passes = _layer(dataset, key)
+    if passes:
+        _warn_of_module(key, [a.name for arrays in passes.values() for a in arrays], calls)
+    chosen = passes or calls
+    if not chosen:
         raise unknown_names([key], _known(dataset), "op, layer or module")
-    return _stack(key, passes)
+    several = [str(a.name) for arrays in chosen.values() if len(arrays) > 1 for a in arrays]
+    if several:
+        raise LensValueError(
+            f"module {key!r} returns several tensors in one call, which are no one array; "
+            f"ask for one of {', '.join(several)}"
+        )
+    arrays = {number: plain(chosen[number][0]) for number in sorted(chosen)}
+    if calls is chosen and list(arrays) == [1]:
+        return arrays[1]
+    return _stack(key, arrays)
 
 
 def plain(array: xr.DataArray) -> xr.DataArray:
@@ -62,34 +78,44 @@ def plain(array: xr.DataArray) -> xr.DataArray:
     `(head, token, token_)`.
     """
     names: dict[Any, str] = {}
-    for dim, size in array.sizes.items():
-        name = re.sub(rf"_{size}_*$", "", str(dim))
-        while name in names.values():
+    taken = {str(name) for name in array.coords} - {str(dim) for dim in array.dims}
+    for dim in array.dims:
+        name = _EXTENT.sub("", str(dim))
+        while name in taken:
             name += "_"
+        taken.add(name)
         names[dim] = name
     return array.rename({dim: name for dim, name in names.items() if dim != name})
 
 
-def _layer(dataset: xr.Dataset, key: str) -> dict[int, xr.DataArray]:
-    """Pass to array. Only a layer of several passes has a name that is no label."""
+Executions = dict[int, list[xr.DataArray]]
+"""Number of a pass or of a module call, to what it made or returned."""
+
+
+def _layer(dataset: xr.Dataset, key: str) -> Executions:
     found = (v for v in dataset.data_vars.values() if v.attrs.get("layer") == key)
-    return {int(v.attrs[PASS]): v for v in found}
+    return {int(v.attrs[PASS]): [v] for v in found}
 
 
-def _module(dataset: xr.Dataset, key: str) -> dict[int, xr.DataArray]:
-    """Call number to the array that this call of the module returned."""
-    found: dict[int, list[xr.DataArray]] = {}
+def _module(dataset: xr.Dataset, key: str) -> Executions:
+    found: Executions = {}
     for array in dataset.data_vars.values():
         for path, number in _returned_by(array):
             if path == key:
                 found.setdefault(number, []).append(array)
-    several = [str(v.name) for arrays in found.values() if len(arrays) > 1 for v in arrays]
-    if several:
-        raise LensValueError(
-            f"module {key!r} returns several tensors in one call, which are no one array; "
-            f"ask for one of {', '.join(several)}"
+    return found
+
+
+def _warn_of_module(key: str, meant: Sequence[Any], calls: Executions) -> None:
+    """Say so where `key` is also the path of a module that returned something else."""
+    other = [a.name for arrays in calls.values() for a in arrays if a.name not in meant]
+    if other:
+        warnings.warn(
+            f"{key!r} is read as the operation; the module of that path returned "
+            f"{', '.join(map(str, other))}",
+            LensWarning,
+            stacklevel=4,
         )
-    return {number: arrays[0] for number, arrays in found.items()}
 
 
 def _returned_by(array: xr.DataArray) -> Iterable[tuple[str, int]]:
@@ -106,33 +132,39 @@ def _known(dataset: xr.Dataset) -> Iterable[str]:
         yield from (path for path, _ in _returned_by(array))
 
 
-def _stack(key: str, passes: dict[int, xr.DataArray]) -> xr.DataArray:
-    """The passes, in order, along a new first dimension; the only pass as it is."""
-    numbers = sorted(passes)
-    arrays = [plain(passes[n]) for n in numbers]
-    first = arrays[0]
-    if numbers == [1] and first.attrs.get("layer", key) != key:
-        return first  # a module called once
-    if any(a.shape != first.shape for a in arrays):
-        shapes = ", ".join(
-            f"{passes[n].name}: {'x'.join(map(str, a.shape))}"
-            for n, a in zip(numbers, arrays, strict=True)
-        )
+def _stack(key: str, arrays: dict[int, xr.DataArray]) -> xr.DataArray:
+    """The executions along a new first dimension, their numbers as its coordinate."""
+    if len({a.shape for a in arrays.values()}) > 1:
+        shapes = ", ".join(f"{a.name} ({'x'.join(map(str, a.shape))})" for a in arrays.values())
         raise LensValueError(
             f"the passes of {key!r} have unequal shapes and are no one array; ask for one of "
             f"{shapes}"
         )
-    dims = _common(arrays)
-    return xr.DataArray(
-        np.stack([a.values for a in arrays]),
-        dims=(PASS, *dims),
-        coords={PASS: numbers, **{n: c for n, c in first.coords.items() if set(c.dims) <= set(dims)}},
-        name=key,
-        attrs={k: v for k, v in first.attrs.items() if all(a.attrs.get(k) == v for a in arrays)},
-    )
+    dims = _agreed([a.dims for a in arrays.values()])
+    coords = {
+        name: coord.variable
+        for a in arrays.values()
+        for name, coord in a.coords.items()
+        if set(coord.dims) <= set(dims)
+    }
+    bare = [
+        a.drop_vars(list(a.coords)).rename(
+            {old: new for old, new in zip(a.dims, dims, strict=True) if old != new}
+        )
+        for a in arrays.values()
+    ]
+    stacked = xr.concat(bare, pd.Index(list(arrays), name=PASS), combine_attrs="drop_conflicts")
+    stacked.attrs.pop(PASS, None)
+    return stacked.assign_coords(coords).rename(key)
 
 
-def _common(arrays: Sequence[xr.DataArray]) -> tuple[str, ...]:
-    """Dimension names that all passes give an axis, `dim1` where they differ."""
-    axes = zip(*(a.dims for a in arrays), strict=True)
-    return tuple(str(axis[0]) if len(set(axis)) == 1 else f"dim{k}" for k, axis in enumerate(axes))
+def _agreed(found: list[tuple[Any, ...]]) -> tuple[str, ...]:
+    """The name of each axis: what the passes that know it agree on, else `dim1`.
+
+    The first pass of a loop often starts from zeros whose axes nobody named.
+    """
+    dims = []
+    for k, axis in enumerate(zip(*found, strict=True)):
+        known = {str(name) for name in axis} - {f"dim{k}"}
+        dims.append(known.pop() if len(known) == 1 else f"dim{k}")
+    return tuple(dims)

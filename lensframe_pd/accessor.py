@@ -1,0 +1,89 @@
+"""`layers.lens` and `activations.lens`: where the verbs are found. The work is elsewhere."""
+
+from __future__ import annotations
+
+import os
+
+import pandas as pd
+import xarray as xr
+
+from lensframe_pd.draw import Drawing, draw
+from lensframe_pd.select import select
+
+
+@pd.api.extensions.register_dataframe_accessor("lens")
+class LayersAccessor:
+    """Verbs on rows of `layers`; each takes the frame as it stands."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._frame = frame
+
+    def draw(self, path: str | os.PathLike[str] | None = None) -> Drawing:
+        """Draw these rows as a graph; see `lensframe_pd.draw.draw`.
+
+        Parameters
+        ----------
+        path
+            Where to write it: .svg, .png, .pdf, .gv or .dot.
+
+        Returns
+        -------
+        Drawing
+            With the DOT text as `.source`; a notebook shows it as SVG.
+
+        Raises
+        ------
+        LensKeyError
+            The frame lacks a column the picture is made from.
+        LensValueError
+            The frame has no rows, a label twice, or the suffix of `path` is unknown.
+        LensRuntimeError
+            No program is installed that can write this format.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+        >>> "linear_1" in layers.lens.draw().source
+        True
+        """
+        return draw(self._frame, path)
+
+
+@xr.register_dataset_accessor("lens")
+class ActivationsAccessor:
+    """Verbs on activations; each takes the Dataset as it stands."""
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, key: str) -> xr.DataArray:
+        """One op, layer or module as one array; see `lensframe_pd.select.select`.
+
+        Parameters
+        ----------
+        key
+            An op label (`"relu_3"`, `"linear_1:2"`), a layer (`"linear_1"`), or the path of a
+            module (`"layer1.0"`): what a forward hook on it receives.
+
+        Returns
+        -------
+        xarray.DataArray
+            Dimensions without their extents: `(stimulus, channel, y, x)`, with all passes of a
+            layer, or calls of a module, along a first dimension `pass_num` if there are several.
+
+        Raises
+        ------
+        LensKeyError
+            Nothing in the dataset has this name.
+        LensValueError
+            A module that returns several tensors, or passes of unequal shapes.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> _, activations = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+        >>> activations.lens["linear_1"].dims
+        ('stimulus', 'feature')
+        """
+        return select(self._dataset, key)
