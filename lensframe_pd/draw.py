@@ -17,7 +17,7 @@ import pandas as pd
 from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError
 from lensframe_pd.schema import require
 
-_FONT = "Arial,Helvetica,sans-serif"
+_FONT = "Arial"  # graphviz-pure has the metrics of single fonts only
 _GRAPH = {"fontname": _FONT, "fontsize": "10", "ranksep": "0.3", "nodesep": "0.25"}
 _NODE = {
     "shape": "box", "style": "rounded,filled", "fillcolor": "#ffffff", "color": "#8a96a3",
@@ -229,7 +229,7 @@ def _boxes(nodes: list[_Node]) -> Boxes:
 def _add_modules(graph: Any, boxes: Boxes, calls: tuple[str, ...]) -> None:
     """Add the nodes of one module call, and the boxes of the calls inside it."""
     for node in boxes.get(calls, ()):
-        graph.node(node.id, _label(node, calls), {"id": node.label, **_look(node)})
+        graph.node(node.id, _label(node, calls), **_look(node))
     depth = len(calls)
     inner = dict.fromkeys(c[: depth + 1] for c in boxes if c[:depth] == calls and len(c) > depth)
     for box in inner:
@@ -247,7 +247,10 @@ def _split(call: str) -> tuple[str, int]:
 
 
 def _look(node: _Node) -> dict[str, str]:
-    return _KINDS.get(node.kind, _WITH_PARAMETERS if node.params else {})
+    import graphviz
+
+    look = _KINDS.get(node.kind, _WITH_PARAMETERS if node.params else {})
+    return {"id": graphviz.escape(node.label), **look}  # so that SVG elements have the label
 
 
 def _label(node: _Node, calls: tuple[str, ...]) -> str:

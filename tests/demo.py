@@ -1,0 +1,93 @@
+"""What a first look gives: a ResNet-18 that saw two photographs, as tables, files and pictures.
+
+Run as `python tests/demo.py [folder]`. The weights are random, so nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torchvision
+from PIL import Image
+from sklearn.datasets import load_sample_image
+from torchvision.transforms import v2
+
+import lensframe_pd as lf
+
+SHOWN = ["func", "module", "shape_str", "parents", "n_params", "seconds"]
+
+
+def photographs() -> tuple[torch.Tensor, list[str]]:
+    """Two photographs as ImageNet models take them, (2, 3, 224, 224), and their names."""
+    names = ["china", "flower"]
+    prepare = v2.Compose(
+        [
+            v2.Resize(256),
+            v2.CenterCrop(224),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
+        ]
+    )
+    images = [prepare(Image.fromarray(load_sample_image(f"{name}.jpg"))) for name in names]
+    return torch.stack(images), names
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(weights=None).eval()
+    images, names = photographs()
+
+    with torch.no_grad():
+        trace = lf.trace(model, images, stimulus=names)
+    layers, activations = trace
+
+    title("layers: one row per operation")
+    print(f"{len(layers)} rows, {len(layers.columns)} columns; the first ten, six columns:\n")
+    print(layers[SHOWN].head(10))
+
+    title("the same frame, by function")
+    by_func = layers.groupby("func", sort=False).agg(
+        ops=("step", "size"),
+        parameters=("n_params", "sum"),
+        megabytes=("nbytes", lambda n: n.sum() / 1e6),
+        milliseconds=("seconds", lambda s: s.sum() * 1e3),
+    )
+    print(by_func.round(2))
+    own = sum(p.numel() for p in model.parameters())
+    print(f"\nparameters in the rows: {layers['n_params'].sum():,}; in the model: {own:,}")
+
+    title("activations: one variable per row, named by its label")
+    print(activations)
+
+    title("one layer")
+    print('activations.lens["relu_17"].mean(["channel", "y", "x"])\n')
+    print(activations.lens["relu_17"].mean(["channel", "y", "x"]))
+
+    with torch.no_grad():
+        same = torch.equal(trace.output, model(images))
+    print(f"\nthe traced output equals a plain run's, bit for bit: {same}")
+
+    title("files")
+    layers.to_parquet(folder / "layers.parquet")
+    layers.to_feather(folder / "layers.arrow")
+    activations.to_netcdf(folder / "activations.nc")
+    layers.lens.draw(folder / "resnet18.svg")
+    layers.lens.draw(folder / "resnet18.png")
+    block = layers[layers["module"].str.startswith("layer2.0")]
+    block.lens.draw(folder / "layer2.0.png")
+    for path in sorted(folder.iterdir()):
+        print(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
+
+
+def title(text: str) -> None:
+    print(f"\n\n{text}\n{'=' * len(text)}")
+
+
+if __name__ == "__main__":
+    pd.set_option("display.width", 140, "display.max_columns", 20, "display.max_colwidth", 40)
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo"))
