@@ -101,7 +101,8 @@ def draw(frame: pd.DataFrame, path: str | os.PathLike[str] | None = None) -> Dra
     ----------
     frame
         Rows of `layers`, filtered and ordered at will. An edge is drawn where both ends are
-        rows of the frame.
+        rows of the frame. A column `color`, if you assign one, fills the nodes (`"#ffcc00"`,
+        `"tomato"`); rows without a value keep the colour of their kind.
     path
         Where to write it: .svg, .png, .pdf, .gv or .dot.
 
@@ -157,6 +158,8 @@ class _Node(NamedTuple):
     stack: tuple[str, ...]
     parents: tuple[str, ...]
     params: tuple[str, ...]
+    color: str
+    """The user's; empty for the colour of the kind."""
 
 
 def _nodes(frame: pd.DataFrame) -> list[_Node]:
@@ -170,15 +173,16 @@ def _nodes(frame: pd.DataFrame) -> list[_Node]:
             f"draw: {', '.join(map(repr, twice[:5]))} {'is' if len(twice) == 1 else 'are'} more "
             "than once in the frame; draw the rows of one trace"
         )
+    colors = frame["color"] if "color" in frame.columns else pd.Series("", frame.index)
     return [
         _Node(
             f"n{i}", label, kind, shape, module, names("module_stack", stack),
-            names("parents", parents), names("params", params),
+            names("parents", parents), names("params", params), color,
         )
-        for i, (label, kind, shape, module, stack, parents, params) in enumerate(
+        for i, (label, kind, shape, module, stack, parents, params, color) in enumerate(
             zip(
-                labels, frame["kind"], frame["shape_str"], frame["module"],
-                frame["module_stack"], frame["parents"], frame["params"], strict=True,
+                labels, frame["kind"], frame["shape_str"], frame["module"], frame["module_stack"],
+                frame["parents"], frame["params"], colors.where(colors.notna(), ""), strict=True,
             )
         )
     ]  # fmt: skip
@@ -249,8 +253,11 @@ def _split(call: str) -> tuple[str, int]:
 def _look(node: _Node) -> dict[str, str]:
     import graphviz
 
-    look = _KINDS.get(node.kind, _WITH_PARAMETERS if node.params else {})
-    return {"id": graphviz.escape(node.label), **look}  # so that SVG elements have the label
+    look = {
+        "id": graphviz.escape(node.label),  # so that SVG elements have the label
+        **_KINDS.get(node.kind, _WITH_PARAMETERS if node.params else {}),
+    }
+    return {**look, "fillcolor": node.color} if node.color else look
 
 
 def _label(node: _Node, calls: tuple[str, ...]) -> str:

@@ -140,6 +140,15 @@ def test_kinds_and_parameters_have_their_colours(recurrent):
     assert set(groups) == {frozenset(group) for group in alike}
 
 
+def test_a_colour_of_the_user_goes_before_that_of_the_kind(recurrent):
+    own, _, _ = read_back(dot(recurrent))
+    shown = recurrent.assign(color=pd.Series({"input_1": "#ff0000", "add_1:1": "tomato"}))
+    nodes, _, _ = read_back(dot(shown))
+    colours = {label: node["fillcolor"] for label, node in nodes.items()}
+    expected = {label: node["fillcolor"] for label, node in own.items()}
+    assert colours == expected | {"input_1": "#ff0000", "add_1:1": "tomato"}
+
+
 def test_boxes_are_the_calls_that_hold_several_rows():
     nest = rows(
         ("a_1", "op", "1", "enc.0.fc", ("enc:1", "enc.0:1", "enc.0.fc:1"), (), ()),
