@@ -58,9 +58,9 @@ print(per_image["relu_17"].to_pandas().round(2))
 # column `color` if there is one.
 
 # %%
-scale = colormaps["viridis_r"]
+scale = colormaps["YlOrRd"]
 shown = layers[layers["module"].str.startswith("layer4")]
-colors = shown["sparsity"].dropna().map(lambda s: to_hex(scale(s / 2)))
+colors = shown["sparsity"].dropna().map(lambda s: to_hex(scale(s)))
 shown.assign(color=colors).lens.draw("sparsity.svg")
 
 # %% [markdown]
