@@ -34,6 +34,8 @@ def unsaved_reasons(tape: Tape) -> dict[int, str]:
 
 
 def _reason(value: Tensor) -> str:
+    if value.is_nested:
+        return "a nested tensor is not one array"
     if value.dtype not in _NUMPY_HOLDS:
         kind = str(value.dtype).removeprefix("torch.")
         return f"NumPy has no {kind}"
@@ -42,8 +44,6 @@ def _reason(value: Tensor) -> str:
         return f"the {kind} layout is not one array"
     if value.is_meta:
         return "a meta tensor has no data"
-    if value.is_nested:
-        return "a nested tensor is not one array"
     return ""
 
 

@@ -286,11 +286,13 @@ def _reshaped(case: Case) -> Names | None:
 
 def _regrouped(old: list[tuple[Name, int]], new: Sequence[int]) -> list[Name]:
     """Names for axes of extents `new`, made of the axes `old` with as many elements."""
-    old = [part for part in old if part[1] != 1] or old[:1]
+    if len(old) == len(new) == 1:
+        return [old[0][0]]
+    old = [part for part in old if part[1] != 1]
     sizes = [n for n in new if n != 1]
-    if [n for _, n in old] == sizes or len(old) == len(new) == 1:
-        names = iter(name for name, _ in old)
-        return [next(names) if n != 1 or len(new) == 1 else None for n in new]
+    if [n for _, n in old] == sizes:
+        names = iter([name for name, _ in old])
+        return [next(names) if n != 1 else None for n in new]
     if len(sizes) == 1:
         merged = _MERGED.get(tuple(name for name, _ in old)) or Merged(tuple(old))
         return [merged if n != 1 else None for n in new]

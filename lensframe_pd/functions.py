@@ -144,7 +144,8 @@ def _describe(func: Any) -> Function:
     elif isinstance(func, types.FunctionType) and raw not in _LEAVES:
         written, certain = tuple(range(16)), False
     random = _draws(func, raw)
-    careful = bool(written or written_names or random)
+    # deepcopy fills its memo, an argument, so the arguments must be read before the call
+    careful = bool(written or written_names or random or raw == "__deepcopy__")
     action = Action.CAREFUL if careful else Action.PLAIN
     return Function(
         func, name, target, action, arg_names, written, written_names, certain, random
@@ -227,12 +228,17 @@ def _writes(func: Any, raw: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
     for schema in _schemas(func, raw):
         for position, argument in enumerate(schema.arguments):
             alias = argument.alias_info
-            # TorchScript's list methods (`sort`, `pop`) share names with tensor functions
-            if alias is not None and alias.is_write and "Tensor" in str(argument.type):
+            if alias is not None and alias.is_write and _is_tensor(argument.type, raw):
                 # `out=` is keyword-only, but for operators of torch.ops its position counts too
                 if isinstance(func, (OpOverload, OpOverloadPacket)) or not argument.kwarg_only:
                     found[argument.name] = -1 if argument.kwarg_only else position
     return tuple(p for p in found.values() if p >= 0), tuple(found)
+
+
+def _is_tensor(kind: Any, raw: str) -> bool:
+    """Whether a written argument is a tensor: TorchScript's list methods (`sort`) share names."""
+    text = str(kind)
+    return "Tensor" in text and ("List" not in text or raw.startswith(("_foreach", "_fused")))
 
 
 def _schemas(func: Any, raw: str) -> list[Any]:

@@ -64,7 +64,7 @@ class ModuleStack:
         self.on_exit: Callable[[], None] | None = None
         for prefix, root in roots.items():
             for path, module in root.named_modules(prefix=prefix):
-                self.paths.setdefault(id(module), (ref(module), path.replace("_orig_mod.", "")))
+                self.paths.setdefault(id(module), (ref(module), plain_path(path)))
         root_type = type(roots[""]).__name__ if "" in roots else ""
         tape.modules.append(ModuleCall("", 1, -1, root_type, ()))
 
@@ -88,7 +88,7 @@ class ModuleStack:
             index = self.tape.modules[index].parent
 
     def _enter(self, module: nn.Module, args: Any) -> None:
-        if threading.get_ident() != self._thread or _is_compile_wrapper(module):
+        if threading.get_ident() != self._thread or is_compile_wrapper(module):
             return
         if self.closing:
             self.settle(sys._getframe(1))
@@ -113,7 +113,7 @@ class ModuleStack:
         self.current = index
 
     def _exit(self, module: nn.Module, args: Any, result: Any) -> None:
-        if threading.get_ident() != self._thread or _is_compile_wrapper(module):
+        if threading.get_ident() != self._thread or is_compile_wrapper(module):
             return
         if self.closing:
             self.settle(sys._getframe(1))
@@ -195,6 +195,13 @@ class ModuleStack:
         return self.paths[id(module)]
 
 
+def plain_path(path: str) -> str:
+    """A module or parameter path without the wrappers of `torch.compile`."""
+    if "_orig_mod" not in path:
+        return path
+    return ".".join(part for part in path.split(".") if part != "_orig_mod")
+
+
 def find_roots(model: Any) -> dict[str, nn.Module]:
     """The modules a callable works with, by path prefix; its own module has the prefix ''."""
     if isinstance(model, nn.Module):
@@ -258,7 +265,7 @@ def _modules_in(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, nn
                 yield name, child
 
 
-def _is_compile_wrapper(module: nn.Module) -> bool:
+def is_compile_wrapper(module: nn.Module) -> bool:
     return "_orig_mod" in module._modules and type(module).__name__ == "OptimizedModule"
 
 

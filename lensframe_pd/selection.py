@@ -22,6 +22,7 @@ from lensframe_pd.errors import (
     unknown_names,
 )
 from lensframe_pd.frame import CallFacts, tensor_facts
+from lensframe_pd.modules import plain_path
 from lensframe_pd.recurrence import candidate_key, passes
 from lensframe_pd.schema import COLUMNS
 from lensframe_pd.tape import Tape
@@ -100,7 +101,7 @@ class Selection:
 
     def _select(self, names: list[str], roots: dict[str, nn.Module], modules: bool = True) -> None:
         paths = {
-            path.replace("_orig_mod.", "")
+            plain_path(path)
             for prefix, root in roots.items()
             for path, _ in root.named_modules(prefix=prefix)
         }

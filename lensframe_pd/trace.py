@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lensframe_pd import activations, frame
 from lensframe_pd.constants import Origins
 from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError, LensWarning
-from lensframe_pd.modules import extra_tensors, find_roots
+from lensframe_pd.modules import extra_tensors, find_roots, is_compile_wrapper
 from lensframe_pd.recurrence import Passes, passes
 from lensframe_pd.selection import Selection, Stop
 from lensframe_pd.tape import Tape, tensors_in
@@ -172,8 +172,9 @@ class _Run:
     """One run of a model under the tracer, and its cleaning up."""
 
     def __init__(self, model: Any, save: Any, stop: bool, caller: str) -> None:
-        self.model = model
         roots = find_roots(model)
+        self.model = roots[""] if isinstance(model, nn.Module) else model
+        self.compiled = any(is_compile_wrapper(m) for r in roots.values() for m in r.modules())
         self.root = roots.get("")
         self.tape = Tape(caller=caller, facts={"model": _name(model), "torch": torch.__version__})
         self.selection = Selection(save, stop, self.tape, roots)
@@ -213,6 +214,9 @@ class _Run:
             if "torch._dynamo" in sys.modules:
                 # process-wide while the model runs, so that compiled parts are seen
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if self.compiled:
+                stack.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", message="Using `torch.compile.*global hooks")
             stack.callback(modules.detach)
             modules.attach()
             stack.enter_context(self.tracer)

@@ -17,9 +17,11 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 from torch._C import _is_any_autocast_enabled, _storage_address
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.nn import Parameter
+from torch.nn.parameter import UninitializedTensorMixin
 from torch.overrides import TorchFunctionMode, redispatch_function
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 
 from lensframe_pd import modules
 from lensframe_pd.constants import Origins
@@ -139,13 +141,14 @@ class Tracer(TorchFunctionMode):
                 if known is not None and known.alive() is tensor and known.source >= 0:
                     reads = self.tape.reads.setdefault(self._fresh(tensor, known), [])
                     reads.append((function.name, site, self.modules.current))
-                    if function.name in ("numpy", "dlpack"):
+                    if function.name in ("numpy", "dlpack"):  # from here on written unseen
+                        self.values.preserve(known.storage)
                         self.values.share(known.storage)
         return result
 
     def _call_carefully(self, function: Function, args: Any, kwargs: Any) -> Any:
         """A call that may write its arguments or draw random numbers."""
-        template = self._template(args, kwargs)
+        template = self._template(args[:1] if function.name == "deepcopy" else args, kwargs)
         written = _arguments(args, kwargs, function)
         versions = [_version(t) for t in written]
         for tensor in written:
@@ -321,17 +324,46 @@ class Tracer(TorchFunctionMode):
                 self._live[id(tensor)] = Known(ref(tensor), source, _storage(inner))
             return source
         storage = _storage(tensor)
-        twin = self._live.get(self._storages.get(storage, 0))
-        other = twin.alive() if twin is not None and storage else None
-        if twin is not None and other is not None and twin.storage == storage:
-            row = self._fresh(other, twin)
-            if _same_view(tensor, other):
-                self._live[id(tensor)] = Known(ref(tensor), row, storage)
-                return row
-            return self._alias(tensor, (row,))
+        twin = self._twin(tensor, storage)
+        if twin is not None:
+            row, same = twin
+            if not same:
+                return self._alias(tensor, (row,))
+            self._live[id(tensor)] = Known(ref(tensor), row, storage)
+            return row
+        if is_traceable_wrapper_subclass(tensor):
+            parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+            sources = tuple(self.source(t) for t in parts if self._is_known(t))
+            if sources:
+                return self._alias(tensor, sources)
         if isinstance(tensor, Parameter):
-            return self.hold(self.origins.name(tensor) or "parameter", tensor, True)
+            name = self.origins.find(tensor, sys._getframe(1))
+            if name is not None:
+                return self.hold(name, tensor, True)
         return self.constant(tensor)
+
+    def _is_known(self, tensor: Any) -> bool:
+        known = self._live.get(id(tensor))
+        return known is not None and known.alive() is tensor
+
+    def _twin(self, tensor: Tensor, storage: int) -> tuple[int, bool] | None:
+        """The newest row in the same storage, and whether its tensor is the same view of it."""
+        known = self._live.get(self._storages.get(storage, 0)) if storage else None
+        if known is None or known.storage != storage or known.source < 0:
+            return None
+        other = known.alive()
+        if other is not None:
+            return self._fresh(other, known), _same_view(tensor, other)
+        # The tensor is gone. A kept value proves that its storage is not; failing that, only
+        # nn.Parameter(...) is known to take over a storage that nothing else shows.
+        row = self.values.last_in(storage)
+        if row is None and isinstance(tensor, Parameter):
+            row = known.source
+        if row is None:
+            return None
+        made = self.tape.rows[row]
+        same = tensor.shape == made.shape and tensor.stride() == made.stride
+        return (row, same) if same or self.values.last_in(storage) is not None else None
 
     def constant(self, tensor: Tensor) -> int:
         origin = self.origins.find(tensor, sys._getframe(1))
@@ -346,9 +378,9 @@ class Tracer(TorchFunctionMode):
     def hold_all(self, prefix: str, root: nn.Module) -> None:
         """Make the parameters and buffers of a module known."""
         for name, parameter in root.named_parameters(prefix):
-            self.hold(name.replace("_orig_mod.", ""), parameter, True)
+            self.hold(modules.plain_path(name), parameter, True)
         for name, buffer in root.named_buffers(prefix):
-            self.hold(name.replace("_orig_mod.", ""), buffer, False)
+            self.hold(modules.plain_path(name), buffer, False)
 
     def hold(self, name: str, tensor: Tensor, is_parameter: bool) -> int:
         """Make a parameter or buffer known by its name."""
@@ -357,7 +389,7 @@ class Tracer(TorchFunctionMode):
             return known.source
         held = self.tape.held
         shape, numel, nbytes = (), 0, 0
-        if not isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+        if not isinstance(tensor, UninitializedTensorMixin):
             shape, numel = tuple(tensor.shape), tensor.numel()
             nbytes = numel * tensor.element_size()
         held.append(
@@ -374,8 +406,10 @@ class Tracer(TorchFunctionMode):
         try:
             storage = _storage_address(tensor)
             stride = tensor.stride()
-        except (NotImplementedError, RuntimeError):
-            return self._row_without_storage(tensor, call, slot, inplace)
+        except (NotImplementedError, RuntimeError, ValueError):
+            return self._row_of_odd_tensor(tensor, call, slot, inplace)
+        if type(tensor) is not Tensor and tensor.is_nested:
+            return self._row_of_odd_tensor(tensor, call, slot, inplace)
         key, row = id(tensor), len(self._rows)
         self._live[key] = _new(Known, (ref(tensor), row, storage))
         self._storages[storage] = key
@@ -392,30 +426,38 @@ class Tracer(TorchFunctionMode):
             self.on_row(row)
         return row
 
-    def _row_without_storage(self, tensor: Tensor, call: int, slot: int, inplace: bool) -> int:
+    def _row_of_odd_tensor(self, tensor: Tensor, call: int, slot: int, inplace: bool) -> int:
         """vmap's and grad's wrappers (their inner value is the row), sparse and nested tensors."""
         inner = unwrapped(tensor)
         if inner is not tensor:
-            row = self._row(inner, call, slot, inplace)
+            with temporarily_clear_interpreter_stack():
+                row = self._row(inner, call, slot, inplace)
             self._live[id(tensor)] = Known(ref(tensor), row, _storage(inner))
             return row
-        row = len(self.tape.rows)
+        row = len(self._rows)
         self._live[id(tensor)] = Known(ref(tensor), row, 0)
-        try:
-            shape = tuple(int(n) for n in tensor.shape)
-        except RuntimeError:  # nested tensors have no one shape
-            shape = tuple(-1 for _ in range(tensor.dim()))
-        self.tape.rows.append(
-            Row(call, slot, shape, (), tensor.dtype, tensor.device, tensor.requires_grad, inplace)
-        )
-        self._take(row, tensor, 0)
+        with torch._C.DisableTorchFunctionSubclass():  # a lazy parameter refuses otherwise
+            try:
+                shape = tuple(n if type(n) is int else -1 for n in tensor.shape)
+            except RuntimeError:  # a nested tensor has no one shape
+                shape = (-1,) * tensor.dim()
+            self._rows.append(
+                Row(
+                    call, slot, shape, (), tensor.dtype, tensor.device, tensor.requires_grad,
+                    inplace,
+                )  # fmt: skip
+            )
+        if isinstance(tensor, UninitializedTensorMixin):
+            self.values.leave_out()
+        else:
+            self._take(row, tensor, 0)
         if self.on_row is not None:
             self.on_row(row)
         return row
 
     def _note_write(self, tensor: Tensor, row: int) -> None:
         storage = _storage(unwrapped(tensor))
-        if storage:
+        if storage and not isinstance(tensor, UninitializedTensorMixin):
             log = self._writes.setdefault(storage, [])
             low, high = _extent(tensor)
             while log and low <= log[-1].low and log[-1].high <= high:
@@ -514,6 +556,8 @@ def _same_view(a: Tensor, b: Tensor) -> bool:
         and a.shape == b.shape
         and a.stride() == b.stride()
         and a.storage_offset() == b.storage_offset()
+        and a.is_conj() == b.is_conj()
+        and a.is_neg() == b.is_neg()
     )
 
 

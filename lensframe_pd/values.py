@@ -47,6 +47,10 @@ class Values:
             if wanted is not False and wanted(row):
                 self._keep(row, tensor, storage)
 
+    def leave_out(self) -> None:
+        """A new row that has no value: a lazy parameter before it is initialised."""
+        self._values.append(None)
+
     def returned(self, row: int, tensor: Tensor, module: int) -> None:
         """A module call returned the tensor of `row`: keep it if that module is selected."""
         if self._values[row] is None and self.module_wanted and self.module_wanted(module):
@@ -64,10 +68,18 @@ class Values:
         for row in self._by_storage.pop(storage, ()):
             value = self._values[row]
             if value is not None:
-                key = (value.storage_offset(), value.shape, value.stride(), value.dtype)
+                key = (
+                    value.storage_offset(), value.shape, value.stride(), value.dtype,
+                    value.is_conj(), value.is_neg(),
+                )  # fmt: skip
                 if key not in copies:
                     copies[key] = value.clone()
                 self._values[row] = copies[key]
+
+    def last_in(self, storage: int) -> int | None:
+        """The newest row kept by reference in a storage, which therefore is still that storage."""
+        rows = self._by_storage.get(storage)
+        return rows[-1] if rows else None
 
     def share(self, storage: int) -> None:
         """Somebody outside the trace can reach the storage: parameters, NumPy arrays."""
