@@ -1,7 +1,7 @@
 """Trace well-known models, random weights and small inputs; one line each.
 
 Run as `python tests/zoo.py [part of a name ...]`. A line says how many rows, layers and values the
-trace has, whether it left the output as it is, and whether the rows hold every parameter the model has.
+trace has, whether it left the output as it is, and how many of the model's parameters no row read.
 """
 
 from __future__ import annotations
