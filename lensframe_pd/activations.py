@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,7 +65,7 @@ def dataset(
     variables: dict[str, Any] = {}
     labels = grouped.labels()
     names = axis_names(tape)
-    modules, calls = tape.modules, tape.calls
+    modules, calls, returned = tape.modules, tape.calls, tape.returned
     memo: dict[Any, tuple[str, ...]] = {}
     dtypes: dict[torch.dtype, str] = {}
     for i, value in enumerate(tape.values):
@@ -91,6 +90,9 @@ def dataset(
                 "func": call.function.name,
                 "module": modules[call.module].path,
                 "torch_dtype": dtype,
+                "returned_by": ",".join(dict.fromkeys([modules[m].key for m in returned[i]]))
+                if i in returned
+                else "",
             },
             fastpath=True,
         )
@@ -120,5 +122,3 @@ def stimulus_table(stimulus: Any) -> pd.DataFrame | None:
     if isinstance(stimulus, Tensor):
         stimulus = stimulus.tolist()
     return pd.DataFrame(index=pd.Index(stimulus))
-
-

@@ -6,7 +6,6 @@ nobody named is `dim{position}_{extent}`; names are never guessed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,6 @@ import torch
 from torch._ops import OpOverloadPacket
 
 from lensframe_pd.tape import SLOT, Call, Row, Tape
-
 
 
 class Merged(NamedTuple):
@@ -336,10 +334,13 @@ def _reduced(case: Case) -> Names | None:
     dim = case.arguments.get("dim", case.arguments.get("axis"))
     if dim is None:
         dim = next(
-            (a for a in _given(case) if isinstance(a, (int, tuple, list)) and a not in (True, False)
-             or type(a) is int),
+            (
+                a
+                for a in _given(case)
+                if (isinstance(a, (int, tuple, list)) and a not in (True, False)) or type(a) is int
+            ),
             None,
-        )  # fmt: skip
+        )
     if dim is None or isinstance(dim, bool) or dim is SLOT:
         return (None,) * len(case.shape)
     axes = {int(d) % rank for d in (dim if isinstance(dim, (tuple, list)) else (dim,))}
@@ -376,7 +377,8 @@ def _indexed(case: Case) -> Names | None:
     if any(i is SLOT or isinstance(i, (list, bool)) for i in items):
         return None
     used = sum(i is not None and i is not Ellipsis for i in items)
-    names, out, k = case.first.names, [], 0
+    names, k = case.first.names, 0
+    out: list[Name] = []
     for item in items:
         if item is Ellipsis:
             n = len(names) - used
@@ -447,8 +449,11 @@ def _rules() -> dict[str, Rule]:
         "sum mean amax amin max min argmax argmin logsumexp std var norm linalg_vector_norm "
         "prod any all median",
     )
-    add(_same_axes, "cat concat concatenate split chunk narrow pad split_with_sizes sort "
-        "topk index_select tensor_split constant_pad_nd")  # fmt: skip
+    add(
+        _same_axes,
+        "cat concat concatenate split chunk narrow pad split_with_sizes sort "
+        "topk index_select tensor_split constant_pad_nd",
+    )
     add(_unbound, "unbind select")
     add(_stacked, "stack")
     add(_indexed, "getitem")
@@ -458,5 +463,3 @@ def _rules() -> dict[str, Rule]:
 
 
 _RULES = _rules()
-
-

@@ -44,14 +44,12 @@ def layers(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> pd.DataFrame
     }
     columns["read_by"] = _reads(tape)
     columns["returned_by"] = _returned(tape)
-    columns["saved"] = [
-        v is not None and i not in unsaved for i, v in enumerate(tape.values)
-    ]
+    columns["saved"] = [v is not None and i not in unsaved for i, v in enumerate(tape.values)]
     columns["unsaved_reason"] = [unsaved.get(i, "") for i in range(len(labels))]
     data = {name: _array(name, columns[name]) for name in COLUMNS}
     index = pd.Index(_array("op", labels), name="op")
     frame = pd.DataFrame(data, index=index, copy=False)
-    frame.attrs = dict(tape.facts)
+    frame.attrs.update(tape.facts)
     return frame
 
 
@@ -60,7 +58,7 @@ def _array(name: str, cells: Sequence[Any]) -> Any:
         return np.fromiter(cells, dtype=_DTYPES[name], count=len(cells))
     if name in _TUPLE_COLUMNS:
         return np.fromiter(cells, dtype=object, count=len(cells))
-    return _STRING.__from_arrow__(pa.array(cells, pa.large_string()))
+    return _STRING.__from_arrow__(pa.array(cells, pa.large_string()))  # type: ignore[attr-defined]
 
 
 def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Sequence[Any]]:
@@ -90,9 +88,7 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Sequence[Any]]:
     for i, call in enumerate(calls):
         if call.sources and min(call.sources) < 0:
             held[i] = facts.held(call.sources, roles[i])
-            roles[i] = tuple(
-                [r for r, s in zip(roles[i], call.sources, strict=True) if s >= 0]
-            )
+            roles[i] = tuple([r for r, s in zip(roles[i], call.sources, strict=True) if s >= 0])
     columns["parent_args"] = roles
     for k, name in enumerate(CallFacts.of_held):
         column = [_NOTHING_HELD[k]] * n
@@ -295,7 +291,9 @@ _TAGS = (
 
 def _nested(value: Iterable[Any]) -> bool:
     """Whether a tuple is an index, in which a tuple and a list mean different things."""
-    return any(v is SLOT or v is None or isinstance(v, (slice, list, type(Ellipsis))) for v in value)
+    return any(
+        v is SLOT or v is None or isinstance(v, (slice, list, type(Ellipsis))) for v in value
+    )
 
 
 def _context(context: Any) -> str:

@@ -147,9 +147,7 @@ def _describe(func: Any) -> Function:
     # deepcopy fills its memo, an argument, so the arguments must be read before the call
     careful = bool(written or written_names or random or raw == "__deepcopy__")
     action = Action.CAREFUL if careful else Action.PLAIN
-    return Function(
-        func, name, target, action, arg_names, written, written_names, certain, random
-    )
+    return Function(func, name, target, action, arg_names, written, written_names, certain, random)
 
 
 def _describe_accessor(func: Any, raw: str, target: str) -> Function:
@@ -228,10 +226,11 @@ def _writes(func: Any, raw: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
     for schema in _schemas(func, raw):
         for position, argument in enumerate(schema.arguments):
             alias = argument.alias_info
-            if alias is not None and alias.is_write and _is_tensor(argument.type, raw):
-                # `out=` is keyword-only, but for operators of torch.ops its position counts too
-                if isinstance(func, (OpOverload, OpOverloadPacket)) or not argument.kwarg_only:
-                    found[argument.name] = -1 if argument.kwarg_only else position
+            if alias is None or not alias.is_write or not _is_tensor(argument.type, raw):
+                continue
+            # the tracer looks for `out=` itself, but torch.ops may call it otherwise
+            if isinstance(func, (OpOverload, OpOverloadPacket)) or not argument.kwarg_only:
+                found[argument.name] = -1 if argument.kwarg_only else position
     return tuple(p for p in found.values() if p >= 0), tuple(found)
 
 

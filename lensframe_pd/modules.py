@@ -221,8 +221,7 @@ def _surroundings(function: Any) -> Iterator[tuple[str, Any]]:
     inner = getattr(function, "func", None)
     if callable(inner):
         if isinstance(inner, nn.Module) or isinstance(getattr(inner, "__self__", None), nn.Module):
-            for path, module in find_roots(inner).items():
-                yield path, module
+            yield from find_roots(inner).items()
         for i, value in enumerate(getattr(function, "args", ())):
             yield f"args.{i}", value
         yield from (getattr(function, "keywords", None) or {}).items()
@@ -234,12 +233,13 @@ def _surroundings(function: Any) -> Iterator[tuple[str, Any]]:
     if owner is not None:
         yield from list(getattr(owner, "__dict__", {}).items())
     function = getattr(function, "__func__", function)
-    code = getattr(function, "__code__", None) or getattr(
-        getattr(type(function), "__call__", None), "__code__", None
-    )
+    method = type(function).__dict__.get("__call__")
+    code = getattr(function, "__code__", None) or getattr(method, "__code__", None)
     if code is None:
         return
-    for name, cell in zip(code.co_freevars, getattr(function, "__closure__", None) or (), strict=False):
+    for name, cell in zip(
+        code.co_freevars, getattr(function, "__closure__", None) or (), strict=False
+    ):
         try:
             yield name, cell.cell_contents
         except ValueError:  # a cell not filled yet

@@ -192,9 +192,9 @@ class _Refinement:
         if len(mine) != len(theirs):
             return False
         for a, b in zip(mine, theirs, strict=True):
-            if a != b and (a < 0 or b < 0 or self.of[a] != self.of[b]):
-                if b < first or len(self.groups[self.of[b]]) < 2:
-                    return False
+            agree = a == b or (a >= 0 and b >= 0 and self.of[a] == self.of[b])
+            if not agree and (b < first or len(self.groups[self.of[b]]) < 2):
+                return False
         return True
 
     def _sources(self, row: int) -> list[int]:

@@ -227,7 +227,9 @@ class Selection:
         layers, rows = trace.layers, self._rows
         wrong = [f"{name!r} is not in this run" for name in missing]
         columns = [c for c in ("func", "module") if c in rows.columns]
-        for label, cells in zip(_labels_of(rows), rows[columns].itertuples(index=False), strict=True):
+        for label, cells in zip(
+            _labels_of(rows), rows[columns].itertuples(index=False), strict=True
+        ):
             if label in layers.index:
                 here = layers.loc[label]
                 wrong += [
@@ -236,7 +238,9 @@ class Selection:
                     if here[column] != cell
                 ]
         if wrong:
-            shown = "\n".join(wrong[:5]) + (f"\n... and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+            shown = "\n".join(wrong[:5]) + (
+                f"\n... and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+            )
             raise LensValueError(
                 f"save= has rows of another model, or of a run that went another way:\n{shown}"
             )

@@ -25,7 +25,7 @@ from lensframe_pd.modules import extra_tensors, find_roots, is_compile_wrapper
 from lensframe_pd.recurrence import Passes, passes
 from lensframe_pd.selection import Selection, Stop
 from lensframe_pd.tape import Tape, tensors_in
-from lensframe_pd.tracer import INPUT, OUTPUT, Tracer
+from lensframe_pd.tracer import Tracer
 from lensframe_pd.values import Values
 
 _running = threading.local()
@@ -188,12 +188,12 @@ class _Run:
         self.tracer.on_row = self.selection.on_row
         self.tracer.modules.on_exit = self.selection.check_stop if stop else None
         for prefix, root in roots.items():
-            self.tracer.hold_all(prefix, root)
+            self.tracer.lineage.hold_all(prefix, root)
 
     def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tracer = self.tracer
         for path, tensor in _named_inputs(self.model, args, kwargs):
-            row = tracer.given(INPUT, path, tensor)
+            row = tracer.given("input", path, tensor)
             if self.tape.stimulus_row is None and tensor.dim():
                 self.tape.stimulus_row = row
         start = perf_counter()
@@ -203,9 +203,9 @@ class _Run:
             output = None
         else:
             for path, tensor in tensors_in(output):
-                tracer.given(OUTPUT, path, tensor)
+                tracer.given("output", path, tensor)
         self.tape.facts["seconds"] = perf_counter() - start
-        self.values.settle(tracer.kept_elsewhere())
+        self.values.settle(tracer.lineage.kept_elsewhere())
         return output
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -228,7 +228,7 @@ class _Run:
     def explain(self, error: BaseException) -> None:
         """Add where it happened, and the rows so far, to an exception of the model."""
         try:
-            self.values.settle(self.tracer.kept_elsewhere())
+            self.values.settle(self.tracer.lineage.kept_elsewhere())
             rows = Trace(self.tape, None, None).layers
             error.layers = rows  # type: ignore[attr-defined]
             if len(rows):
@@ -260,7 +260,9 @@ class _Run:
             )
 
 
-def _arguments(args: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _arguments(
+    args: Any, kwargs: Mapping[str, Any] | None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise LensTypeError(f"kwargs is a {type(kwargs).__name__}; give a dict of names to values")
     named = dict(kwargs or {})

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from lensframe_pd.storage import storage_of
 from lensframe_pd.tape import Tape
 
 
@@ -54,11 +54,7 @@ class Values:
     def returned(self, row: int, tensor: Tensor, module: int) -> None:
         """A module call returned the tensor of `row`: keep it if that module is selected."""
         if self._values[row] is None and self.module_wanted and self.module_wanted(module):
-            try:
-                storage = int(torch._C._storage_address(tensor))
-            except (NotImplementedError, RuntimeError):
-                storage = 0
-            self._keep(row, tensor, storage)
+            self._keep(row, tensor, storage_of(tensor))
 
     def preserve(self, storage: int) -> None:
         """The storage is about to be written: give the kept values in it their own copy."""

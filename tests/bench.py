@@ -218,7 +218,10 @@ def report_memory() -> None:
         for mode in ("plain", "none", "all"):
             code = _MEMORY.format(folder=folder, model=name, mode=mode)
             out = subprocess.run(
-                [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+                [sys.executable, "-W", "ignore", "-c", code],
+                capture_output=True,
+                text=True,
+                check=True,
             ).stdout
             _, peaks[mode], kept = json.loads(out.strip().splitlines()[-1])
             saved = max(saved, kept)
@@ -248,12 +251,17 @@ def report_start() -> None:
     runs = []
     for _ in range(5):
         out = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", _IMPORT], capture_output=True, text=True, check=True
+            [sys.executable, "-W", "ignore", "-c", _IMPORT],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         runs.append([float(x) for x in out.split()])
     imports, firsts = zip(*runs, strict=True)
     print("\nstart-up, medians of 5 processes")
-    print(f"  import lensframe_pd after torch, pandas and xarray: {statistics.median(imports):.3f} s")
+    print(
+        f"  import lensframe_pd after torch, pandas and xarray: {statistics.median(imports):.3f} s"
+    )
     print(f"  first trace over a later one: {statistics.median(firsts):.3f} s")
 
 

@@ -118,7 +118,9 @@ def test_stimulus_coordinates():
     assert list(activations["category"].values) == ["cat", "dog", "cat"]
     ids = lf.trace(lambda x: x * 2, x, stimulus=[7, 8, 9]).activations
     np.testing.assert_array_equal(ids["stimulus"], [7, 8, 9])
-    with pytest.raises(lf.LensValueError, match="stimulus gives 2 ids, but axis 0 of the input has 3"):
+    with pytest.raises(
+        lf.LensValueError, match="stimulus gives 2 ids, but axis 0 of the input has 3"
+    ):
         lf.trace(lambda x: x, x, stimulus=["a", "b"])
 
 

@@ -21,7 +21,9 @@ def test_a_wrong_number_of_arguments_is_the_models_own_error():
         def forward(self, image, text):
             return image + text
 
-    with pytest.raises(TypeError, match=r"missing 1 required positional argument: 'text'") as caught:
+    with pytest.raises(
+        TypeError, match=r"missing 1 required positional argument: 'text'"
+    ) as caught:
         lf.trace(Two().eval(), torch.ones(2))
     assert not isinstance(caught.value, LensError)
     assert any("lf.trace" in note for note in caught.value.__notes__)
@@ -95,7 +97,8 @@ def test_rows_of_another_model(net):
         lf.trace(net, torch.ones(2, 3), save=rows)
     message = str(caught.value)
     assert "'tanh_1'" in message
-    assert "'linear_1'" in message and "'encoder'" in message  # same label, another module
+    assert "'linear_1'" in message  # the same label
+    assert "'encoder'" in message  # of another module
     assert isinstance(caught.value, LensError)
 
 

@@ -284,7 +284,9 @@ def test_arrays_are_read_only():
             activations[name].values[...] = 0
 
 
-@pytest.mark.parametrize("keep", ["attribute of a closure", "list in a hook", "global", "generator"])
+@pytest.mark.parametrize(
+    "keep", ["attribute of a closure", "list in a hook", "global", "generator"]
+)
 def test_tensors_that_somebody_keeps_out_of_sight(keep):
     kept = []
 

@@ -1,4 +1,4 @@
-"""Whatever Python a forward is written in: rows, edges and values are those written here by hand."""
+"""Whatever Python a forward is written in: rows, edges and values are those written by hand."""
 
 import functools
 import re

@@ -1,4 +1,4 @@
-"""Whatever part of torch a model is made of: rows, edges and values are those written here by hand."""
+"""Whatever part of torch a model uses: rows, edges and values are those written by hand."""
 
 import copy
 import pickle
@@ -60,7 +60,7 @@ def test_the_example_of_the_contract(traced, edges, value):
     assert {label: value(trace, label).tolist() for label in expected} == expected
 
 
-# ------------------------------------------------------------------ compiled, parallel, checkpointed
+# -------------------------------------------------------- compiled, parallel, checkpointed
 
 
 def test_a_compiled_submodule(traced, edges):
@@ -121,7 +121,7 @@ def test_checkpointing(traced, edges, reentrant):
     assert torch.equal(x.grad, want)
 
 
-# ------------------------------------------------------------------ autograd.Function, custom operators
+# ------------------------------------------------------ autograd.Function, custom operators
 
 
 class Doubled(torch.autograd.Function):

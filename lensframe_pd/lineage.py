@@ -1,0 +1,223 @@
+"""Which row each living tensor comes from.
+
+A tensor is known by its `id`, checked with a weak reference since ids are reused at once. Its
+storage's address links it to its views: a write through one alias makes a later read of another
+an `alias` row, whose parents are that alias' old value and the writes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from weakref import ref
+
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from lensframe_pd.constants import Origins
+from lensframe_pd.modules import plain_path
+from lensframe_pd.storage import extent, same_view, storage_of, unwrapped
+from lensframe_pd.tape import Held, Tape
+from lensframe_pd.values import Values
+
+
+class Known(NamedTuple):
+    """What is known of a living tensor."""
+
+    alive: Callable[[], Tensor | None]
+    source: int
+    """Its row, or `-1 - k` for the k-th held parameter or buffer."""
+    storage: int
+    """Address of its storage, 0 where it has none."""
+
+
+class Write(NamedTuple):
+    """One write into a storage: the row it gave, and the bytes from `low` up to `high`."""
+
+    row: int
+    low: int
+    high: int
+
+
+class Writes:
+    """The writes into one storage, and the range of bytes that they cover together."""
+
+    __slots__ = ("high", "log", "low")
+
+    def __init__(self) -> None:
+        self.log: list[Write] = []
+        self.low, self.high = sys.maxsize, 0
+
+    def add(self, write: Write) -> None:
+        log = self.log
+        while log and write.low <= log[-1].low and log[-1].high <= write.high:
+            log.pop()  # covered by this one, which has it among its ancestors
+        log.append(write)
+        self.low, self.high = min(self.low, write.low), max(self.high, write.high)
+
+    def since(self, row: int, tensor: Tensor) -> list[int]:
+        """Rows after `row` that wrote where `tensor` reads, the last one of each range."""
+        if not self.log or self.log[-1].row <= row:
+            return []
+        low, high = extent(tensor)
+        if low >= self.high or self.low >= high:
+            return []
+        newer: dict[tuple[int, int], int] = {}
+        for write in reversed(self.log):
+            if write.row <= row:
+                break
+            if write.low < high and low < write.high:
+                newer.setdefault((write.low, write.high), write.row)
+        return list(newer.values())[::-1]
+
+
+class Lineage:
+    """Parents, parameters and constants of a run, as tensors are met.
+
+    Parameters
+    ----------
+    add_row
+        Adds an `alias` or `constant` row: called with the kind, the sources, the tensor and
+        where it stands, gives the row.
+    """
+
+    def __init__(
+        self,
+        tape: Tape,
+        values: Values,
+        origins: Origins,
+        add_row: Callable[[str, tuple[int, ...], Tensor, str], int],
+    ) -> None:
+        self.tape = tape
+        self.values = values
+        self.origins = origins
+        self._add_row = add_row
+        self.live: dict[int, Known] = {}
+        #: Storage address to the id of the tensor last seen in it.
+        self.newest: dict[int, int] = {}
+        self.writes: dict[int, Writes] = {}
+
+    def known(self, tensor: Tensor) -> Known | None:
+        """What is known of this very tensor."""
+        known = self.live.get(id(tensor))
+        return known if known is not None and known.alive() is tensor else None
+
+    def know(self, tensor: Tensor, source: int, storage: int) -> None:
+        self.live[id(tensor)] = Known(ref(tensor), source, storage)
+
+    def source(self, tensor: Tensor) -> int:
+        """The row that made `tensor` (or the held parameter it is), as it stands now."""
+        known = self.known(tensor)
+        return self._meet(tensor) if known is None else self.fresh(tensor, known)
+
+    def fresh(self, tensor: Tensor, known: Known) -> int:
+        """`known.source`, or a new alias row if the storage was written through another alias."""
+        writes = self.writes.get(known.storage)
+        newer = writes.since(known.source, tensor) if writes is not None else []
+        if not newer:
+            return known.source
+        return self._add_row("alias", (known.source, *newer), tensor, "")
+
+    def wrote(self, tensor: Tensor, row: int) -> None:
+        """The call of `row` wrote `tensor`."""
+        storage = storage_of(unwrapped(tensor))
+        if storage and not isinstance(tensor, UninitializedTensorMixin):
+            self.writes.setdefault(storage, Writes()).add(Write(row, *extent(tensor)))
+
+    def _meet(self, tensor: Tensor) -> int:
+        """A tensor no call was seen to make."""
+        inner = unwrapped(tensor)
+        if inner is not tensor:
+            source = self.source(inner)
+            if source >= 0:
+                self.know(tensor, source, storage_of(inner))
+            return source
+        storage = storage_of(tensor)
+        twin = self._twin(tensor, storage)
+        if twin is not None:
+            row, same = twin
+            if not same:
+                return self._add_row("alias", (row,), tensor, "")
+            self.know(tensor, row, storage)
+            return row
+        if is_traceable_wrapper_subclass(tensor):
+            parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+            sources = tuple(self.source(t) for t in parts if self.known(t) is not None)
+            if sources:
+                return self._add_row("alias", sources, tensor, "")
+        origin = self.origins.find(tensor, sys._getframe(1))
+        if isinstance(tensor, Parameter) and origin is not None:
+            return self.hold(origin, tensor, True)
+        row = self._add_row("constant", (), tensor, origin or "")
+        if origin is None:
+            self.origins.unknown.append(row)
+        return row
+
+    def _twin(self, tensor: Tensor, storage: int) -> tuple[int, bool] | None:
+        """The newest row in the same storage, and whether its tensor is the same view of it."""
+        known = self.live.get(self.newest.get(storage, 0)) if storage else None
+        if known is None or known.storage != storage or known.source < 0:
+            return None
+        other = known.alive()
+        if other is not None:
+            return self.fresh(other, known), same_view(tensor, other)
+        # The tensor is gone. A kept value proves that its storage is not; failing that, only
+        # nn.Parameter(...) is known to take over a storage that nothing else shows.
+        kept = self.values.last_in(storage)
+        row = known.source if kept is None else kept
+        made = self.tape.rows[row]
+        same = tensor.shape == made.shape and tensor.stride() == made.stride
+        if kept is None and not (same and isinstance(tensor, Parameter)):
+            return None
+        return row, same
+
+    def hold_all(self, prefix: str, root: nn.Module) -> None:
+        """Make the parameters and buffers of a module known."""
+        for name, parameter in root.named_parameters(prefix):
+            self.hold(plain_path(name), parameter, True)
+        for name, buffer in root.named_buffers(prefix):
+            self.hold(plain_path(name), buffer, False)
+
+    def hold(self, name: str, tensor: Tensor, is_parameter: bool) -> int:
+        """Make a parameter or buffer known by its name."""
+        known = self.known(tensor)
+        if known is not None:
+            return known.source
+        held = self.tape.held
+        shape: tuple[int, ...] = ()
+        numel = nbytes = 0
+        if not isinstance(tensor, UninitializedTensorMixin):
+            shape, numel = tuple(tensor.shape), tensor.numel()
+            nbytes = numel * tensor.element_size()
+        held.append(
+            Held(name, is_parameter, shape, tensor.dtype, numel, nbytes, tensor.requires_grad)
+        )
+        storage = storage_of(tensor)
+        self.know(tensor, -len(held), storage)
+        self.values.share(storage)
+        return -len(held)
+
+    def kept_elsewhere(self) -> set[int]:
+        """Storages that somebody besides this trace can still reach."""
+        kept = set()
+        for known in self.live.values():
+            tensor = known.alive()
+            if tensor is None:
+                continue
+            shared = tensor._use_count() > 1  # type: ignore[attr-defined]
+            own = _ALONE + shared  # C++ holds a reference of its own while it shares the tensor
+            if known.source < 0 or sys.getrefcount(tensor) > own:
+                kept.add(known.storage)
+        return kept
+
+
+def _references() -> int:
+    """What `getrefcount` gives for an object that only a local variable holds."""
+    lone: Any = object()
+    return sys.getrefcount(lone)
+
+
+_ALONE = _references()
