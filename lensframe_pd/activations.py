@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lensframe_pd.dims import axis_names, dims
 from lensframe_pd.recurrence import Passes
-from lensframe_pd.tape import Tape
+from lensframe_pd.tape import ModuleCall, Tape
 
 _NUMPY_HOLDS = frozenset(
     (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32,
@@ -67,6 +67,7 @@ def dataset(
     names = axis_names(tape)
     modules, calls, returned = tape.modules, tape.calls, tape.returned
     memo: dict[Any, tuple[str, ...]] = {}
+    sizes: dict[str, int] = {}
     dtypes: dict[torch.dtype, str] = {}
     for i, value in enumerate(tape.values):
         if value is None or i in unsaved:
@@ -76,6 +77,7 @@ def dataset(
         found = memo.get(key)
         if found is None:
             found = memo[key] = dims(names[i], shape)
+            sizes.update(zip(found, shape, strict=True))
         row = tape.rows[i]
         call = calls[row.call]
         dtype = dtypes.get(row.dtype)
@@ -90,16 +92,17 @@ def dataset(
                 "func": call.function.name,
                 "module": modules[call.module].path,
                 "torch_dtype": dtype,
-                "returned_by": ",".join(dict.fromkeys([modules[m].key for m in returned[i]]))
-                if i in returned
-                else "",
+                "returned_by": _keys(modules, returned[i]) if i in returned else "",
             },
             fastpath=True,
         )
     # The public constructor compares every variable with every other's dims: 8 times the cost.
-    sizes = {d: n for v in variables.values() for d, n in zip(v.dims, v.shape, strict=True)}
     bare = xr.Dataset._construct_direct(variables, set(), sizes, dict(tape.facts), {})
     return bare.assign_coords(_coordinates(stimulus)) if stimulus is not None else bare
+
+
+def _keys(modules: list[ModuleCall], indices: list[int]) -> str:
+    return ",".join(dict.fromkeys([modules[i].key for i in indices]))
 
 
 def _coordinates(stimulus: pd.DataFrame | None) -> dict[str, Any]:

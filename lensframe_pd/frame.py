@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os.path
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
+from lensframe_pd.config import arg_name, config_json
+from lensframe_pd.functions import Function
 from lensframe_pd.recurrence import Passes
 from lensframe_pd.schema import COLUMNS
-from lensframe_pd.tape import SCRIPT, SLOT, Call, Opaque, Site, Tape
+from lensframe_pd.tape import SCRIPT, SLOT, Call, Context, Site, Tape
 
 _TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
 _TUPLE_COLUMNS = frozenset(
@@ -58,37 +60,49 @@ def _array(name: str, cells: Sequence[Any]) -> Any:
         return np.fromiter(cells, dtype=_DTYPES[name], count=len(cells))
     if name in _TUPLE_COLUMNS:
         return np.fromiter(cells, dtype=object, count=len(cells))
-    return _STRING.__from_arrow__(pa.array(cells, pa.large_string()))  # type: ignore[attr-defined]
+    text = pa.large_string()
+    if len(cells) > 1 and cells[0] is cells[-1] and cells.count(cells[0]) == len(cells):
+        array = pa.repeat(pa.scalar(cells[0], text), len(cells))
+    else:
+        array = pa.array(cells, text)
+    return _STRING.__from_arrow__(array)  # type: ignore[attr-defined]
 
 
 def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Sequence[Any]]:
     """The columns that are facts of a call, spread over the rows it gave."""
     facts = CallFacts(tape)
-    rows, n = tape.rows, len(tape.rows)
-    calls = [tape.calls[row.call] for row in rows]
+    n = len(tape.rows)
+    numbers = [row[0] for row in tape.rows]
+    calls = [tape.calls[i] for i in numbers]
+    if not calls:
+        return {name: [] for name in COLUMNS}
+    functions, args, kwargs, sources, sites, places, contexts, seconds, states = zip(
+        *calls, strict=True
+    )
+    modules = [facts.module(place) for place in places]
+    roles = [*map(facts.roles, functions, args, kwargs, sources)]
+    held: dict[int, tuple[Any, ...]] = {}
+    for i, made_of in enumerate(sources):
+        if made_of and min(made_of) < 0:
+            held[i] = facts.held(made_of, roles[i])
+            roles[i] = tuple([r for r, s in zip(roles[i], made_of, strict=True) if s >= 0])
+    parents = [tuple([labels[s] for s in made_of if s >= 0]) for made_of in sources]
     columns: dict[str, Sequence[Any]] = {
-        "func": [call.function.name for call in calls],
-        "target": [call.function.target for call in calls],
-        "call": [row.call for row in rows],
+        "func": [function[1] for function in functions],
+        "target": [function[2] for function in functions],
+        "call": numbers,
         "kind": _sparse(tape.kinds, n, "op"),
         "path": _sparse(tape.paths, n, ""),
-        "parents": [tuple([labels[s] for s in call.sources if s >= 0]) for call in calls],
-        "config": [facts.config(call) for call in calls],
-        "context": [facts.context(call) for call in calls],
-        "source": [facts.sources.of(call.site, call.module) for call in calls],
-        "seconds": [call.seconds for call in calls],
-        "random": [call.generator is not None for call in calls],
+        "parents": parents,
+        "n_parents": [*map(len, parents)],
+        "config": [*map(facts.config, functions, args, kwargs)],
+        "context": [*map(facts.context, contexts)],
+        "source": [*map(facts.sources.of, sites, places)],
+        "seconds": seconds,
+        "random": [state is not None for state in states],
     }
-    columns["n_parents"] = [len(parents) for parents in columns["parents"]]
-    modules = [facts.module(call.module) for call in calls]
     for k, name in enumerate(CallFacts.of_module):
         columns[name] = [module[k] for module in modules]
-    roles = [facts.roles(call) for call in calls]
-    held: dict[int, tuple[Any, ...]] = {}
-    for i, call in enumerate(calls):
-        if call.sources and min(call.sources) < 0:
-            held[i] = facts.held(call.sources, roles[i])
-            roles[i] = tuple([r for r, s in zip(roles[i], call.sources, strict=True) if s >= 0])
     columns["parent_args"] = roles
     for k, name in enumerate(CallFacts.of_held):
         column = [_NOTHING_HELD[k]] * n
@@ -125,13 +139,13 @@ class CallFacts:
 
     def of(self, call: Call) -> dict[str, Any]:
         """All columns that one call decides by itself."""
-        roles = self.roles(call)
+        roles = self.roles(call.function, call.args, call.kwargs, call.sources)
         return {
             "func": call.function.name,
             "target": call.function.target,
             "parent_args": tuple(r for r, s in zip(roles, call.sources, strict=True) if s >= 0),
-            "config": self.config(call),
-            "context": self.context(call),
+            "config": self.config(call.function, call.args, call.kwargs),
+            "context": self.context(call.context),
             "source": self.sources.of(call.site, call.module),
             "random": call.generator is not None,
             "seconds": call.seconds,
@@ -139,30 +153,32 @@ class CallFacts:
             **dict(zip(self.of_held, self.held(call.sources, roles), strict=True)),
         }
 
-    def context(self, call: Call) -> str:
-        found = self._contexts.get(call.context)
+    def context(self, context: Context) -> str:
+        found = self._contexts.get(context)
         if found is None:
-            found = self._contexts[call.context] = _context(call.context)
+            found = self._contexts[context] = _context(context)
         return found
 
-    def roles(self, call: Call) -> tuple[str, ...]:
+    def roles(
+        self, function: Function, args: Any, kwargs: dict[str, Any], sources: tuple[int, ...]
+    ) -> tuple[str, ...]:
         """The argument each slot stands for."""
-        args, names = call.args, call.function.arg_names
-        if not call.kwargs and args.count(SLOT) == len(call.sources):
-            if args and args[0] is SLOT and len(call.sources) == 1:
+        names = function.arg_names
+        if not kwargs and args.count(SLOT) == len(sources):
+            if len(sources) == 1 and args[0] is SLOT:
                 return names[:1] or ("0",)
             key = (names, tuple([a is SLOT for a in args]))
-            roles = self._roles.get(key)
-            if roles is None:
-                roles = tuple([arg_name(names, i) for i, slot in enumerate(key[1]) if slot])
-                self._roles[key] = roles
-            return roles
-        found: list[str] = []
+            found = self._roles.get(key)
+            if found is None:
+                found = tuple([arg_name(names, i) for i, slot in enumerate(key[1]) if slot])
+                self._roles[key] = found
+            return found
+        roles: list[str] = []
         for i, value in enumerate(args):
-            _slots(value, arg_name(names, i), found)
-        for name, value in call.kwargs.items():
-            _slots(value, name, found)
-        return tuple(found)
+            _slots(value, arg_name(names, i), roles)
+        for name, value in kwargs.items():
+            _slots(value, name, roles)
+        return tuple(roles)
 
     def held(self, sources: tuple[int, ...], roles: tuple[str, ...]) -> tuple[Any, ...]:
         key = (roles, tuple([s if s < 0 else 0 for s in sources]))
@@ -200,27 +216,23 @@ class CallFacts:
             found = self._modules[index] = (module.path, module.type_name, stack)
         return found
 
-    def config(self, call: Call) -> str:
-        args = call.args
-        if not call.kwargs and args.count(SLOT) == len(args):
+    def config(self, function: Function, args: Any, kwargs: dict[str, Any]) -> str:
+        if not kwargs and args.count(SLOT) == len(args):
             return "{}"
-        names = call.function.arg_names
-        if call.kwargs or not all(type(a) in _REPR_TELLS_ALL for a in args):
-            return config_json(names, args, call.kwargs)
-        key = (names, repr(args))
+        names = function.arg_names
+        kinds = tuple(map(type, args))  # 1, 1.0 and True are equal, but not the same JSON
+        if kwargs or not _NAMED_BY_REPR.issuperset(kinds):
+            return config_json(names, args, kwargs)
+        key = (names, args, kinds) if _SCALARS.issuperset(kinds) else (names, repr(args))
         found = self._configs.get(key)
         if found is None:
-            found = self._configs[key] = config_json(names, args, call.kwargs)
+            found = self._configs[key] = config_json(names, args, kwargs)
         return found
 
 
-_REPR_TELLS_ALL = frozenset((type(SLOT), int, float, bool, str, tuple, list, type(None), slice))
+_SCALARS = frozenset((type(SLOT), int, float, bool, str, type(None)))
+_NAMED_BY_REPR = _SCALARS | {tuple, list, slice}
 _NOTHING_HELD = ((), (), (), 0, 0, 0, (), (), ())
-
-
-def arg_name(names: tuple[str, ...], position: int) -> str:
-    """The name of a positional argument, its number where the function does not name it."""
-    return names[position] if position < len(names) else str(position)
 
 
 def _slots(value: Any, role: str, found: list[str]) -> None:
@@ -235,65 +247,6 @@ def _slots(value: Any, role: str, found: list[str]) -> None:
     elif isinstance(value, slice):
         for name in ("start", "stop", "step"):
             _slots(getattr(value, name), f"{role}.{name}", found)
-
-
-def config_json(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """The arguments that are no tensors, by name; JSON with tags for what JSON lacks."""
-    config = {arg_name(names, i): encode(a) for i, a in enumerate(args) if a is not SLOT}
-    config.update((k, encode(v)) for k, v in kwargs.items() if v is not SLOT)
-    return json.dumps(config, allow_nan=False)
-
-
-def encode(value: Any) -> Any:
-    """`value` as JSON: `{"$slice": [0, 5, null]}`, `{"$dtype": "float32"}`, `{"$float": "inf"}`.
-
-    A tensor inside a container is `{"$tensor": true}`: it is among the row's parents.
-    """
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if value is SLOT:
-        return {"$tensor": True}
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else {"$float": str(value)}
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, complex):
-        return {"$complex": [encode(value.real), encode(value.imag)]}
-    if isinstance(value, slice):
-        return {"$slice": [encode(value.start), encode(value.stop), encode(value.step)]}
-    if value is Ellipsis:
-        return {"$ellipsis": True}
-    if isinstance(value, (tuple, torch.Size)) and not isinstance(value, Opaque):
-        return {"$tuple": [encode(v) for v in value]} if _nested(value) else [*map(encode, value)]
-    if isinstance(value, (list, range)):
-        return [encode(v) for v in value]
-    if isinstance(value, dict):
-        return {str(k): encode(v) for k, v in value.items()}
-    for kind, tag in _TAGS:
-        if isinstance(value, kind):
-            return {tag: str(value).removeprefix("torch.")}
-    if isinstance(value, Opaque):
-        return {"$object": value.description}
-    if isinstance(value, np.generic):
-        return encode(value.item())
-    if isinstance(value, np.ndarray):
-        return {"$array": list(value.shape), "dtype": str(value.dtype)}
-    return {"$object": repr(value)[:200]}
-
-
-_TAGS = (
-    (torch.dtype, "$dtype"),
-    (torch.device, "$device"),
-    (torch.layout, "$layout"),
-    (torch.memory_format, "$memory_format"),
-)
-
-
-def _nested(value: Iterable[Any]) -> bool:
-    """Whether a tuple is an index, in which a tuple and a list mean different things."""
-    return any(
-        v is SLOT or v is None or isinstance(v, (slice, list, type(Ellipsis))) for v in value
-    )
 
 
 def _context(context: Any) -> str:
@@ -312,26 +265,28 @@ class Sources:
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
-        self._found: dict[tuple[Site, int], str] = {}
+        self._sites: dict[Site, str] = {(): ""}
+        self._modules: dict[int, str] = {0: tape.caller}
         self._lines: dict[tuple[int, int], str] = {}
 
     def of(self, site: Site, module: int) -> str:
-        key = (site, module)
-        found = self._found.get(key)
-        if found is None:
-            found = self._found[key] = self._search(site, module)
-        return found
-
-    def _search(self, site: Site, module: int) -> str:
-        while True:
-            for code, offset in zip(site[::2], site[1::2], strict=True):
-                line = "" if code == SCRIPT else self._line(code, offset)
-                if line:
-                    return line
-            if module <= 0:
-                return self.tape.caller
+        line = self._sites.get(site)
+        if line is None:
+            line = self._sites[site] = self._search(site)
+        if line:
+            return line
+        line = self._modules.get(module)  # all frames were torch's: where the module was called
+        if line is None:
             entry = self.tape.modules[module]
-            site, module = entry.site, entry.parent
+            line = self._modules[module] = self.of(entry.site, entry.parent)
+        return line
+
+    def _search(self, site: Site) -> str:
+        for code, offset in zip(site[::2], site[1::2], strict=True):
+            line = "" if code == SCRIPT else self._line(code, offset)
+            if line:
+                return line
+        return ""
 
     def _line(self, code_id: int, offset: int) -> str:
         key = (code_id, offset)

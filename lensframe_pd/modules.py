@@ -117,10 +117,11 @@ class ModuleStack:
             return
         if self.closing:
             self.settle(sys._getframe(1))
-        if not any(opened is module for opened, _ in reversed(self._open)):
-            return
-        while self._open[-1][0] is not module:  # calls that an exception left open
-            self._close(None)
+        if not self._open or self._open[-1][0] is not module:
+            if all(opened is not module for opened, _ in self._open):
+                return
+            while self._open[-1][0] is not module:  # calls that an exception left open
+                self._close(None)
         frame = sys._getframe(1)
         if module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
             while frame.f_code is not _CALL_IMPL and frame.f_back is not None:

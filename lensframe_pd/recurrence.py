@@ -10,7 +10,7 @@ the others read what an earlier pass carried round.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from lensframe_pd.functions import CONTRACTIONS
@@ -64,6 +64,13 @@ def candidates(tape: Tape) -> dict[Any, list[int]]:
     return groups
 
 
+def _kinds(tape: Tape) -> list[str]:
+    kinds = ["op"] * len(tape.rows)
+    for i, kind in tape.kinds.items():
+        kinds[i] = kind
+    return kinds
+
+
 def candidate_key(tape: Tape, i: int) -> Any:
     """What two rows must share to be passes of one layer, before their parents are looked at."""
     if i in tape.kinds and tape.kinds[i] != "alias":
@@ -90,12 +97,15 @@ def _without_bookkeeping(tape: Tape, groups: list[list[int]]) -> list[list[int]]
     if all(len(rows) == 1 for rows in groups):
         return groups
     informed = bytearray(len(tape.rows))
-    for i, row in enumerate(tape.rows):
-        call = tape.calls[row.call]
-        informed[i] = tape.kinds.get(i) in ("input", "constant") or (
-            call.function.name not in _FACTORIES
-            and any([s < 0 or informed[s] for s in call.sources])
-        )
+    for i, (kind, row) in enumerate(zip(_kinds(tape), tape.rows, strict=True)):
+        call = tape.calls[row[0]]
+        if kind == "input" or kind == "constant":
+            informed[i] = 1
+        elif call.function.name not in _FACTORIES:
+            for s in call.sources:
+                if s < 0 or informed[s]:
+                    informed[i] = 1
+                    break
     kept: list[list[int]] = []
     for rows in groups:
         if len(rows) == 1 or any(informed[row] for row in rows):
@@ -117,11 +127,17 @@ class _Refinement:
         self.tape = tape
         self.groups: dict[int, list[int]] = dict(enumerate(groups))
         self.of = [0] * len(tape.rows)
-        self.first_slot = self._first_slots()
+        first_slot = self._first_slots()
+        calls = tape.calls
+        #: What each row read; slots of one multi-output call count as one parent.
+        self.sources: list[tuple[int, ...]] = [calls[row[0]].sources for row in tape.rows]
+        if first_slot:
+            self.sources = [
+                tuple([s if s < 0 else first_slot[s] for s in sources]) for sources in self.sources
+            ]
         for g, rows in self.groups.items():
             for row in rows:
                 self.of[row] = g
-        self.readers = self._readers()
 
     def run(self) -> list[list[int]]:
         waiting = {g: None for g, rows in self.groups.items() if len(rows) > 1}
@@ -142,13 +158,17 @@ class _Refinement:
     def _split(self, g: int) -> list[int]:
         """Split one group by the layers of its parents; the groups that came out changed."""
         rows = self.groups[g]
-        parts: dict[_Signature, list[int]] = {}
-        for row in rows:
-            parts.setdefault(self._signature(row), []).append(row)
-        if len(parts) == 1:
-            return []
         first = rows[0]
         signature = self._signature(first)
+        parts: dict[_Signature, list[int]] = {signature: []}
+        for row in rows:
+            key = self._signature(row)
+            if key in parts:
+                parts[key].append(row)
+            else:
+                parts[key] = [row]
+        if len(parts) == 1:
+            return []
         if len(parts[signature]) == 1:
             joins = [s for s in parts if s != signature and self._opens(first, parts[s][0])]
             if joins:
@@ -176,19 +196,20 @@ class _Refinement:
 
     def _signature(self, row: int) -> _Signature:
         """The parents' layers, argument by argument; a parameter it reads outranks them."""
-        call = self.tape.calls[self.tape.rows[row].call]
-        held = held_by(call.sources)
-        if held and any(self.tape.held[-1 - s].is_parameter for _, s in held):
-            return held
-        of, slot = self.of, self.first_slot
-        return tuple([s if s < 0 else of[slot[s]] for s in call.sources])
+        sources, of = self.sources[row], self.of
+        if sources and min(sources) < 0:
+            held = held_by(sources)
+            if any(self.tape.held[-1 - s].is_parameter for _, s in held):
+                return held
+            return tuple([s if s < 0 else of[s] for s in sources])
+        return tuple([of[s] for s in sources])
 
     def _opens(self, first: int, later: int) -> bool:
         """Whether `first` may be pass one of `later`'s layer: all they differ in is carried round.
 
         A value is loop-carried if a multi-pass layer made it after the first pass began.
         """
-        mine, theirs = self._sources(first), self._sources(later)
+        mine, theirs = self.sources[first], self.sources[later]
         if len(mine) != len(theirs):
             return False
         for a, b in zip(mine, theirs, strict=True):
@@ -196,10 +217,6 @@ class _Refinement:
             if not agree and (b < first or len(self.groups[self.of[b]]) < 2):
                 return False
         return True
-
-    def _sources(self, row: int) -> list[int]:
-        sources = self.tape.calls[self.tape.rows[row].call].sources
-        return [s if s < 0 else self.first_slot[s] for s in sources]
 
     def _likeness(self, first: int, others: list[int]) -> tuple[int, int]:
         """How well the readers of the first pass match those of a group it could open."""
@@ -213,27 +230,21 @@ class _Refinement:
         }
 
     def _first_slots(self) -> list[int]:
-        """For each row, the first row of its call: slots of one call count as one parent."""
+        """For each row, the first row of its call; nothing if every call made one row."""
+        rows = self.tape.rows
+        if len(rows) == len(self.tape.calls):
+            return []
         first: list[int] = []
-        for i, row in enumerate(self.tape.rows):
-            first.append(first[i - 1] if i and self.tape.rows[i - 1].call == row.call else i)
+        for i, row in enumerate(rows):
+            first.append(first[i - 1] if i and rows[i - 1].call == row.call else i)
         return first
 
-    def _readers(self) -> list[list[int]]:
+    @cached_property
+    def readers(self) -> list[list[int]]:
+        """For each row, the rows that read it."""
         readers: list[list[int]] = [[] for _ in self.tape.rows]
-        for i, row in enumerate(self.tape.rows):
-            for source in self.tape.calls[row.call].sources:
+        for i, sources in enumerate(self.sources):
+            for source in sources:
                 if source >= 0:
-                    readers[self.first_slot[source]].append(i)
+                    readers[source].append(i)
         return readers
-
-
-def iterations(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """Runs of consecutive numbers, as (first, last)."""
-    start = previous = numbers[0]
-    for n in numbers[1:]:
-        if n != previous + 1:
-            yield start, previous
-            start = n
-        previous = n
-    yield start, previous

@@ -205,7 +205,7 @@ class _Run:
             for path, tensor in tensors_in(output):
                 tracer.given("output", path, tensor)
         self.tape.facts["seconds"] = perf_counter() - start
-        self.values.settle(tracer.lineage.kept_elsewhere())
+        self.values.settle(tracer.lineage.kept_elsewhere)
         return output
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -228,7 +228,7 @@ class _Run:
     def explain(self, error: BaseException) -> None:
         """Add where it happened, and the rows so far, to an exception of the model."""
         try:
-            self.values.settle(self.tracer.lineage.kept_elsewhere())
+            self.values.settle(self.tracer.lineage.kept_elsewhere)
             rows = Trace(self.tape, None, None).layers
             error.layers = rows  # type: ignore[attr-defined]
             if len(rows):

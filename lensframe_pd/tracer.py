@@ -219,20 +219,20 @@ class Tracer(TorchFunctionMode):
         return len(calls) - 1
 
     def _site(self, frame: Any) -> Site:
+        """Where the call came from: the frames inside the innermost module call."""
         codes, stops = self._codes, self._stops
-        code = frame.f_code
-        key = id(code)
         site: Site = ()
-        while key not in stops:
+        while frame is not None:
+            code = frame.f_code
+            key = id(code)
+            if key in stops:
+                break
             if key == _OPEN:  # inside an opened composite: its caller's site is known
                 return site + self._outer
             codes[key] = code
-            site += (key, frame.f_lasti)
+            here = (key, frame.f_lasti)
+            site = site + here if site else here
             frame = frame.f_back
-            if frame is None:
-                break
-            code = frame.f_code
-            key = id(code)
         return site
 
     # -------------------------------------------------------------- arguments
@@ -355,7 +355,11 @@ class Tracer(TorchFunctionMode):
 
     def returned(self, tensor: Tensor, module: int) -> None:
         """A module call returned this tensor."""
-        source = self.lineage.source(tensor)
+        known = self._live.get(id(tensor))
+        if known is None or known[0]() is not tensor or known[2] in self._writes:
+            source = self.lineage.source(tensor)
+        else:
+            source = known[1]
         if source >= 0:
             self.tape.returned.setdefault(source, []).append(module)
             self.values.returned(source, tensor, module)

@@ -81,11 +81,12 @@ class Values:
         """Somebody outside the trace can reach the storage: parameters, NumPy arrays."""
         self._shared.add(storage)
 
-    def settle(self, kept_elsewhere: set[int]) -> None:
+    def settle(self, kept_elsewhere: Callable[[], set[int]]) -> None:
         """The run is over: nobody but the trace may reach a kept value from here on."""
-        for storage in (kept_elsewhere | self._shared) & self._by_storage.keys():
-            self.preserve(storage)
-        self._by_storage.clear()
+        if self._by_storage:
+            for storage in (kept_elsewhere() | self._shared) & self._by_storage.keys():
+                self.preserve(storage)
+            self._by_storage.clear()
 
     def drop(self, rows: Iterable[int]) -> None:
         """Let go of the values of rows."""
