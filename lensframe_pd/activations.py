@@ -43,6 +43,11 @@ def _reason(value: Tensor) -> str:
         return f"the {kind} layout is not one array"
     if value.is_meta:
         return "a meta tensor has no data"
+    if type(value) is not Tensor:  # a subclass may have its values anywhere, or nowhere
+        try:
+            value.numpy()
+        except Exception as error:
+            return f"a {type(value).__name__} gives no array: {error}"
     return ""
 
 

@@ -39,6 +39,8 @@ class Function(NamedTuple):
     written_names: tuple[str, ...] = ()
     certain: bool = True
     """False when only a moved version counter tells whether it wrote."""
+    switch: int | None = None
+    """Position of the flag, such as `training`, without which it writes nothing."""
     random: bool = False
 
 
@@ -74,10 +76,12 @@ _READS = {
 _LEAVES = frozenset("__rsub__ __deepcopy__ grad backward __dlpack__".split())
 _OPEN_MODULES = ("torch.functional", "torch.nn.functional", "torch._tensor", "torch.nn.init")
 
-# Their schemas do not say that they update the running statistics.
+# They update running statistics, which neither their schemas nor version counters show:
+# the positions written, and that of the flag which makes them write.
 _SILENT_WRITES = {
-    "batch_norm": (3, 4), "instance_norm": (3, 4), "native_batch_norm": (3, 4),
-    "cudnn_batch_norm": (3, 4), "miopen_batch_norm": (3, 4), "rrelu_with_noise": (1,),
+    "batch_norm": ((3, 4), 5), "instance_norm": ((3, 4), 5), "native_batch_norm": ((3, 4), 5),
+    "cudnn_batch_norm": ((3, 4), 5), "miopen_batch_norm": ((3, 4), 5),
+    "rrelu_with_noise": ((1,), 4),
 }  # fmt: skip
 
 # They drop out inside one kernel call, and torch does not tag them.
@@ -138,16 +142,18 @@ def _describe(func: Any) -> Function:
     if _opens(func, raw):
         return Function(func, name, target, Action.OPEN, arg_names)
     written, written_names = _writes(func, raw)
-    certain = True
+    certain, switch = True, None
     if raw in _SILENT_WRITES and not written:
-        written, certain = _SILENT_WRITES[raw], False
+        written, switch = _SILENT_WRITES[raw]
     elif isinstance(func, types.FunctionType) and raw not in _LEAVES:
         written, certain = tuple(range(16)), False
     random = _draws(func, raw)
     # deepcopy fills its memo, an argument, so the arguments must be read before the call
     careful = bool(written or written_names or random or raw == "__deepcopy__")
     action = Action.CAREFUL if careful else Action.PLAIN
-    return Function(func, name, target, action, arg_names, written, written_names, certain, random)
+    return Function(
+        func, name, target, action, arg_names, written, written_names, certain, switch, random
+    )
 
 
 def _describe_accessor(func: Any, raw: str, target: str) -> Function:

@@ -396,6 +396,9 @@ class _ScriptOperators(TorchDispatchMode):
 
 def _arguments(args: Any, kwargs: Any, function: Function) -> list[Tensor]:
     """The tensors in the arguments that `function` writes."""
+    switch = function.switch
+    if switch is not None and not (switch < len(args) and args[switch]):
+        return []
     found: list[Any] = [args[i] for i in function.written if i < len(args)]
     found += [kwargs[name] for name in (*function.written_names, "out") if name in kwargs]
     return distinct([t for value in found for _, t in tensors_in(value)])

@@ -1,0 +1,211 @@
+"""The columns of `layers`: what they say of a call, checked against what was written here."""
+
+import importlib
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import lensframe_pd as lf
+from lensframe_pd.schema import COLUMNS
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2)
+        self.norm = nn.BatchNorm2d(4)
+        self.scale = nn.Parameter(torch.ones(4, 1, 1))
+        self.register_buffer("shift", torch.zeros(1))
+        self.conv.bias.requires_grad_(False)
+
+    def forward(self, x):
+        y = self.norm(self.conv(x)) * self.scale + self.shift
+        low, high = y.amin(dim=(2, 3)), y.max(dim=1)
+        return {"low": low, "high": high.values}
+
+
+@pytest.fixture
+def layers():
+    torch.manual_seed(0)
+    return lf.trace(Net().eval(), torch.rand(2, 3, 9, 9)).layers
+
+
+def test_columns_are_those_of_the_schema_in_order(layers):
+    assert list(layers.columns) == list(COLUMNS)
+    assert layers.index.name == "op"
+    assert layers.index.is_unique
+    assert list(layers["step"]) == list(range(len(layers)))
+
+
+def test_a_convolution(layers):
+    row = layers.loc["conv2d_1"]
+    assert row["kind"] == "op"
+    assert (row["func"], row["target"]) == ("conv2d", "torch.conv2d")
+    assert (row["module"], row["module_type"]) == ("conv", "Conv2d")
+    assert row["module_stack"] == row["returned_by"] == ("conv:1",)
+    assert (row["parents"], row["parent_args"]) == (("input_1",), ("input",))
+    assert row["params"] == ("conv.weight", "conv.bias")
+    assert row["param_args"] == ("weight", "bias")
+    assert row["param_shapes"] == ((4, 3, 3, 3), (4,))
+    assert (row["n_params"], row["params_nbytes"], row["n_trainable"]) == (112, 448, 108)
+    assert (row["shape"], row["shape_str"]) == ((2, 4, 4, 4), "2x4x4x4")
+    assert row["stride"] == (64, 16, 4, 1)
+    assert (row["dtype"], row["device"], row["numel"], row["nbytes"]) == (
+        "float32",
+        "cpu",
+        128,
+        512,
+    )
+    assert json.loads(row["config"]) == {
+        "stride": [2, 2], "padding": [0, 0], "dilation": [1, 1], "groups": 1,
+    }  # fmt: skip
+    assert row["context"] == "{}"
+    assert row["source"].startswith("test_frame.py:")
+    assert row["seconds"] > 0
+
+
+def test_parameters_and_buffers_of_bare_operations(layers):
+    assert layers.loc["mul_1", "params"] == ("scale",)
+    assert layers.loc["mul_1", "param_args"] == ("other",)
+    assert layers.loc["add_1", "buffers"] == ("shift",)
+    norm = layers.loc["batch_norm_1"]
+    assert norm["buffers"] == ("norm.running_mean", "norm.running_var")
+    assert norm["buffer_args"] == ("running_mean", "running_var")
+
+
+def test_a_call_with_two_results_gives_two_rows(layers):
+    values, indices = layers.loc["max_1"], layers.loc["max_2"]
+    assert values["call"] == indices["call"]
+    assert (values["dtype"], indices["dtype"]) == ("float32", "int64")
+    assert layers["call"].nunique() == len(layers) - 1
+
+
+def test_inputs_and_outputs_say_where_they_stand(layers):
+    assert layers.loc["input_1", "path"] == "x"
+    outputs = layers[layers["kind"] == "output"]
+    assert dict(zip(outputs["path"], outputs["parents"], strict=True)) == {
+        "low": ("amin_1",),
+        "high": ("max_1",),
+    }
+
+
+def test_parameter_counts_agree_with_the_model(layers):
+    named = dict(Net().named_parameters())
+    read = {name for names in layers["params"] for name in names}
+    assert read == set(named)
+    assert layers["n_params"].sum() == sum(p.numel() for p in named.values())
+
+
+@pytest.mark.parametrize(
+    ("call", "config"),
+    [
+        (lambda x: x[1:, None, ..., 0], {"1": {"$tuple": [{"$slice": [1, None, None]}, None,
+                                                        {"$ellipsis": True}, 0]}}),
+        (lambda x: x.to(torch.float64), {"1": {"$dtype": "float64"}}),
+        (lambda x: x.clamp(max=float("inf")), {"max": {"$float": "inf"}}),
+        (lambda x: torch.zeros(2, device="cpu"), {"0": 2, "device": "cpu"}),
+        (lambda x: x + 1, {"other": 1}),
+        (lambda x: x + 1.0, {"other": 1.0}),
+        (lambda x: x + True, {"other": True}),
+        (lambda x: x.transpose(0, 1), {"dim0": 0, "dim1": 1}),
+        (lambda x: torch.cat([x, x], dim=1), {"tensors": [{"$tensor": True}] * 2, "dim": 1}),
+    ],
+)  # fmt: skip
+def test_config_is_lossless_json(call, config):
+    layers = lf.trace(call, torch.zeros(3, 2)).layers
+    row = layers[layers["kind"] == "op"].iloc[-1]
+    found = json.loads(row["config"])
+    assert list(found.values()) == list(config.values())
+    assert [type(v) for v in found.values()] == [type(v) for v in config.values()]
+    named = [name for name in config if not name.isdigit()]
+    assert [name for name in found if name in named] == named
+
+
+def test_arguments_inside_containers_have_dotted_names():
+    layers = lf.trace(lambda x: torch.cat([x, x * 2]), torch.zeros(3)).layers
+    assert layers.loc["cat_1", "parents"] == ("input_1", "mul_1")
+    assert layers.loc["cat_1", "parent_args"] == ("tensors.0", "tensors.1")
+
+
+@pytest.mark.parametrize(
+    ("forward", "func"),
+    [
+        (lambda x: F.relu_(x.clone()), "relu"),
+        (lambda x: x.clone().relu_(), "relu"),
+        (lambda x: x.clone().__iadd__(1), "add"),
+        (lambda x: 1 + x, "add"),
+        (lambda x: 1 - x, "sub"),
+        (lambda x: x[0], "getitem"),
+        (lambda x: x.T, "T"),
+    ],
+)
+def test_function_names_are_normalised(forward, func):
+    layers = lf.trace(forward, torch.ones(2, 2)).layers
+    row = layers[layers["kind"] == "op"].iloc[-1]
+    assert row["func"] == func
+    module, _, _ = row["target"].partition(".")
+    found = importlib.import_module(module)
+    for name in row["target"].split(".")[1:]:
+        found = getattr(found, name)
+    assert callable(found)
+    assert row["inplace"] == ("clone" in set(layers["func"]))
+
+
+def test_targets_of_a_whole_network_can_be_imported():
+    from torchvision.models import swin_t
+
+    with torch.no_grad():
+        layers = lf.trace(swin_t().eval(), torch.zeros(1, 3, 64, 64), save=None).layers
+    for target in layers.loc[layers["kind"] == "op", "target"].unique():
+        found = torch
+        for name in target.split(".")[1:]:
+            found = getattr(found, name)
+        assert callable(found)
+
+
+def test_context_tells_the_switches():
+    def forward(x):
+        with torch.no_grad():
+            a = x * 2
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            b = a @ a
+        with torch.inference_mode():
+            return a + 1, b
+
+    layers = lf.trace(forward, torch.ones(2, 2)).layers
+    assert json.loads(layers.loc["mul_1", "context"]) == {"grad": False}
+    assert json.loads(layers.loc["matmul_1", "context"]) == {"autocast": {"cpu": "bfloat16"}}
+    assert json.loads(layers.loc["add_1", "context"])["inference"] is True
+
+
+def test_batch_norm_in_train_mode_writes_its_statistics():
+    model, plain = nn.BatchNorm1d(3).train(), nn.BatchNorm1d(3).train()
+    x = torch.arange(12.0).reshape(4, 3)
+    with pytest.warns(lf.LensWarning, match="train mode"):
+        layers, activations = lf.trace(model, x)
+    plain(x)
+    written = layers[layers["inplace"] & (layers["func"] == "batch_norm")]
+    assert list(written.index) == ["batch_norm_2", "batch_norm_3"]
+    np.testing.assert_array_equal(activations["batch_norm_2"], plain.running_mean)
+    np.testing.assert_array_equal(activations["batch_norm_3"], plain.running_var)
+    assert layers.loc["batch_norm_1", "call"] == layers.loc["batch_norm_2", "call"]
+
+
+def test_attrs_are_a_handful_of_json_scalars():
+    trace = lf.trace(nn.Linear(2, 2).eval(), torch.ones(1, 2), seed=5)
+    assert trace.layers.attrs["model"] == "Linear"
+    assert trace.layers.attrs["seed"] == 5
+    assert len(trace.layers.attrs) < 10
+    json.dumps(trace.layers.attrs)
+
+
+def test_an_empty_program():
+    layers, activations = lf.trace(lambda: None)
+    assert isinstance(layers, pd.DataFrame)
+    assert list(layers.columns) == list(COLUMNS)
+    assert len(layers) == len(activations) == 0
