@@ -113,10 +113,16 @@ def _keys(modules: list[ModuleCall], indices: list[int]) -> str:
 def _coordinates(stimulus: pd.DataFrame | None) -> dict[str, Any]:
     if stimulus is None:
         return {}
-    coords: dict[str, Any] = {"stimulus": ("stimulus", stimulus.index.to_numpy())}
+    coords = {"stimulus": ("stimulus", _plain_array(stimulus.index))}
     for name in stimulus.columns:
-        coords[str(name)] = ("stimulus", stimulus[name].to_numpy())
+        coords[str(name)] = ("stimulus", _plain_array(stimulus[name]))
     return coords
+
+
+def _plain_array(values: pd.Index | pd.Series) -> np.ndarray[Any, Any]:
+    """As NumPy holds it best: text as fixed-width text, which every file format takes."""
+    text = pd.api.types.infer_dtype(values, skipna=False) == "string"
+    return values.to_numpy(dtype=np.str_) if text else values.to_numpy()
 
 
 def stimulus_table(stimulus: Any) -> pd.DataFrame | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from torch import nn
@@ -26,9 +26,6 @@ from lensframe_pd.modules import plain_path
 from lensframe_pd.recurrence import candidate_key, passes
 from lensframe_pd.schema import COLUMNS
 from lensframe_pd.tape import Tape
-
-if TYPE_CHECKING:
-    from lensframe_pd.trace import Trace
 
 _LABEL = re.compile(r"(?P<layer>(?P<func>.+)_(?P<n>\d+))(?::(?P<pass>\d+))?")
 _SLACK = 64
@@ -193,7 +190,7 @@ class Selection:
 
     # --------------------------------------------------------------- when over
 
-    def finish(self, trace: Trace) -> None:
+    def finish(self, layers: Callable[[], pd.DataFrame]) -> None:
         """Let go of what was kept on suspicion; raise if a name selected nothing.
 
         Raises
@@ -216,15 +213,15 @@ class Selection:
         found = {*chosen.values(), *self._finished_paths}
         missing = [name for name in self._names if name not in found]
         if self._rows is not None:
-            self._check_rows(trace, missing)
+            self._check_rows(layers(), missing)
         if missing:
-            layers = trace.layers
-            known = [*layers.index, *layers["layer"], *(m.path for m in self.tape.modules[1:])]
+            rows = layers()
+            known = [*rows.index, *rows["layer"], *(m.path for m in self.tape.modules[1:])]
             raise unknown_names(missing, known, "label, layer or called module")
 
-    def _check_rows(self, trace: Trace, missing: list[str]) -> None:
+    def _check_rows(self, layers: pd.DataFrame, missing: list[str]) -> None:
         assert self._rows is not None
-        layers, rows = trace.layers, self._rows
+        rows = self._rows
         wrong = [f"{name!r} is not in this run" for name in missing]
         columns = [c for c in ("func", "module") if c in rows.columns]
         for label, cells in zip(

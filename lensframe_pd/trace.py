@@ -163,7 +163,7 @@ def trace(
     finally:
         _running.busy = False
     result = Trace(run.tape, output, table)
-    run.selection.finish(result)
+    run.selection.finish(lambda: result.layers)
     run.warn_of_broken_links(result)
     return result
 
