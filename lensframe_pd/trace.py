@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os.path
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from time import perf_counter
 from typing import Any
@@ -50,12 +51,14 @@ class Trace:
     @cached_property
     def layers(self) -> pd.DataFrame:
         """One row per tensor, indexed by label; columns as in `lensframe_pd.schema.COLUMNS`."""
-        return frame.layers(self.tape, self._passes, self._unsaved)
+        with _collector_paused():
+            return frame.layers(self.tape, self._passes, self._unsaved)
 
     @cached_property
     def activations(self) -> xr.Dataset:
         """One read-only variable per saved row, named by its label."""
-        return activations.dataset(self.tape, self._passes, self._unsaved, self._stimulus)
+        with _collector_paused():
+            return activations.dataset(self.tape, self._passes, self._unsaved, self._stimulus)
 
     @cached_property
     def _passes(self) -> Passes:
@@ -258,6 +261,19 @@ class _Run:
                 LensWarning,
                 stacklevel=3,
             )
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """A table is tens of thousands of small objects, none of them garbage: do not look for it."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _arguments(
