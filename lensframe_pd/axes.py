@@ -102,13 +102,10 @@ def _linear(case: Case) -> Names:
 
 
 def _embedding(case: Case) -> Names | None:
-    index = next((o for o in case.operands if len(o.shape) == len(case.shape) - 1), None)
-    if index is None:
+    index = case.operands[1].names if len(case.operands) > 1 else ()  # the first is the weight
+    if len(index) != len(case.shape) - 1:
         return None
-    tokens = tuple(n or ("token" if k else None) for k, n in enumerate(index.names))
-    if len(tokens) == 1:
-        tokens = (index.names[0] or "token",) if index.names[0] != "stimulus" else index.names
-    return (*tokens, "feature")
+    return (*(n or ("token" if k else None) for k, n in enumerate(index)), "feature")
 
 
 def _matmul(case: Case) -> Names | None:
@@ -130,13 +127,12 @@ def _attention(case: Case) -> Names | None:
 
 
 def _recurrent(case: Case) -> Names | None:
-    arguments = list(case.arguments.values())
-    if case.slot:
-        return (None, None, "feature") if len(case.shape) == 3 else None
-    if len(case.shape) != 3:
-        return None
-    batch_first = arguments[-1] is True
+    batch_first = [*case.arguments.values()][-1] is True
     lead = case.first.names
+    if len(case.shape) != 3 or len(lead) != 3:
+        return None
+    if case.slot:
+        return (None, lead[0] if batch_first else lead[1], "feature")
     return (lead[0], "time", "feature") if batch_first else ("time", lead[1], "feature")
 
 
@@ -187,6 +183,7 @@ def _reshaped(case: Case) -> Names | None:
         for part in (name.parts if isinstance(name, Merged) else ((name, n),))
     ]
     new, out = case.shape, list[Name]()
+    sequence = len(case.first.names) > 1 and case.first.names[-2] in ("token", "time")
     i = j = 0
     while i < len(parts) or j < len(new):
         i0, j0 = i, j
@@ -202,11 +199,11 @@ def _reshaped(case: Case) -> Names | None:
                 break
         if a != b or not a:
             return None
-        out += _regrouped(parts[i0:i], new[j0:j])
+        out += _regrouped(parts[i0:i], new[j0:j], sequence)
     return tuple(out)
 
 
-def _regrouped(old: list[tuple[Name, int]], new: Sequence[int]) -> list[Name]:
+def _regrouped(old: list[tuple[Name, int]], new: Sequence[int], sequence: bool) -> list[Name]:
     """Names for axes of extents `new`, made of the axes `old` with as many elements."""
     if len(old) == len(new) == 1:
         return [old[0][0]]
@@ -218,8 +215,8 @@ def _regrouped(old: list[tuple[Name, int]], new: Sequence[int]) -> list[Name]:
     if len(sizes) == 1:
         merged = _MERGED.get(tuple(name for name, _ in old)) or Merged(tuple(old))
         return [merged if n != 1 else None for n in new]
-    if [name for name, _ in old] == ["feature"] and len(new) == 3 and new[0] in (2, 3):
-        return [None, "head", "feature"]  # queries, keys and values, each of several heads
+    if sequence and [name for name, _ in old] == ["feature"] and len(new) == 3 and new[0] == 3:
+        return [None, "head", "feature"]  # queries, keys and values of tokens, in several heads
     return [None] * len(new)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lensframe_pd.tape import SLOT, Opaque
+from lensframe_pd.tape import SLOT, Array, Opaque
 
 
 def arg_name(names: tuple[str, ...], position: int) -> str:
@@ -44,7 +44,7 @@ def encode(value: Any) -> Any:
         return {"$slice": [encode(value.start), encode(value.stop), encode(value.step)]}
     if value is Ellipsis:
         return {"$ellipsis": True}
-    if isinstance(value, (tuple, torch.Size)) and not isinstance(value, Opaque):
+    if isinstance(value, (tuple, torch.Size)) and not isinstance(value, (Opaque, Array)):
         return {"$tuple": [encode(v) for v in value]} if _nested(value) else [*map(encode, value)]
     if isinstance(value, (list, range)):
         return [encode(v) for v in value]
@@ -57,8 +57,8 @@ def encode(value: Any) -> Any:
         return {"$object": value.description}
     if isinstance(value, np.generic):
         return encode(value.item())
-    if isinstance(value, np.ndarray):
-        return {"$array": list(value.shape), "dtype": str(value.dtype)}
+    if isinstance(value, Array):
+        return {"$array": value.value.tolist(), "dtype": str(value.value.dtype)}
     return {"$object": repr(value)[:200]}
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Callable, Iterable, Iterator
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 from weakref import ref
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from lensframe_pd.tape import tensors_in
+
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_HERE = os.path.dirname(__file__) + os.sep
 
 
 class Origins:
@@ -30,10 +35,9 @@ class Origins:
         """The name under which the model, or the code that runs, holds `tensor`."""
         found = self.name(tensor)
         while found is None and frame is not None:
-            for path, value in _reachable(frame):
-                if value is tensor:
-                    found = path
-                    break
+            # torch's own frames hold what a module has just returned, whatever made it
+            if not frame.f_code.co_filename.startswith((_TORCH, _HERE)):
+                found = next((p for p, value in _reachable(frame) if value is tensor), None)
             frame = frame.f_back
         if found is not None:
             self._state[id(tensor)] = (ref(tensor), found)
@@ -41,8 +45,10 @@ class Origins:
 
 
 def _reachable(frame: FrameType) -> Iterator[tuple[str, Tensor]]:
-    """Tensors in the closure and in the globals that a frame's code uses."""
+    """Tensors in the closure, the globals and the object that a frame's code uses."""
     code = frame.f_code
+    if code.co_argcount and code.co_varnames[0] == "self":
+        yield from _within(frame.f_locals.get("self"), "self")
     for name in code.co_freevars:
         yield from _within(frame.f_locals.get(name), name)
     for name in code.co_names:
@@ -51,5 +57,16 @@ def _reachable(frame: FrameType) -> Iterator[tuple[str, Tensor]]:
 
 
 def _within(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, (Tensor, list, tuple, dict)):
+    if isinstance(value, type):
+        yield from tensors_in(dict(vars(value)), name)
+    elif not isinstance(value, ModuleType):
         yield from tensors_in(value, name)
+
+
+def held_by_callable(function: Any) -> Iterator[tuple[str, Tensor]]:
+    """Tensors among the defaults of a function and the attributes of its owner."""
+    owner = getattr(function, "__self__", None if hasattr(function, "__code__") else function)
+    if not isinstance(owner, (nn.Module, ModuleType)):
+        yield from tensors_in(dict(getattr(owner, "__dict__", {})))
+    yield from tensors_in(dict(enumerate(getattr(function, "__defaults__", None) or ())), "default")
+    yield from tensors_in(getattr(function, "__kwdefaults__", None) or {})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lensframe_pd.axes import RULES, Case, Names, Operand, broadcast, keeps
+from lensframe_pd.axes import RULES, Case, Merged, Names, Operand, broadcast, keeps
 from lensframe_pd.tape import Call, Row, Tape
 
 
@@ -22,18 +22,25 @@ def axis_names(tape: Tape) -> list[Names]:
     memo: dict[Any, Names | None] = {}
     for i, row in enumerate(tape.rows):
         sources = tape.calls[row.call].sources
-        descends[i] = i == batch or any([s >= 0 and descends[s] for s in sources])
-        names = _names_of(tape, row, found, memo)
-        if (
-            descends[i]
-            and row.shape
-            and row.shape[0] == extent
-            and names[0] is None
-            and "stimulus" not in names
-        ):
+        parents = [s for s in sources if s >= 0 and descends[s]]
+        descends[i] = i == batch or bool(parents)
+        names, ruled = _names_of(tape, row, found, memo)
+        if "stimulus" in names:
+            if any([n == "stimulus" and row.shape[k] != extent for k, n in enumerate(names)]):
+                names = tuple([None if n == "stimulus" else n for n in names])
+        elif parents and ruled and any([_carries(found[s]) for s in parents]):
+            descends[i] = _carries(names)  # a known operation took the stimulus axis away
+        elif descends[i] and row.shape and row.shape[0] == extent and names[0] is None:
             names = ("stimulus", *names[1:])
         found.append(names)
     return found
+
+
+def _carries(names: Names) -> bool:
+    """Whether one of the axes is the stimulus axis, or was merged from it."""
+    return "stimulus" in names or any(
+        [isinstance(n, Merged) and _carries(tuple([part for part, _ in n.parts])) for n in names]
+    )
 
 
 def dims(names: Names, shape: Sequence[int]) -> tuple[str, ...]:
@@ -50,22 +57,25 @@ def dims(names: Names, shape: Sequence[int]) -> tuple[str, ...]:
     return tuple(taken)
 
 
-def _names_of(tape: Tape, row: Row, found: list[Names], memo: dict[Any, Names | None]) -> Names:
+def _names_of(
+    tape: Tape, row: Row, found: list[Names], memo: dict[Any, Names | None]
+) -> tuple[Names, bool]:
+    """The names, and whether a rule gave them."""
     call = tape.calls[row.call]
     name, sources, shape = call.function.name, call.sources, row.shape
     unknown = (None,) * len(shape)
     if sources and sources[0] >= 0 and shape == tape.rows[sources[0]].shape and keeps(name):
         first = found[sources[0]]
         if None not in first or len(sources) == 1:
-            return first
+            return first, True
     rule = RULES.get(name) or (broadcast if keeps(name) else None)
     if rule is None:
-        return unknown
+        return unknown, False
     operands = [_operand(tape, found, s) for s in sources]
     try:
         key = (name, tuple(operands), call.args, tuple(call.kwargs.items()), shape, row.slot)
         if key in memo:
-            return memo[key] or unknown
+            return memo[key] or unknown, memo[key] is not None
     except TypeError:  # slices and lists among the arguments
         key = None
     names = rule(Case(operands, _arguments(call), tuple(shape), row.slot))
@@ -73,7 +83,7 @@ def _names_of(tape: Tape, row: Row, found: list[Names], memo: dict[Any, Names | 
         names = None
     if key is not None:
         memo[key] = names
-    return names or unknown
+    return names or unknown, names is not None
 
 
 def _operand(tape: Tape, found: list[Names], source: int) -> Operand:

@@ -164,7 +164,7 @@ class CallFacts:
     ) -> tuple[str, ...]:
         """The argument each slot stands for."""
         names = function.arg_names
-        if not kwargs and args.count(SLOT) == len(sources):
+        if not kwargs and sum([a is SLOT for a in args]) == len(sources):
             if len(sources) == 1 and args[0] is SLOT:
                 return names[:1] or ("0",)
             key = (names, tuple([a is SLOT for a in args]))
@@ -217,7 +217,7 @@ class CallFacts:
         return found
 
     def config(self, function: Function, args: Any, kwargs: dict[str, Any]) -> str:
-        if not kwargs and args.count(SLOT) == len(args):
+        if not kwargs and all([a is SLOT for a in args]):
             return "{}"
         names = function.arg_names
         kinds = tuple(map(type, args))  # 1, 1.0 and True are equal, but not the same JSON

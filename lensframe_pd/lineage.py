@@ -45,13 +45,22 @@ class Write(NamedTuple):
 class Writes:
     """The writes into one storage, and the range of bytes that they cover together."""
 
-    __slots__ = ("high", "log", "low")
+    __slots__ = ("block", "high", "last", "log", "low")
 
     def __init__(self) -> None:
         self.log: list[Write] = []
         self.low, self.high = sys.maxsize, 0
+        #: Size of the writes while all are of aligned blocks, as through `unbind`; else 0.
+        self.block = -1
+        self.last: dict[int, int] = {}
 
     def add(self, write: Write) -> None:
+        size = write.high - write.low
+        if self.block < 0:
+            self.block = size
+        if self.block and (size != self.block or write.low % size):
+            self.block = 0
+        self.last[write.low] = write.row
         log = self.log
         while log and write.low <= log[-1].low and log[-1].high <= write.high:
             log.pop()  # covered by this one, which has it among its ancestors
@@ -65,6 +74,9 @@ class Writes:
         low, high = extent(tensor)
         if low >= self.high or self.low >= high:
             return []
+        if high - low == self.block and not low % self.block:  # no other block overlaps
+            written = self.last.get(low, -1)
+            return [written] if written > row else []
         newer: dict[tuple[int, int], int] = {}
         for write in reversed(self.log):
             if write.row <= row:

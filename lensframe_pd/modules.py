@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -151,15 +152,15 @@ class ModuleStack:
         if self._scripts and self._scripts[-1][0] == len(self._open):
             self._scripts.pop()[1].__exit__(None, None, None)
         self.closing.pop(len(self._open), None)
-        index, self.current = self.current, before
-        if result is None or index == before:
-            return
-        if type(result) is Tensor:
-            self._returned(result, index)
-        else:
-            for _, tensor in tensors_in(result):
-                self._returned(tensor, index)
-        if self.on_exit is not None:
+        index = self.current
+        if result is not None and index != before:
+            if type(result) is Tensor:
+                self._returned(result, index)
+            else:
+                for _, tensor in tensors_in(result):
+                    self._returned(tensor, index)
+        self.current = before
+        if self.on_exit is not None and index != before:
             self.on_exit()
 
     def _caller(self, frame: FrameType | None) -> tuple[int, ...]:
@@ -219,13 +220,13 @@ def find_roots(model: Any) -> dict[str, nn.Module]:
 
 def _surroundings(function: Any) -> Iterator[tuple[str, Any]]:
     """What a callable can reach: its closure, partial arguments, owner and used globals."""
-    inner = getattr(function, "func", None)
-    if callable(inner):
+    if isinstance(function, functools.partial):
+        inner = function.func
         if isinstance(inner, nn.Module) or isinstance(getattr(inner, "__self__", None), nn.Module):
             yield from find_roots(inner).items()
-        for i, value in enumerate(getattr(function, "args", ())):
+        for i, value in enumerate(function.args):
             yield f"args.{i}", value
-        yield from (getattr(function, "keywords", None) or {}).items()
+        yield from function.keywords.items()
         yield from _surroundings(inner)
         return
     owner = getattr(function, "__self__", None)
@@ -233,6 +234,10 @@ def _surroundings(function: Any) -> Iterator[tuple[str, Any]]:
         owner = function
     if owner is not None:
         yield from list(getattr(owner, "__dict__", {}).items())
+        for cls in type(owner).__mro__:
+            slots = cls.__dict__.get("__slots__", ())
+            for name in (slots,) if isinstance(slots, str) else slots:
+                yield name, getattr(owner, name, None)
     function = getattr(function, "__func__", function)
     method = type(function).__dict__.get("__call__")
     code = getattr(function, "__code__", None) or getattr(method, "__code__", None)

@@ -35,9 +35,9 @@ class Passes(NamedTuple):
 
 def passes(tape: Tape) -> Passes:
     """Group the rows of a tape into layers, number the layers by function and first execution."""
-    groups = _without_bookkeeping(tape, list(candidates(tape).values()))
+    groups = list(candidates(tape).values())
     if any(len(rows) > 1 for rows in groups):
-        groups = _Refinement(tape, groups).run()
+        groups = _without_bookkeeping(tape, _Refinement(tape, groups).run())
         groups.sort(key=lambda rows: rows[0])
     n = len(tape.rows)
     layers, pass_nums, n_passes = [""] * n, [0] * n, [0] * n
@@ -94,12 +94,10 @@ _FACTORIES = frozenset(
 
 def _without_bookkeeping(tape: Tape, groups: list[list[int]]) -> list[list[int]]:
     """A loop whose every pass computes constants (a mask, a grid) is no recurrence of the model."""
-    if all(len(rows) == 1 for rows in groups):
-        return groups
     informed = bytearray(len(tape.rows))
     for i, (kind, row) in enumerate(zip(_kinds(tape), tape.rows, strict=True)):
         call = tape.calls[row[0]]
-        if kind == "input" or kind == "constant":
+        if kind == "input" or kind == "constant" or call.function.random:
             informed[i] = 1
         elif call.function.name not in _FACTORIES:
             for s in call.sources:
@@ -112,7 +110,7 @@ def _without_bookkeeping(tape: Tape, groups: list[list[int]]) -> list[list[int]]
             kept.append(rows)
         else:
             kept += [[row] for row in rows]
-    return sorted(kept, key=lambda rows: rows[0])
+    return kept
 
 
 def held_by(sources: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

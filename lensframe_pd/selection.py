@@ -70,6 +70,7 @@ class Selection:
         self._groups: dict[Any, list[int]] = {}
         self._held: list[int] = []
         self._limit = 0
+        self._next = 0
         self._drop: Callable[[Iterable[int]], None] = lambda rows: None
         if isinstance(save, pd.Series) and "func" in save.index:
             save = save.to_frame().T
@@ -146,15 +147,22 @@ class Selection:
         if not any(g <= w.n <= k and w.pass_num <= j for w in selected):
             return False
         self._held.append(row)
-        if len(self._held) > self._limit:
-            self._let_go()
+        if len(self._held) > self._limit and row >= self._next:
+            self._let_go(row)
         return True
 
-    def _let_go(self) -> None:
+    def _let_go(self, row: int) -> None:
         chosen = self._chosen()
-        self._drop(row for row in self._held[:-1] if row not in chosen)
-        self._held = [row for row in self._held[:-1] if row in chosen] + self._held[-1:]
+        self._drop(held for held in self._held[:-1] if held not in chosen)
+        self._held = [held for held in self._held[:-1] if held in chosen] + self._held[-1:]
         self._limit = max(self._limit, 2 * len(self._held) + _SLACK)
+        self._next = row + row // 10  # so that all regroupings together stay near-linear
+        # One pass found is found; a whole layer may go on.
+        found = set(chosen.values())
+        self._labels = {
+            func: [w for w in selected if not w.pass_num or w.name not in found]
+            for func, selected in self._labels.items()
+        }
 
     def _chosen(self) -> dict[int, str]:
         """Rows whose label, judged by the rows so far, is selected; with the name that did it."""
@@ -184,7 +192,7 @@ class Selection:
             return
         if row >= 0 and self.tape.values[row] is None:
             return
-        wanted = {w.name for selected in self._labels.values() for w in selected}
+        wanted = set(self._names) - self._paths
         if wanted <= set(self._chosen().values()):
             raise Stop
 

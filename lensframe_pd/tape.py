@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +33,12 @@ class Opaque(NamedTuple):
     """An argument that is neither a tensor nor a value: only its description is kept."""
 
     description: str
+
+
+class Array(NamedTuple):
+    """A small NumPy array among the arguments, copied."""
+
+    value: np.ndarray[Any, Any]
 
 
 class Context(NamedTuple):

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
+from itertools import chain
 from time import perf_counter
 from typing import Any
 
@@ -20,7 +21,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from lensframe_pd import activations, frame
-from lensframe_pd.constants import Origins
+from lensframe_pd.constants import Origins, held_by_callable
 from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError, LensWarning
 from lensframe_pd.modules import extra_tensors, find_roots, is_compile_wrapper
 from lensframe_pd.recurrence import Passes, passes
@@ -30,6 +31,7 @@ from lensframe_pd.tracer import Tracer
 from lensframe_pd.values import Values
 
 _running = threading.local()
+_SHOWN = 5
 
 
 class Trace:
@@ -147,7 +149,8 @@ def trace(
     table = activations.stimulus_table(stimulus)
     if table is not None:
         _check_stimulus(table, args, kwargs)
-    if isinstance(model, nn.Module) and model.training:
+    root = find_roots(model).get("") if not isinstance(model, nn.Module) else model
+    if root is not None and root.training:
         warnings.warn(
             "the model is in train mode and is traced as it is; call model.eval() for inference",
             LensWarning,
@@ -160,14 +163,17 @@ def trace(
     _running.busy = True
     try:
         output = run.execute(args, kwargs)
+        result = Trace(run.tape, output, table)
     except BaseException as error:
         run.explain(error)
         raise
     finally:
         _running.busy = False
-    result = Trace(run.tape, output, table)
-    run.selection.finish(lambda: result.layers)
-    run.warn_of_broken_links(result)
+    try:
+        run.selection.finish(lambda: result.layers)
+        run.warn_of_broken_links(result)
+    finally:
+        run.close()
     return result
 
 
@@ -183,7 +189,7 @@ class _Run:
         self.selection = Selection(save, stop, self.tape, roots)
         values = Values(self.tape, self.selection.wanted)
         values.module_wanted = self.selection.module_wanted
-        self.origins = Origins(extra_tensors(roots))
+        self.origins = Origins(chain(extra_tensors(roots), held_by_callable(model)))
         self.values = values
         self.selection.attach(values.drop)
         self.tracer = Tracer(self.tape, values, self.origins, roots)
@@ -245,22 +251,37 @@ class _Run:
             error.add_note(f"lf.trace: no rows for this exception ({problem!r})")
 
     def warn_of_broken_links(self, result: Trace) -> None:
-        for row in self.origins.unknown:
-            label = result.layers.index[row]
-            readers = result.layers.index[
-                [label in parents for parents in result.layers["parents"]]
-            ]
-            reader = (
-                f"consumed by {readers[0]!r} ({result.layers.loc[readers[0], 'source']})"
-                if len(readers)
-                else "returned"
-            )
-            warnings.warn(
-                f"{label!r}, {reader}, was made out of torch's sight (a NumPy round trip, "
-                "another library, a compiled function); its history is not in the trace",
-                LensWarning,
-                stacklevel=3,
-            )
+        """One warning for all tensors whose making the trace did not see, with their readers."""
+        unknown = self.origins.unknown
+        if not unknown:
+            return
+        labels = result._passes.labels()
+        sources = frame.Sources(self.tape)
+        readers: dict[int, str] = {}
+        for label, row in zip(labels, self.tape.rows, strict=True):
+            call = self.tape.calls[row.call]
+            for source in call.sources:
+                if source >= 0 and source not in readers:
+                    readers[source] = f"{label!r} ({sources.of(call.site, call.module)})"
+        shown = [
+            f"{labels[row]!r}, consumed by {readers[row]}"
+            if row in readers
+            else f"{labels[row]!r}, returned"
+            for row in unknown[:_SHOWN]
+        ]
+        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        warnings.warn(
+            f"{'; '.join(shown)}{more}: made out of torch's sight (a NumPy round trip, another "
+            "library, a legacy constructor, a compiled function), or held where a trace cannot "
+            "look; the history is not in the trace",
+            LensWarning,
+            stacklevel=3,
+        )
+
+    def close(self) -> None:
+        """Untie the tracer's parts, which know each other: the tape is then freed at once."""
+        for part in (self.tracer.modules, self.tracer.lineage, self.tracer, self.selection):
+            vars(part).clear()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 from weakref import ref
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._C import _is_any_autocast_enabled
@@ -29,7 +30,18 @@ from lensframe_pd.functions import KNOWN, Action, Function, describe, synthetic
 from lensframe_pd.lineage import Known, Lineage
 from lensframe_pd.modules import ModuleStack
 from lensframe_pd.storage import distinct, storage_address, storage_of, unwrapped, version_of
-from lensframe_pd.tape import SCRIPT, SLOT, Call, Context, Opaque, Row, Site, Tape, tensors_in
+from lensframe_pd.tape import (
+    SCRIPT,
+    SLOT,
+    Array,
+    Call,
+    Context,
+    Opaque,
+    Row,
+    Site,
+    Tape,
+    tensors_in,
+)
 from lensframe_pd.values import Values
 
 _ATOMS = frozenset(
@@ -37,6 +49,7 @@ _ATOMS = frozenset(
      torch.device, torch.layout, torch.memory_format, torch.Size, type)
 )  # fmt: skip
 _CPU = torch.device("cpu")
+_SMALL = 2**16  # bytes of a NumPy argument that is kept as it was, not only described
 _NO_KWARGS: dict[str, Any] = {}
 
 _SYNTHETIC = {
@@ -357,12 +370,15 @@ class Tracer(TorchFunctionMode):
         """A module call returned this tensor."""
         known = self._live.get(id(tensor))
         if known is None or known[0]() is not tensor or known[2] in self._writes:
-            source = self.lineage.source(tensor)
+            with torch._C.DisableTorchFunction():  # in a hook the mode would see what follows
+                source = self.lineage.source(tensor)
         else:
             source = known[1]
         if source >= 0:
             self.tape.returned.setdefault(source, []).append(module)
-            self.values.returned(source, tensor, module)
+            if self.values.module_wanted is not None:
+                with torch._C.DisableTorchFunction():
+                    self.values.returned(source, tensor, module)
 
     def given(self, kind: str, path: str, tensor: Tensor) -> int:
         """A row for an input or an output."""
@@ -433,8 +449,10 @@ def _context() -> Context:
 
 def _plain(value: Any) -> Any:
     """An argument that is no tensor: itself if it is a value, else its description."""
-    if isinstance(value, (bool, int, float, complex, str, range)) or hasattr(value, "__array__"):
+    if isinstance(value, (bool, int, float, complex, str, range, np.generic)):
         return value
+    if isinstance(value, np.ndarray) and value.nbytes <= _SMALL:
+        return Array(value.copy())
     return Opaque(f"{type(value).__module__}.{type(value).__qualname__}")
 
 
