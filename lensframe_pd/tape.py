@@ -191,6 +191,4 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 # Objects of these libraries never hold the model's tensors.
-_LIBRARIES = frozenset(
-    "builtins numpy pandas threading logging io re enum inspect types PIL".split()
-)
+_LIBRARIES = frozenset("builtins numpy pandas threading logging io re enum inspect PIL".split())
