@@ -7,7 +7,9 @@ round, so that a noisy machine hits all of them alike; the table shows medians.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os.path
 import statistics
 import subprocess
 import sys
@@ -19,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 import lensframe_pd as lf
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
 class Loop(nn.Module):
@@ -122,42 +126,62 @@ CONTENDERS: dict[str, Callable[[nn.Module, Any], Any]] = {
 }
 
 
-def medians(model: nn.Module, args: Any, rounds: int, lens_rounds: int) -> dict[str, float]:
+def medians(model: nn.Module, args: Any, rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     with torch.no_grad():
         for i in range(rounds + 1):
             for name, run in CONTENDERS.items():
+                # Twice, timing the second: a contender that holds little makes the allocator give
+                # memory back to the system, which the next one would pay for page by page.
+                run(model, args)
                 start = perf_counter()
                 result = run(model, args)
                 seconds = perf_counter() - start
                 del result
                 if i:  # the first round warms up
                     times[name].append(seconds)
-        for i in range(lens_rounds + 1 if lens_rounds else 0):
-            start = perf_counter()
-            try:
-                torchlens_all(model, args)
-            except Exception as error:
-                print(f"  TorchLens: {type(error).__name__}: {str(error)[:100]}")
-                break
-            if i:
-                times.setdefault("TorchLens", []).append(perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items() if values}
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
-def has_torchlens() -> bool:
-    try:
-        import torchlens  # noqa: F401
-    except ImportError:
-        print("TorchLens is not installed; its column is empty")
-        return False
-    return True
+_TORCHLENS = """
+import sys, statistics, torch
+from time import perf_counter
+sys.path.insert(0, {folder!r})
+import bench
+torch.manual_seed(0)
+model, args = bench.MODELS[{model!r}]()
+model.eval()
+times = []
+with torch.no_grad():
+    for _ in range({rounds} + 1):
+        start = perf_counter()
+        result = bench.torchlens_all(model, args)
+        times.append(perf_counter() - start)
+        del result
+print(statistics.median(times[1:]))
+"""
+
+
+def torchlens_median(model: str, rounds: int) -> float | None:
+    """In a process of its own: it wraps torch's functions, which slows the other contenders."""
+    code = _TORCHLENS.format(folder=FOLDER, model=model, rounds=rounds)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        print(f"  TorchLens: {done.stderr.strip().splitlines()[-1][:120]}")
+        return None
+    return float(done.stdout.strip().splitlines()[-1])
 
 
 def report_time(quick: bool) -> None:
-    lens = has_torchlens()
-    print(f"{'model':26}{'ops':>6}{'plain':>10}{'hooks':>8}{'None':>8}{'trace':>8}{'TorchL.':>9}"
-          f"{'None us/op':>12}{'trace us/op':>12}{'TorchL. us/op':>14}")  # fmt: skip
+    lens = importlib.util.find_spec("torchlens") is not None
+    if not lens:
+        print("TorchLens is not installed; its columns are empty")
+    print(
+        f"{'model':26}{'ops':>6}{'plain':>10}{'hooks':>8}{'None':>8}{'trace':>8}{'TorchL.':>9}"
+        f"{'trace/hooks':>13}{'None us/op':>12}{'trace us/op':>13}{'TorchL. us/op':>15}"
+    )
     for name, make in MODELS.items():
         torch.manual_seed(0)
         model, args = make()
@@ -165,21 +189,20 @@ def report_time(quick: bool) -> None:
         with torch.no_grad():
             n = len(lf.trace(model, args, save=None).layers)
         small = "loop" in name or name == "LSTM"
-        rounds = (5 if quick else 15) if not small else (21 if quick else 101)
-        seconds = medians(model, args, rounds, 0 if not lens else (1 if quick else 3))
+        seconds = medians(model, args, (21 if quick else 101) if small else (5 if quick else 11))
+        torchlens = torchlens_median(name, 1 if quick else 3) if lens else None
+        if torchlens is not None:
+            seconds["TorchLens"] = torchlens
         base = seconds["plain"]
-
-        def per_op(key: str, seconds: dict[str, float] = seconds, n: int = n) -> str:
-            if key not in seconds:
-                return "-"
-            return f"{(seconds[key] - seconds['plain']) / n * 1e6:.1f}"
-
         ratio = {k: f"{v / base:.2f}x" for k, v in seconds.items()}
-        print(f"{name:26}{n:>6}{base * 1e3:>8.2f}ms{ratio['leaf hooks']:>8}{ratio['save=None']:>8}"
-              f"{ratio['trace']:>8}{ratio.get('TorchLens', '-'):>9}{per_op('save=None'):>12}"
-              f"{per_op('trace'):>12}{per_op('TorchLens'):>14}")  # fmt: skip
-        hooks = seconds["trace"] / seconds["leaf hooks"]
-        print(f"{'':26}{'':6}  trace / leaf hooks {hooks:.2f}x", flush=True)
+        per_op = {k: f"{(v - base) / n * 1e6:.1f}" for k, v in seconds.items()}
+        print(
+            f"{name:26}{n:>6}{base * 1e3:>8.2f}ms{ratio['leaf hooks']:>8}{ratio['save=None']:>8}"
+            f"{ratio['trace']:>8}{ratio.get('TorchLens', '-'):>9}"
+            f"{seconds['trace'] / seconds['leaf hooks']:>12.2f}x{per_op['save=None']:>12}"
+            f"{per_op['trace']:>13}{per_op.get('TorchLens', '-'):>15}",
+            flush=True,
+        )
 
 
 _MEMORY = """
@@ -208,15 +231,12 @@ print(json.dumps([before / 1024, after / 1024, saved / 2**20]))
 
 
 def report_memory() -> None:
-    import os.path
-
-    folder = os.path.dirname(os.path.abspath(__file__))
     print("\npeak memory, MiB (resident set of a fresh process)")
     print(f"{'model':26}{'plain':>9}{'None':>9}{'trace':>9}{'saved':>9}  within bounds")
     for name in ("resnet50, batch 8", "vit_b_16, batch 1", "GPT-2, 4 layers"):
         peaks, saved = {}, 0.0
         for mode in ("plain", "none", "all"):
-            code = _MEMORY.format(folder=folder, model=name, mode=mode)
+            code = _MEMORY.format(folder=FOLDER, model=name, mode=mode)
             out = subprocess.run(
                 [sys.executable, "-W", "ignore", "-c", code],
                 capture_output=True,
