@@ -188,10 +188,18 @@ class Lineage:
 
     def hold_all(self, prefix: str, root: nn.Module) -> None:
         """Make the parameters and buffers of a module known."""
-        for name, parameter in root.named_parameters(prefix):
-            self.hold(plain_path(name), parameter, True)
-        for name, buffer in root.named_buffers(prefix):
-            self.hold(plain_path(name), buffer, False)
+        for path, module in root.named_modules(prefix=prefix):
+            self.hold_own(plain_path(path), module)
+
+    def hold_own(self, path: str, module: nn.Module) -> None:
+        """Make the parameters and buffers that a module holds itself known."""
+        before = f"{path}." if path else ""
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                self.hold(before + name, parameter, True)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                self.hold(before + name, buffer, False)
 
     def hold(self, name: str, tensor: Tensor, is_parameter: bool) -> int:
         """Make a parameter or buffer known by its name."""

@@ -44,6 +44,7 @@ class ModuleStack:
         self,
         tape: Tape,
         roots: dict[str, nn.Module],
+        named: list[tuple[str, nn.Module]],
         returned: Callable[[Tensor, int], None],
         entered: Callable[[str, nn.Module], None],
         script_mode: Callable[[], AbstractContextManager[Any]],
@@ -63,9 +64,8 @@ class ModuleStack:
         self._thread = threading.get_ident()
         self._handles: list[Any] = []
         self.on_exit: Callable[[], None] | None = None
-        for prefix, root in roots.items():
-            for path, module in root.named_modules(prefix=prefix):
-                self.paths.setdefault(id(module), (ref(module), plain_path(path)))
+        for path, module in named:
+            self.paths.setdefault(id(module), (ref(module), path))
         root_type = type(roots[""]).__name__ if "" in roots else ""
         tape.modules.append(ModuleCall("", 1, -1, root_type, ()))
 
@@ -275,17 +275,26 @@ def is_compile_wrapper(module: nn.Module) -> bool:
     return "_orig_mod" in module._modules and type(module).__name__ == "OptimizedModule"
 
 
-def extra_tensors(roots: dict[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:
+def named_modules(roots: dict[str, nn.Module]) -> list[tuple[str, nn.Module]]:
+    """Every module under the roots with its path, without the wrappers of `torch.compile`."""
+    return [
+        (plain_path(path), module)
+        for prefix, root in roots.items()
+        for path, module in root.named_modules(prefix=prefix)
+    ]
+
+
+def extra_tensors(named: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
     """Tensors the modules keep outside parameters and buffers: state, caches, constants."""
     seen: set[int] = set()
-    for prefix, root in roots.items():
-        for path, module in root.named_modules(prefix=prefix):
-            for name, value in list(module.__dict__.items()):
-                if name in _PLAIN_ATTRIBUTES or value is None or id(value) in seen:
-                    continue
-                if type(value) not in _NEVER:
-                    seen.add(id(value))
-                    yield from tensors_in(value, f"{path}.{name}" if path else name)
+    for path, module in named:
+        attributes = module.__dict__
+        for name in [*(attributes.keys() - _PLAIN_ATTRIBUTES)]:
+            value = attributes[name]
+            if type(value) in _NEVER or id(value) in seen:
+                continue
+            seen.add(id(value))
+            yield from tensors_in(value, f"{path}.{name}" if path else name)
 
 
-_NEVER = frozenset((bool, int, float, str, torch.dtype, torch.device))
+_NEVER = frozenset((bool, int, float, str, type(None), torch.dtype, torch.device))

@@ -23,7 +23,12 @@ from torch import Tensor, nn
 from lensframe_pd import activations, frame
 from lensframe_pd.constants import Origins, held_by_callable
 from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError, LensWarning
-from lensframe_pd.modules import extra_tensors, find_roots, is_compile_wrapper
+from lensframe_pd.modules import (
+    extra_tensors,
+    find_roots,
+    is_compile_wrapper,
+    named_modules,
+)
 from lensframe_pd.recurrence import Passes, passes
 from lensframe_pd.selection import Selection, Stop
 from lensframe_pd.tape import Tape, tensors_in
@@ -183,21 +188,22 @@ class _Run:
     def __init__(self, model: Any, save: Any, stop: bool, caller: str) -> None:
         roots = find_roots(model)
         self.model = roots[""] if isinstance(model, nn.Module) else model
-        self.compiled = any(is_compile_wrapper(m) for r in roots.values() for m in r.modules())
+        named = named_modules(roots)
+        self.compiled = any([is_compile_wrapper(module) for _, module in named])
         self.root = roots.get("")
         self.tape = Tape(caller=caller, facts={"model": _name(model), "torch": torch.__version__})
         self.selection = Selection(save, stop, self.tape, roots)
         values = Values(self.tape, self.selection.wanted)
         values.module_wanted = self.selection.module_wanted
-        self.origins = Origins(chain(extra_tensors(roots), held_by_callable(model)))
+        self.origins = Origins(chain(extra_tensors(named), held_by_callable(model)))
         self.values = values
         self.selection.attach(values.drop)
-        self.tracer = Tracer(self.tape, values, self.origins, roots)
+        self.tracer = Tracer(self.tape, values, self.origins, roots, named)
         self.tracer.modules.stops |= {id(_Run._call.__code__), id(_Run.execute.__code__)}
         self.tracer.on_row = self.selection.on_row
         self.tracer.modules.on_exit = self.selection.check_stop if stop else None
-        for prefix, root in roots.items():
-            self.tracer.lineage.hold_all(prefix, root)
+        for path, module in named:
+            self.tracer.lineage.hold_own(path, module)
 
     def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tracer = self.tracer

@@ -71,7 +71,12 @@ class Tracer(TorchFunctionMode):
     """The function mode that fills a `Tape`."""
 
     def __init__(
-        self, tape: Tape, values: Values, origins: Origins, roots: dict[str, nn.Module]
+        self,
+        tape: Tape,
+        values: Values,
+        origins: Origins,
+        roots: dict[str, nn.Module],
+        named: list[tuple[str, nn.Module]],
     ) -> None:
         super().__init__()
         self.tape = tape
@@ -82,7 +87,7 @@ class Tracer(TorchFunctionMode):
         self._live, self._newest = self.lineage.live, self.lineage.newest
         self._writes = self.lineage.writes
         self.modules = ModuleStack(
-            tape, roots, self.returned, self.lineage.hold_all, lambda: _ScriptOperators(self)
+            tape, roots, named, self.returned, self.lineage.hold_all, lambda: _ScriptOperators(self)
         )
         self._codes, self._stops = tape.codes, self.modules.stops
         self._opening: Any = None
