@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lensframe_pd import lineage, modules
 from lensframe_pd.constants import Origins
+from lensframe_pd.environment import context_now, generator_state
 from lensframe_pd.functions import KNOWN, Action, Function, describe, synthetic
 from lensframe_pd.lineage import Known, Lineage
 from lensframe_pd.modules import ModuleStack
@@ -155,11 +156,11 @@ class Tracer(TorchFunctionMode):
         for tensor in written:
             known = self._live.get(id(tensor))
             self.values.preserve(known.storage if known else storage_of(tensor))
-        state = _generator_state(args, kwargs) if function.random else None
+        state = generator_state(args, kwargs) if function.random else None
         start = perf_counter()
         result = function.func(*args, **kwargs)
         seconds = perf_counter() - start
-        if state is not None and torch.equal(state, _generator_state(args, kwargs)):
+        if state is not None and torch.equal(state, generator_state(args, kwargs)):
             state = None
         if not function.certain:
             written = [
@@ -216,7 +217,7 @@ class Tracer(TorchFunctionMode):
         switches = (_is_grad_enabled(), _is_inference(), _is_any_autocast_enabled())
         context = self._contexts.get(switches)
         if context is None or context.autocast:
-            context = self._contexts[switches] = _context()
+            context = self._contexts[switches] = context_now()
         calls = self._calls
         calls.append(
             _new(
@@ -423,33 +424,6 @@ def _arguments(args: Any, kwargs: Any, function: Function) -> list[Tensor]:
     found: list[Any] = [args[i] for i in function.written if i < len(args)]
     found += [kwargs[name] for name in (*function.written_names, "out") if name in kwargs]
     return distinct([t for value in found for _, t in tensors_in(value)])
-
-
-def _generator_state(args: Any, kwargs: Any) -> Tensor:
-    generator = kwargs.get("generator")
-    if generator is None:
-        generator = next((a for a in args if isinstance(a, torch.Generator)), None)
-    if generator is not None:
-        state: Tensor = generator.get_state()
-        return state
-    for value in (*args, kwargs.get("device")):
-        device = value.device if isinstance(value, Tensor) else value
-        if isinstance(device, str):
-            device = torch.device(device)
-        if isinstance(device, torch.device) and device.type == "cuda":  # untested: no GPU here
-            return torch.cuda.get_rng_state(device)
-    return torch.get_rng_state()
-
-
-def _context() -> Context:
-    autocast: tuple[tuple[str, str], ...] = ()
-    if _is_any_autocast_enabled():
-        autocast = tuple(
-            (device, str(torch.get_autocast_dtype(device)).removeprefix("torch."))
-            for device in ("cpu", "cuda", "xpu", "mps")
-            if torch.is_autocast_enabled(device)
-        )
-    return Context(_is_grad_enabled(), _is_inference(), autocast)
 
 
 def _plain(value: Any) -> Any:
