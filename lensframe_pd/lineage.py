@@ -227,7 +227,9 @@ class Lineage:
             tensor = known.alive()
             if tensor is None:
                 continue
-            shared = tensor._use_count() > 1  # type: ignore[attr-defined]
+            untyped: Any = tensor  # not every torch version declares this method
+            shared = untyped._use_count() > 1
+            del untyped  # it would count as a reference
             own = _ALONE + shared  # C++ holds a reference of its own while it shares the tensor
             if known.source < 0 or sys.getrefcount(tensor) > own:
                 kept.add(known.storage)
