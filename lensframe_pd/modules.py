@@ -82,12 +82,6 @@ class ModuleStack:
         while self._scripts:  # an interrupt left them open
             self._scripts.pop()[1].__exit__(None, None, None)
 
-    def enclosing(self, index: int) -> Iterator[int]:
-        """The module call and those around it, innermost first, without the model itself."""
-        while index > 0:
-            yield index
-            index = self.tape.modules[index].parent
-
     def _enter(self, module: nn.Module, args: Any) -> None:
         if threading.get_ident() != self._thread or is_compile_wrapper(module):
             return

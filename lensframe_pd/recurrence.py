@@ -64,13 +64,6 @@ def candidates(tape: Tape) -> dict[Any, list[int]]:
     return groups
 
 
-def _kinds(tape: Tape) -> list[str]:
-    kinds = ["op"] * len(tape.rows)
-    for i, kind in tape.kinds.items():
-        kinds[i] = kind
-    return kinds
-
-
 def candidate_key(tape: Tape, i: int) -> Any:
     """What two rows must share to be passes of one layer, before their parents are looked at."""
     if i in tape.kinds and tape.kinds[i] != "alias":
@@ -95,8 +88,9 @@ _FACTORIES = frozenset(
 def _without_bookkeeping(tape: Tape, groups: list[list[int]]) -> list[list[int]]:
     """A loop whose every pass computes constants (a mask, a grid) is no recurrence of the model."""
     informed = bytearray(len(tape.rows))
-    for i, (kind, row) in enumerate(zip(_kinds(tape), tape.rows, strict=True)):
+    for i, row in enumerate(tape.rows):
         call = tape.calls[row[0]]
+        kind = tape.kinds.get(i)
         if kind == "input" or kind == "constant" or call.function.random:
             informed[i] = 1
         elif call.function.name not in _FACTORIES:

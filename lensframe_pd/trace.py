@@ -154,14 +154,13 @@ def trace(
     table = activations.stimulus_table(stimulus)
     if table is not None:
         _check_stimulus(table, args, kwargs)
-    root = find_roots(model).get("") if not isinstance(model, nn.Module) else model
-    if root is not None and root.training:
+    run = _Run(model, save, stop, _caller())
+    if run.root is not None and run.root.training:
         warnings.warn(
             "the model is in train mode and is traced as it is; call model.eval() for inference",
             LensWarning,
             stacklevel=2,
         )
-    run = _Run(model, save, stop, _caller())
     if seed is not None:
         torch.manual_seed(seed)
         run.tape.facts["seed"] = seed
