@@ -7,15 +7,16 @@ import os
 import shutil
 import subprocess
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError
-from lensframe_pd.schema import require
+from lensframe_pd.errors import LensRuntimeError, LensValueError
+from lensframe_pd.schema import labels, names, require
 
 _FONT = "Arial"  # graphviz-pure has the metrics of single fonts only
 _GRAPH = {"fontname": _FONT, "fontsize": "10", "ranksep": "0.3", "nodesep": "0.25"}
@@ -168,9 +169,9 @@ def _nodes(frame: pd.DataFrame) -> list[_Node]:
     if not len(frame):
         raise LensValueError("draw: the frame has no rows; loosen the selection before it")
     require(frame, "draw", "kind", "shape_str", "module", "module_stack", "parents", "params")
-    labels = _labels(frame)
-    twice = labels[labels.duplicated()].unique()
-    if len(twice):
+    ops = labels(frame, "draw")
+    twice = [op for op, n in Counter(ops).items() if n > 1]
+    if twice:
         raise LensValueError(
             f"draw: {', '.join(map(repr, twice[:5]))} {'is' if len(twice) == 1 else 'are'} more "
             "than once in the frame; draw the rows of one trace"
@@ -183,32 +184,11 @@ def _nodes(frame: pd.DataFrame) -> list[_Node]:
         )
         for i, (label, kind, shape, module, stack, parents, params, color) in enumerate(
             zip(
-                labels, frame["kind"], frame["shape_str"], frame["module"], frame["module_stack"],
+                ops, frame["kind"], frame["shape_str"], frame["module"], frame["module_stack"],
                 frame["parents"], frame["params"], colors.where(colors.notna(), ""), strict=True,
             )
         )
     ]  # fmt: skip
-
-
-def _labels(frame: pd.DataFrame) -> pd.Series[str]:
-    """The op labels: the index, the column `op`, or else made of the columns that tell them."""
-    if frame.index.name == "op":
-        return frame.index.to_series()
-    if "op" in frame.columns:
-        return frame["op"]
-    require(frame, "draw", "layer", "pass_num", "n_passes")
-    suffix = (":" + frame["pass_num"].astype(str)).where(frame["n_passes"] > 1, "")
-    return frame["layer"] + suffix
-
-
-def names(column: str, cell: Any) -> tuple[str, ...]:
-    """A sequence cell as a tuple; a tuple in memory is a list or an array once read from a file."""
-    if isinstance(cell, str) or not isinstance(cell, Iterable):
-        raise LensTypeError(
-            f"{column} holds {cell!r} where a sequence of names belongs; formats that turn "
-            "sequences into text (CSV) lose the graph: use to_parquet or to_feather"
-        )
-    return tuple(str(name) for name in cell)
 
 
 Boxes = dict[tuple[str, ...], list[_Node]]

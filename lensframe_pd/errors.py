@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class LensError(Exception):
@@ -27,6 +28,12 @@ class LensKeyError(LensError, KeyError):
 
 class LensRuntimeError(LensError, RuntimeError):
     """The call cannot run in this situation."""
+
+
+class LensValidationError(LensError, AssertionError):
+    """A trace is not what the model does; `report` has one row per op."""
+
+    report: Any = None
 
 
 class LensWarning(UserWarning):

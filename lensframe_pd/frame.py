@@ -19,7 +19,8 @@ from lensframe_pd.recurrence import Passes
 from lensframe_pd.schema import COLUMNS
 from lensframe_pd.tape import SCRIPT, SLOT, Call, Context, Site, Tape
 
-_TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
+#: Frames of torch and of this package are never the user's code.
+_FOLDERS = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, __file__))
 _TUPLE_COLUMNS = frozenset(
     """parents parent_args module_stack returned_by shape stride params param_args param_shapes
     buffers buffer_args buffer_shapes read_by""".split()
@@ -296,8 +297,8 @@ class Sources:
 
 
 def line_of(code: Any, offset: int) -> str:
-    """`file.py:line` of an instruction, empty inside torch."""
-    if code.co_filename.startswith(_TORCH_FOLDER):
+    """`file.py:line` of an instruction, empty inside torch and this package."""
+    if code.co_filename.startswith(_FOLDERS):
         return ""
     for start, end, line in code.co_lines():
         if start <= offset < end and line is not None:

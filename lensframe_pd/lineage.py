@@ -67,8 +67,11 @@ class Writes:
         log.append(write)
         self.low, self.high = min(self.low, write.low), max(self.high, write.high)
 
-    def since(self, row: int, tensor: Tensor) -> list[int]:
-        """Rows after `row` that wrote where `tensor` reads, the last one of each range."""
+    def since(self, row: int, tensor: Tensor) -> list[tuple[int, int]]:
+        """Rows after `row` that wrote where `tensor` reads, the last one of each range.
+
+        With each, the first byte it wrote.
+        """
         if not self.log or self.log[-1].row <= row:
             return []
         low, high = extent(tensor)
@@ -76,14 +79,14 @@ class Writes:
             return []
         if high - low == self.block and not low % self.block:  # no other block overlaps
             written = self.last.get(low, -1)
-            return [written] if written > row else []
+            return [(written, low)] if written > row else []
         newer: dict[tuple[int, int], int] = {}
         for write in reversed(self.log):
             if write.row <= row:
                 break
             if write.low < high and low < write.high:
                 newer.setdefault((write.low, write.high), write.row)
-        return list(newer.values())[::-1]
+        return [(last, low) for (low, _), last in newer.items()][::-1]
 
 
 class Lineage:
@@ -92,8 +95,8 @@ class Lineage:
     Parameters
     ----------
     add_row
-        Adds an `alias` or `constant` row: called with the kind, the sources, the tensor and
-        where it stands, gives the row.
+        Adds an `alias` or `constant` row: called with the kind, the sources, the tensor, where
+        it stands and its configuration, gives the row.
     """
 
     def __init__(
@@ -101,7 +104,7 @@ class Lineage:
         tape: Tape,
         values: Values,
         origins: Origins,
-        add_row: Callable[[str, tuple[int, ...], Tensor, str], int],
+        add_row: Callable[..., int],
     ) -> None:
         self.tape = tape
         self.values = values
@@ -111,6 +114,7 @@ class Lineage:
         #: Storage address to the id of the tensor last seen in it.
         self.newest: dict[int, int] = {}
         self.writes: dict[int, Writes] = {}
+        self._held_in: dict[int, list[int]] = {}
 
     def known(self, tensor: Tensor) -> Known | None:
         """What is known of this very tensor."""
@@ -131,7 +135,24 @@ class Lineage:
         newer = writes.since(known.source, tensor) if writes is not None else []
         if not newer:
             return known.source
-        return self._add_row("alias", (known.source, *newer), tensor, "")
+        low = extent(tensor)[0]
+        rows, lows = zip(*newer, strict=True)
+        return self._alias((known.source, *rows), (low, *lows), tensor)
+
+    def _alias(self, sources: tuple[int, ...], offsets: tuple[int, ...], tensor: Tensor) -> int:
+        """A row for a tensor whose storage was made, or written, as other tensors.
+
+        Its configuration says at which byte of the storage it and its parents begin.
+        """
+        config = {"offset": extent(tensor)[0], "offsets": offsets}
+        return self._add_row("alias", sources, tensor, "", config)
+
+    def about_to_write(self, storage: int) -> None:
+        """A call may write this storage: keep the parameters and buffers in it as they are."""
+        for k in self._held_in.get(storage, ()) if storage else ():
+            if k not in self.tape.before:
+                tensor = self.tape.held[k].alive() if self.values.keeps_all else None
+                self.tape.before[k] = None if tensor is None else tensor.detach().clone()
 
     def wrote(self, tensor: Tensor, row: int) -> None:
         """The call of `row` wrote `tensor`."""
@@ -150,16 +171,16 @@ class Lineage:
         storage = storage_of(tensor)
         twin = self._twin(tensor, storage)
         if twin is not None:
-            row, same = twin
+            row, same, low = twin
             if not same:
-                return self._add_row("alias", (row,), tensor, "")
+                return self._alias((row,), (low,), tensor)
             self.know(tensor, row, storage)
             return row
         if is_traceable_wrapper_subclass(tensor):
             parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
             sources = tuple(self.source(t) for t in parts if self.known(t) is not None)
             if sources:
-                return self._add_row("alias", sources, tensor, "")
+                return self._add_row("alias", sources, tensor)
         origin = self.origins.find(tensor, sys._getframe(1))
         if isinstance(tensor, Parameter) and origin is not None:
             return self.hold(origin, tensor, True)
@@ -168,14 +189,14 @@ class Lineage:
             self.origins.unknown.append(row)
         return row
 
-    def _twin(self, tensor: Tensor, storage: int) -> tuple[int, bool] | None:
-        """The newest row in the same storage, and whether its tensor is the same view of it."""
+    def _twin(self, tensor: Tensor, storage: int) -> tuple[int, bool, int] | None:
+        """The newest row in the same storage, whether it is the same view, its first byte."""
         known = self.live.get(self.newest.get(storage, 0)) if storage else None
         if known is None or known.storage != storage or known.source < 0:
             return None
         other = known.alive()
         if other is not None:
-            return self.fresh(other, known), same_view(tensor, other)
+            return self.fresh(other, known), same_view(tensor, other), extent(other)[0]
         # The tensor is gone. A kept value proves that its storage is not; failing that, only
         # nn.Parameter(...) is known to take over a storage that nothing else shows.
         kept = self.values.last_in(storage)
@@ -184,7 +205,8 @@ class Lineage:
         same = tensor.shape == made.shape and tensor.stride() == made.stride
         if kept is None and not (same and isinstance(tensor, Parameter)):
             return None
-        return row, same
+        value = self.tape.values[row] if kept is not None else None
+        return row, same, extent(tensor if value is None else value)[0]
 
     def hold_all(self, prefix: str, root: nn.Module) -> None:
         """Make the parameters and buffers of a module known."""
@@ -212,10 +234,12 @@ class Lineage:
         if not isinstance(tensor, UninitializedTensorMixin):
             shape, numel = tuple(tensor.shape), tensor.numel()
             nbytes = numel * tensor.element_size()
+        needs_grad = tensor.requires_grad
         held.append(
-            Held(name, is_parameter, shape, tensor.dtype, numel, nbytes, tensor.requires_grad)
+            Held(name, is_parameter, shape, tensor.dtype, numel, nbytes, needs_grad, ref(tensor))
         )
         storage = storage_of(tensor)
+        self._held_in.setdefault(storage, []).append(len(held) - 1)
         self.know(tensor, -len(held), storage)
         self.values.share(storage)
         return -len(held)

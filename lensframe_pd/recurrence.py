@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from lensframe_pd.functions import CONTRACTIONS
+from lensframe_pd.schema import label
 from lensframe_pd.tape import Tape
 
 _Signature = tuple[Any, ...]
@@ -27,10 +28,7 @@ class Passes(NamedTuple):
     n_passes: list[int]
 
     def labels(self) -> list[str]:
-        return [
-            layer if n == 1 else f"{layer}:{p}"
-            for layer, p, n in zip(self.layers, self.pass_nums, self.n_passes, strict=True)
-        ]
+        return [*map(label, self.layers, self.pass_nums, self.n_passes)]
 
 
 def passes(tape: Tape) -> Passes:

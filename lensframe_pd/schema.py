@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import pandas as pd
 
-from lensframe_pd.errors import LensKeyError
+from lensframe_pd.errors import LensKeyError, LensTypeError
 
 COLUMNS: dict[str, str] = {
     "layer": "the layer, `{func}_{n}`: the n-th of that function by first execution",
@@ -67,3 +70,41 @@ def require(frame: pd.DataFrame, verb: str, *columns: str) -> None:
         ]
         lines.append("lf.trace(...) makes these columns; keep them when you select or merge")
         raise LensKeyError("\n".join(lines))
+
+
+def label(layer: str, pass_num: int, n_passes: int) -> str:
+    """The label of one execution: the layer, with the pass where there are several."""
+    return layer if n_passes == 1 else f"{layer}:{pass_num}"
+
+
+def labels(frame: pd.DataFrame, verb: str) -> list[str]:
+    """The labels of rows: the index, the column `op`, or else made of what tells them.
+
+    Raises
+    ------
+    LensKeyError
+        None of these is there, as after a merge that kept too little.
+    """
+    if frame.index.name == "op":
+        return [str(op) for op in frame.index]
+    if "op" in frame.columns:
+        return [str(op) for op in frame["op"]]
+    require(frame, verb, "layer", "pass_num", "n_passes")
+    columns = (frame["layer"], frame["pass_num"], frame["n_passes"])
+    return [label(*cells) for cells in zip(*columns, strict=True)]
+
+
+def names(column: str, cell: Any) -> tuple[str, ...]:
+    """A sequence cell as a tuple; a tuple in memory is a list or an array once read from a file.
+
+    Raises
+    ------
+    LensTypeError
+        The cell is no sequence.
+    """
+    if isinstance(cell, str) or not isinstance(cell, Iterable):
+        raise LensTypeError(
+            f"{column} holds {cell!r} where a sequence of names belongs; formats that turn "
+            "sequences into text (CSV) lose the graph: use to_parquet or to_feather"
+        )
+    return tuple(str(name) for name in cell)

@@ -24,7 +24,7 @@ from lensframe_pd.errors import (
 from lensframe_pd.frame import CallFacts, tensor_facts
 from lensframe_pd.modules import plain_path
 from lensframe_pd.recurrence import candidate_key, passes
-from lensframe_pd.schema import COLUMNS
+from lensframe_pd.schema import COLUMNS, labels
 from lensframe_pd.tape import Tape
 
 _LABEL = re.compile(r"(?P<layer>(?P<func>.+)_(?P<n>\d+))(?::(?P<pass>\d+))?")
@@ -80,7 +80,7 @@ class Selection:
             self.wanted = False
         elif isinstance(save, pd.DataFrame):
             self._rows = save
-            self._select(_labels_of(save), roots, modules=False)
+            self._select(labels(save, "save="), roots, modules=False)
         elif isinstance(save, str):
             self._select([save], roots)
         elif callable(save):
@@ -233,7 +233,7 @@ class Selection:
         wrong = [f"{name!r} is not in this run" for name in missing]
         columns = [c for c in ("func", "module") if c in rows.columns]
         for label, cells in zip(
-            _labels_of(rows), rows[columns].itertuples(index=False), strict=True
+            labels(rows, "save="), rows[columns].itertuples(index=False), strict=True
         ):
             if label in layers.index:
                 here = layers.loc[label]
@@ -249,21 +249,6 @@ class Selection:
             raise LensValueError(
                 f"save= has rows of another model, or of a run that went another way:\n{shown}"
             )
-
-
-def _labels_of(rows: pd.DataFrame) -> list[str]:
-    """The labels of rows, rebuilt where a merge lost the index."""
-    if rows.index.name == "op":
-        return [str(label) for label in rows.index]
-    if not {"layer", "pass_num", "n_passes"} <= set(rows.columns):
-        raise LensValueError(
-            "save= is a DataFrame without the index 'op' and without the columns layer, pass_num "
-            "and n_passes to rebuild it; give rows of a trace's layers"
-        )
-    return [
-        layer if n == 1 else f"{layer}:{p}"
-        for layer, p, n in zip(rows["layer"], rows["pass_num"], rows["n_passes"], strict=True)
-    ]
 
 
 def _names_of(save: Any) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lensframe_pd.functions import Function
+from lensframe_pd.storage import distinct
 
 Site = tuple[int, ...]
 """Call site: code id, instruction offset, code id, ... from the innermost frame outward."""
@@ -33,6 +34,8 @@ class Opaque(NamedTuple):
     """An argument that is neither a tensor nor a value: only its description is kept."""
 
     description: str
+    value: Any = None
+    """The argument itself, where a run is recorded to be replayed at once."""
 
 
 class Array(NamedTuple):
@@ -91,6 +94,8 @@ class Held(NamedTuple):
     numel: int
     nbytes: int
     requires_grad: bool
+    alive: Callable[[], Tensor | None]
+    """The tensor itself, while the model holds it."""
 
 
 class ModuleCall(NamedTuple):
@@ -133,6 +138,10 @@ class Tape:
     """JSON scalars about the run, the frame's `attrs`."""
     stimulus_row: int | None = None
     """The first tensor input."""
+    before: dict[int, Tensor | None] = field(default_factory=dict)
+    """Of `held` entries that the run wrote, the value before; None where it was not kept."""
+    wrapped: set[int] = field(default_factory=set)
+    """Calls inside `torch.vmap` or `torch.func.grad`, whose rows hold the unwrapped value."""
 
 
 def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -145,6 +154,16 @@ def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
         yield path, value
     elif value is not None and not isinstance(value, _ATOMS):
         yield from _walk(value, path, set())
+
+
+def written_arguments(args: Any, kwargs: Any, function: Function) -> list[Tensor]:
+    """The tensors in the arguments that `function` writes, or may write if it is not `certain`."""
+    switch = function.switch
+    if switch is not None and not (switch < len(args) and args[switch]):
+        return []
+    found: list[Any] = [args[i] for i in function.written if i < len(args)]
+    found += [kwargs[name] for name in (*function.written_names, "out") if name in kwargs]
+    return distinct([t for value in found for _, t in tensors_in(value)])
 
 
 _ATOMS = (

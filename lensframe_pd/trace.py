@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import os.path
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
-from itertools import chain
-from time import perf_counter
 from typing import Any
 
 import pandas as pd
 import torch
 import xarray as xr
-from torch import Tensor, nn
 
 from lensframe_pd import activations, frame
-from lensframe_pd.constants import Origins, held_by_callable
-from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError, LensWarning
-from lensframe_pd.modules import (
-    extra_tensors,
-    find_roots,
-    is_compile_wrapper,
-    named_modules,
-)
+from lensframe_pd.errors import LensTypeError, LensValueError, LensWarning
 from lensframe_pd.recurrence import Passes, passes
-from lensframe_pd.selection import Selection, Stop
+from lensframe_pd.run import Run, bound_arguments
 from lensframe_pd.tape import Tape, tensors_in
-from lensframe_pd.tracer import Tracer
-from lensframe_pd.values import Values
-
-_running = threading.local()
-_SHOWN = 5
+from lensframe_pd.validate import Origin, validate_trace
 
 
 class Trace:
@@ -50,10 +34,13 @@ class Trace:
         The record both tables are made from.
     """
 
-    def __init__(self, tape: Tape, output: Any, stimulus: pd.DataFrame | None) -> None:
+    def __init__(
+        self, tape: Tape, output: Any, stimulus: pd.DataFrame | None, origin: Origin
+    ) -> None:
         self.tape = tape
         self.output = output
         self._stimulus = stimulus
+        self._origin = origin
 
     @cached_property
     def layers(self) -> pd.DataFrame:
@@ -66,6 +53,56 @@ class Trace:
         """One read-only variable per saved row, named by its label."""
         with _collector_paused():
             return activations.dataset(self.tape, self._passes, self._unsaved, self._stimulus)
+
+    def validate(
+        self,
+        *,
+        tolerance: float | None = None,
+        downstream: str | None = "sample",
+        raise_on_failure: bool = False,
+    ) -> pd.DataFrame:
+        """Prove that this trace is what the model does; see `lensframe_pd.validate.validate`.
+
+        As `layers.lens.validate(model, args, activations=activations)`, but it uses what the
+        trace still holds: its own record of the calls, so a model that keeps state between calls
+        is judged by the traced one, and every random state, so random operations are replayed.
+
+        Parameters
+        ----------
+        tolerance
+            Largest absolute difference a replay may have; None for none: bit for bit.
+        downstream
+            `"sample"` resumes from three rows, `"all"` from every one, None from none.
+        raise_on_failure
+            Raise one error that lists every failing row.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per op: `check`, `max_abs_diff`, `passed`, `reason` and a column per check;
+            the totals are in `attrs`.
+
+        Raises
+        ------
+        LensValidationError
+            With `raise_on_failure`, if a row failed.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> report = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3)).validate()
+        >>> bool(report["passed"].all())
+        True
+        """
+        return validate_trace(
+            self.layers,
+            self.activations,
+            self.tape,
+            self._origin,
+            tolerance,
+            downstream,
+            raise_on_failure,
+        )
 
     @cached_property
     def _passes(self) -> Passes:
@@ -146,15 +183,11 @@ def trace(
         raise LensTypeError(
             f"cannot trace a {type(model).__name__}: give an nn.Module or another callable"
         )
-    if getattr(_running, "busy", False):
-        raise LensRuntimeError(
-            "lf.trace was called inside a model that is being traced; trace the inner model alone"
-        )
-    args, kwargs = _arguments(args, kwargs)
+    args, kwargs = bound_arguments(args, kwargs)
     table = activations.stimulus_table(stimulus)
     if table is not None:
         _check_stimulus(table, args, kwargs)
-    run = _Run(model, save, stop, _caller())
+    run = Run(model, save, stop, _caller())
     if run.root is not None and run.root.training:
         warnings.warn(
             "the model is in train mode and is traced as it is; call model.eval() for inference",
@@ -164,129 +197,15 @@ def trace(
     if seed is not None:
         torch.manual_seed(seed)
         run.tape.facts["seed"] = seed
-    _running.busy = True
-    try:
-        output = run.execute(args, kwargs)
-        result = Trace(run.tape, output, table)
-    except BaseException as error:
-        run.explain(error)
-        raise
-    finally:
-        _running.busy = False
+    start = torch.get_rng_state()
+    output = run.execute(args, kwargs)
+    result = Trace(run.tape, output, table, Origin(model, args, kwargs, start))
     try:
         run.selection.finish(lambda: result.layers)
-        run.warn_of_broken_links(result)
+        run.warn_of_broken_links(result._passes)
     finally:
         run.close()
     return result
-
-
-class _Run:
-    """One run of a model under the tracer, and its cleaning up."""
-
-    def __init__(self, model: Any, save: Any, stop: bool, caller: str) -> None:
-        roots = find_roots(model)
-        self.model = roots[""] if isinstance(model, nn.Module) else model
-        named = named_modules(roots)
-        self.compiled = any([is_compile_wrapper(module) for _, module in named])
-        self.root = roots.get("")
-        self.tape = Tape(caller=caller, facts={"model": _name(model), "torch": torch.__version__})
-        self.selection = Selection(save, stop, self.tape, roots)
-        values = Values(self.tape, self.selection.wanted)
-        values.module_wanted = self.selection.module_wanted
-        self.origins = Origins(chain(extra_tensors(named), held_by_callable(model)))
-        self.values = values
-        self.selection.attach(values.drop)
-        self.tracer = Tracer(self.tape, values, self.origins, roots, named)
-        self.tracer.modules.stops |= {id(_Run._call.__code__), id(_Run.execute.__code__)}
-        self.tracer.on_row = self.selection.on_row
-        self.tracer.modules.on_exit = self.selection.check_stop if stop else None
-        for path, module in named:
-            self.tracer.lineage.hold_own(path, module)
-
-    def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        tracer = self.tracer
-        for path, tensor in _named_inputs(self.model, args, kwargs):
-            row = tracer.given("input", path, tensor)
-            if self.tape.stimulus_row is None and tensor.dim():
-                self.tape.stimulus_row = row
-        start = perf_counter()
-        try:
-            output = self._call(args, kwargs)
-        except Stop:
-            output = None
-        else:
-            for path, tensor in tensors_in(output):
-                tracer.given("output", path, tensor)
-        self.tape.facts["seconds"] = perf_counter() - start
-        self.values.settle(tracer.lineage.kept_elsewhere)
-        return output
-
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        modules = self.tracer.modules
-        with ExitStack() as stack:
-            if "torch._dynamo" in sys.modules:
-                # process-wide while the model runs, so that compiled parts are seen
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
-            if self.compiled:
-                stack.enter_context(warnings.catch_warnings())
-                warnings.filterwarnings("ignore", message="Using `torch.compile.*global hooks")
-            stack.callback(modules.detach)
-            modules.attach()
-            stack.enter_context(self.tracer)
-            output = self.model(*args, **kwargs)
-            if modules.closing:
-                modules.settle(None)
-            return output
-
-    def explain(self, error: BaseException) -> None:
-        """Add where it happened, and the rows so far, to an exception of the model."""
-        try:
-            self.values.settle(self.tracer.lineage.kept_elsewhere)
-            rows = Trace(self.tape, None, None).layers
-            error.layers = rows  # type: ignore[attr-defined]
-            if len(rows):
-                last = rows.iloc[-1]
-                where = f" in module {last['module']!r}" if last["module"] else ""
-                error.add_note(
-                    f"lf.trace: the last operation before this was {rows.index[-1]!r}{where} "
-                    f"({last['source']}); the rows so far are in this exception's .layers"
-                )
-        except Exception as problem:  # the model's own error matters more
-            error.add_note(f"lf.trace: no rows for this exception ({problem!r})")
-
-    def warn_of_broken_links(self, result: Trace) -> None:
-        """One warning for all tensors whose making the trace did not see, with their readers."""
-        unknown = self.origins.unknown
-        if not unknown:
-            return
-        labels = result._passes.labels()
-        sources = frame.Sources(self.tape)
-        readers: dict[int, str] = {}
-        for label, row in zip(labels, self.tape.rows, strict=True):
-            call = self.tape.calls[row.call]
-            for source in call.sources:
-                if source >= 0 and source not in readers:
-                    readers[source] = f"{label!r} ({sources.of(call.site, call.module)})"
-        shown = [
-            f"{labels[row]!r}, consumed by {readers[row]}"
-            if row in readers
-            else f"{labels[row]!r}, returned"
-            for row in unknown[:_SHOWN]
-        ]
-        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-        warnings.warn(
-            f"{'; '.join(shown)}{more}: made out of torch's sight (a NumPy round trip, another "
-            "library, a legacy constructor, a compiled function), or held where a trace cannot "
-            "look; the history is not in the trace",
-            LensWarning,
-            stacklevel=3,
-        )
-
-    def close(self) -> None:
-        """Untie the tracer's parts, which know each other: the tape is then freed at once."""
-        for part in (self.tracer.modules, self.tracer.lineage, self.tracer, self.selection):
-            vars(part).clear()
 
 
 @contextmanager
@@ -302,48 +221,12 @@ def _collector_paused() -> Iterator[None]:
         gc.enable()
 
 
-def _arguments(
-    args: Any, kwargs: Mapping[str, Any] | None
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if kwargs is not None and not isinstance(kwargs, Mapping):
-        raise LensTypeError(f"kwargs is a {type(kwargs).__name__}; give a dict of names to values")
-    named = dict(kwargs or {})
-    if type(args) is tuple:
-        return args, named
-    if isinstance(args, Mapping):
-        return (), {**args, **named}
-    return (args,), named
-
-
-def _named_inputs(
-    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor in the arguments once, with the name of the parameter it is passed to."""
-    function = model.forward if isinstance(model, nn.Module) else model
-    try:
-        bound = inspect.signature(function).bind(*args, **kwargs).arguments
-    except (TypeError, ValueError):  # the model's own error will say it better
-        bound = {str(i): value for i, value in enumerate(args)} | kwargs
-    seen = set()
-    for name, value in bound.items():
-        for path, tensor in tensors_in(value, name):
-            if id(tensor) not in seen:
-                seen.add(id(tensor))
-                yield path, tensor
-
-
 def _check_stimulus(table: pd.DataFrame, args: Any, kwargs: Any) -> None:
     first = next((t for _, t in tensors_in((args, kwargs)) if t.dim()), None)
     n = None if first is None else first.shape[0]
     if n != len(table):
         found = "there is no tensor with an axis 0" if n is None else f"axis 0 of the input has {n}"
         raise LensValueError(f"stimulus gives {len(table)} ids, but {found}; give one id per item")
-
-
-def _name(model: Any) -> str:
-    if isinstance(model, nn.Module):
-        return type(getattr(model, "_orig_mod", model)).__name__
-    return str(getattr(model, "__qualname__", type(model).__name__))
 
 
 def _caller() -> str:

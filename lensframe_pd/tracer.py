@@ -42,6 +42,7 @@ from lensframe_pd.tape import (
     Site,
     Tape,
     tensors_in,
+    written_arguments,
 )
 from lensframe_pd.values import Values
 
@@ -151,11 +152,13 @@ class Tracer(TorchFunctionMode):
     def _call_carefully(self, function: Function, args: Any, kwargs: Any) -> Any:
         """A call that may write its arguments or draw random numbers."""
         template = self._template(args[:1] if function.name == "deepcopy" else args, kwargs)
-        written = _arguments(args, kwargs, function)
+        written = written_arguments(args, kwargs, function)
         versions = [version_of(t) for t in written]
         for tensor in written:
             known = self._live.get(id(tensor))
-            self.values.preserve(known.storage if known else storage_of(tensor))
+            storage = known.storage if known else storage_of(tensor)
+            self.values.preserve(storage)
+            self.lineage.about_to_write(storage)
         state = generator_state(args, kwargs) if function.random else None
         start = perf_counter()
         result = function.func(*args, **kwargs)
@@ -294,7 +297,15 @@ class Tracer(TorchFunctionMode):
             return tuple(self._fold(v, sources) for v in value)
         if isinstance(value, dict):
             return {k: self._fold(v, sources) for k, v in value.items()}
-        return _plain(value)
+        return self._plain(value)
+
+    def _plain(self, value: Any) -> Any:
+        """An argument that is no tensor: itself if it is a value, else its description."""
+        if isinstance(value, (bool, int, float, complex, str, range, np.generic)):
+            return value
+        if isinstance(value, np.ndarray) and value.nbytes <= _SMALL:
+            return Array(value.copy())
+        return Opaque(f"{type(value).__module__}.{type(value).__qualname__}")
 
     # ------------------------------------------------------------------- rows
 
@@ -336,6 +347,7 @@ class Tracer(TorchFunctionMode):
         if inner is not tensor:
             with temporarily_clear_interpreter_stack():
                 row = self._row(inner, call, slot, inplace)
+            self.tape.wrapped.add(call)
             self._live[id(tensor)] = Known(ref(tensor), row, storage_of(inner))
             return row
         row = len(self._rows)
@@ -391,10 +403,17 @@ class Tracer(TorchFunctionMode):
         sources = (self.lineage.source(tensor),) if kind == "output" else ()
         return self._synthetic_row(kind, sources, tensor, path)
 
-    def _synthetic_row(self, kind: str, sources: tuple[int, ...], tensor: Tensor, path: str) -> int:
+    def _synthetic_row(
+        self,
+        kind: str,
+        sources: tuple[int, ...],
+        tensor: Tensor,
+        path: str = "",
+        config: dict[str, Any] = _NO_KWARGS,
+    ) -> int:
         """A row that no torch function made."""
         args = (SLOT,) * len(sources)
-        call = self._call(_SYNTHETIC[kind], (args, _NO_KWARGS, sources))
+        call = self._call(_SYNTHETIC[kind], (args, config, sources))
         row = len(self._rows)
         self.tape.kinds[row] = kind
         if path:
@@ -414,25 +433,6 @@ class _ScriptOperators(TorchDispatchMode):
         self._count += 1
         with torch._C.DisableTorchFunction():
             return self._tracer.scripted(func, args, kwargs or {}, self._count)
-
-
-def _arguments(args: Any, kwargs: Any, function: Function) -> list[Tensor]:
-    """The tensors in the arguments that `function` writes."""
-    switch = function.switch
-    if switch is not None and not (switch < len(args) and args[switch]):
-        return []
-    found: list[Any] = [args[i] for i in function.written if i < len(args)]
-    found += [kwargs[name] for name in (*function.written_names, "out") if name in kwargs]
-    return distinct([t for value in found for _, t in tensors_in(value)])
-
-
-def _plain(value: Any) -> Any:
-    """An argument that is no tensor: itself if it is a value, else its description."""
-    if isinstance(value, (bool, int, float, complex, str, range, np.generic)):
-        return value
-    if isinstance(value, np.ndarray) and value.nbytes <= _SMALL:
-        return Array(value.copy())
-    return Opaque(f"{type(value).__module__}.{type(value).__qualname__}")
 
 
 _OPEN = id(Tracer._open.__code__)

@@ -29,6 +29,7 @@ class Values:
     def __init__(self, tape: Tape, wanted: bool | Callable[[int], bool]) -> None:
         self._values = tape.values
         self._wanted = wanted
+        self.keeps_all = wanted is True
         self._by_storage: dict[int, list[int]] = {}
         self._shared: set[int] = set()
         self.module_wanted: Callable[[int], bool] | None = None
@@ -87,6 +88,10 @@ class Values:
             for storage in (kept_elsewhere() | self._shared) & self._by_storage.keys():
                 self.preserve(storage)
             self._by_storage.clear()
+
+    def keep_if(self, wanted: Callable[[int], bool]) -> None:
+        """From here on keep the rows that `wanted` says."""
+        self._wanted, self.keeps_all = wanted, False
 
     def drop(self, rows: Iterable[int]) -> None:
         """Let go of the values of rows."""

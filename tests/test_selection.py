@@ -175,5 +175,5 @@ def test_other_wrong_selections(model):
         lf.trace(model, X, stop=True)
     with pytest.raises(lf.LensKeyError, match="known only after the run"):
         lf.trace(model, X, save=lambda row: row.layer == "relu_1")
-    with pytest.raises(lf.LensValueError, match="without the index 'op'"):
+    with pytest.raises(lf.LensKeyError, match="save= needs column"):
         lf.trace(model, X, save=pd.DataFrame({"func": ["relu"]}))

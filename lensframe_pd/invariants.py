@@ -1,0 +1,134 @@
+"""What must hold within a frame by itself, and between it and a fresh trace of the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lensframe_pd.schema import COLUMNS, label
+
+Problems = dict[str, list[str]]
+"""Op label to what is wrong with its row."""
+
+Rows = dict[str, dict[str, Any]]
+"""Op label to its cells; sequence cells are tuples."""
+
+#: The columns that state a fact of the graph: times and places in files differ from run to run.
+FACTS = tuple(c for c in COLUMNS if c not in ("seconds", "source", "saved", "unsaved_reason"))
+_KINDS = frozenset("input op output constant alias".split())
+_PAIRED = (
+    ("parents", "parent_args"), ("params", "param_args"), ("params", "param_shapes"),
+    ("buffers", "buffer_args"), ("buffers", "buffer_shapes"), ("shape", "stride"),
+)  # fmt: skip
+
+
+def rows_of(frame: pd.DataFrame, ops: list[str]) -> Rows:
+    """The frame as one dict a row, by label; the last one where a label comes twice."""
+    columns = [[plain(cell) for cell in frame[name]] for name in COLUMNS]
+    cells = zip(*columns, strict=True)
+    return {op: dict(zip(COLUMNS, row, strict=True)) for op, row in zip(ops, cells, strict=True)}
+
+
+def plain(cell: Any) -> Any:
+    """A cell as traced: sequences as tuples, NumPy's scalars as Python's."""
+    if isinstance(cell, (list, tuple, np.ndarray)):
+        return tuple(plain(c) for c in cell)
+    return cell.item() if isinstance(cell, np.generic) else cell
+
+
+def within(rows: Rows, ops: list[str]) -> Problems:
+    """What is wrong with a frame, judged by itself."""
+    problems: Problems = {}
+    for op in {op for op in ops if ops.count(op) > 1} if len(rows) < len(ops) else ():
+        problems.setdefault(op, []).append("its label is there more than once")
+    passes: dict[str, list[int]] = {}
+    steps: dict[int, str] = {}
+    for op, row in rows.items():
+        passes.setdefault(row["layer"], []).append(row["pass_num"])
+        for reason in _row_problems(op, row, rows):
+            problems.setdefault(op, []).append(reason)
+        other = steps.setdefault(row["step"], op)
+        if other != op:
+            problems.setdefault(op, []).append(f"step {row['step']} is also that of {other!r}")
+    for op, row in rows.items():
+        there = sorted(passes[row["layer"]])
+        if there != [*range(1, row["n_passes"] + 1)]:
+            shown = ", ".join(map(str, there[:8])) + (", ..." if len(there) > 8 else "")
+            problems.setdefault(op, []).append(
+                f"{row['layer']} has n_passes {row['n_passes']} and the passes {shown}"
+            )
+    return problems
+
+
+def _row_problems(op: str, row: Mapping[str, Any], rows: Rows) -> Iterator[str]:
+    expected = label(row["layer"], row["pass_num"], row["n_passes"])
+    if op != expected:
+        yield f"layer, pass_num and n_passes make it {expected!r}"
+    if row["kind"] not in _KINDS:
+        yield f"kind {row['kind']!r} is none of {', '.join(sorted(_KINDS))}"
+    if row["layer"].rpartition("_")[0] != row["func"]:
+        yield f"func {row['func']!r} is not that of layer {row['layer']!r}"
+    for left, right in _PAIRED:
+        if len(row[left]) != len(row[right]):
+            yield f"{left} has {len(row[left])} entries and {right} {len(row[right])}"
+    if row["n_parents"] != len(row["parents"]):
+        yield f"n_parents is {row['n_parents']}, parents has {len(row['parents'])}"
+    for parent in row["parents"]:
+        if parent not in rows:
+            yield f"its parent {parent!r} is not in the frame"
+        elif rows[parent]["step"] >= row["step"]:
+            yield f"its parent {parent!r} comes later"
+    if row["kind"] in ("input", "constant") and row["parents"]:
+        yield f"a row of kind {row['kind']} has parents"
+    yield from _size_problems(row)
+    stack = row["module_stack"]
+    if (stack[-1].rpartition(":")[0] if stack else "") != row["module"]:
+        yield f"module {row['module']!r} is not the innermost of module_stack {stack}"
+    if row["saved"] and row["unsaved_reason"]:
+        yield "it is saved and has an unsaved_reason"
+
+
+def _size_problems(row: Mapping[str, Any]) -> Iterator[str]:
+    shape = row["shape"]
+    numel = math.prod(shape) if all(n >= 0 for n in shape) else 0
+    if row["numel"] != numel:
+        yield f"numel is {row['numel']} for the shape {shape}"
+    if row["shape_str"] != "x".join(map(str, shape)):
+        yield f"shape_str is {row['shape_str']!r} for the shape {shape}"
+    dtype = getattr(torch, row["dtype"], None)
+    if not isinstance(dtype, torch.dtype):
+        yield f"torch has no dtype {row['dtype']!r}"
+    elif row["nbytes"] != row["numel"] * dtype.itemsize:
+        yield f"nbytes is {row['nbytes']} for {row['numel']} elements of {row['dtype']}"
+    sizes = dict(zip(row["params"], row["param_shapes"], strict=False))
+    n_params = sum(math.prod(s) for s in sizes.values())
+    if row["n_params"] != n_params:
+        yield f"n_params is {row['n_params']}, param_shapes make it {n_params}"
+    if not 0 <= row["n_trainable"] <= row["n_params"]:
+        yield f"n_trainable is {row['n_trainable']} of {row['n_params']} parameters"
+
+
+def against(rows: Rows, fresh: Rows) -> Problems:
+    """Where a frame says something else than `fresh`, a new trace of the model."""
+    problems: Problems = {}
+    for op, row in rows.items():
+        new = fresh.get(op)
+        if new is None:
+            problems[op] = ["the model has no such operation when traced again"]
+            continue
+        wrong = [
+            f"{column} is {row[column]!r}; traced again it is {new[column]!r}"
+            for column in FACTS
+            if row[column] != new[column]
+        ]
+        if wrong:
+            problems[op] = wrong
+    for op in fresh:
+        if op not in rows:
+            problems[op] = ["the frame lacks this row, which the model has when traced again"]
+    return problems
