@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from lensframe_pd.compare import same
-from lensframe_pd.replay import Rerun, laid_out
+from lensframe_pd.rerun import Rerun, laid_out
 from lensframe_pd.tape import SLOT, Call
+
 
 class Dependence(NamedTuple):
     """What changing one tensor of a call did."""
@@ -82,9 +83,7 @@ def _changes(run: Rerun, tensors: Sequence[Tensor], result: list[Tensor]) -> boo
 
 
 def _equal(now: list[Tensor], result: list[Tensor]) -> bool:
-    return len(now) == len(result) and all(
-        [same(a, b) for a, b in zip(now, result, strict=True)]
-    )
+    return len(now) == len(result) and all([same(a, b) for a, b in zip(now, result, strict=True)])
 
 
 def changed(tensor: Tensor, call: Call) -> Iterator[Tensor]:
@@ -138,9 +137,7 @@ def _numbers(call: Call) -> Iterator[float]:
             yield value
 
 
-def _mask(
-    run: Rerun, tensors: Sequence[Tensor], slots: Sequence[int], roles: Sequence[str]
-) -> str:
+def _mask(run: Rerun, tensors: Sequence[Tensor], slots: Sequence[int], roles: Sequence[str]) -> str:
     """The other argument under whose other values this one matters."""
     tensor = tensors[slots[0]]
     places: dict[int, list[int]] = {}

@@ -1,196 +1,373 @@
-"""Run a recorded call again, on any values."""
+"""Replay every call of a frame on the saved values that the frame names as its parents."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
-from lensframe_pd.functions import is_accessor
-from lensframe_pd.storage import distinct, version_of
-from lensframe_pd.tape import SLOT, Array, Call, Context, Opaque, Row, tensors_in, written_arguments
+from lensframe_pd.compare import difference
+from lensframe_pd.dependence import dependence
+from lensframe_pd.determinism import not_deterministic
+from lensframe_pd.frame import CallFacts
+from lensframe_pd.invariants import Rows
+from lensframe_pd.recurrence import Passes
+from lensframe_pd.rerun import Rerun, Surroundings, Unreplayable, laid_out
+from lensframe_pd.tape import Call, Context, Opaque, Tape
+from lensframe_pd.verdicts import Verdicts
 
-_AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
-
-
-class Unreplayable(Exception):
-    """This call cannot be run again by itself; the text says why."""
-
-
-class Surroundings:
-    """Enters the switches of a call, and leaves them only when a call has others."""
-
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._context: Context | None = None
-
-    def __enter__(self) -> Surroundings:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def enter(self, context: Context) -> None:
-        if context == self._context:
-            return
-        self._stack.close()
-        self._context = context
-        self._stack.enter_context(torch.inference_mode(context.inference))
-        self._stack.enter_context(torch.set_grad_enabled(context.grad))
-        enabled = dict(context.autocast)
-        for device in _AUTOCAST_DEVICES:
-            if device in enabled:
-                dtype = getattr(torch, enabled[device])
-                self._stack.enter_context(torch.autocast(device, dtype))
-            elif torch.is_autocast_enabled(device):
-                self._stack.enter_context(torch.autocast(device, enabled=False))
+_SAMPLE = (0.1, 0.4, 0.8)  # how far into the forward it is resumed from
 
 
-class Rerun:
-    """Runs a recorded call again: called with tensors for its slots, gives what its rows hold.
+class Saved:
+    """Saved values as tensors, with the layout, kind and device the operation saw."""
 
-    The tensors are not written: a call that writes gets copies. `written` says in which slots
-    the last run wrote.
+    def __init__(self, activations: xr.Dataset, rows: Rows) -> None:
+        self._variables = activations.variables
+        self._rows = rows
 
-    Raises
-    ------
-    Unreplayable
-        When called: the record does not hold all that the call depends on.
-    """
+    def __contains__(self, op: str) -> bool:
+        return op in self._variables
 
-    def __init__(self, call: Call, rows: Sequence[Row]) -> None:
-        self.call = call
-        self.rows = rows
-        self.written: set[int] = set()
-
-    def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        call, function = self.call, self.call.function
-        if not function.target:  # a row no torch function made
-            if function.name == "alias":
-                self.written = {0}  # what was there before, laid over with what was written
-                return [overlay(call, tensors, self.rows[0])]
-            return list(tensors)  # an output is its parent
-        if function.name == "grad":
-            raise Unreplayable(
-                "backward() left this gradient, and is no row"
-                if is_accessor(function.func)
-                else "it differentiates other rows, so it depends on more than its parents"
-            )
-        if function.name == "deepcopy":
-            return [copy.deepcopy(tensors[0].detach())]
-        return self._run(tensors)
-
-    def _run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        call, function = self.call, self.call.function
-        args, kwargs = filled(call, tensors)
-        written = written_arguments(args, kwargs, function)
-        if written:
-            ids = {id(t) for t in written}
-            copies = {id(t): copied(t) for t in tensors if id(t) in ids}
-            tensors = [copies.get(id(t), t) for t in tensors]
-            args, kwargs = filled(call, tensors)
-            written = written_arguments(args, kwargs, function)
-        versions = [version_of(t) for t in written]
-        if call.generator is not None and "generator" not in kwargs:
-            torch.set_rng_state(call.generator)
-        result = function.func(*args, **kwargs)
-        if not function.certain:
-            written = [
-                t for t, v in zip(written, versions, strict=True) if v is None or version_of(t) != v
-            ]
-        ids = {id(t) for t in written}
-        self.written = {slot for slot, t in enumerate(tensors) if id(t) in ids}
-        made = [t for _, t in tensors_in(result)]
-        return distinct([*made, *written]) if written else made
-
-
-def filled(call: Call, tensors: Sequence[Tensor]) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments of a call with `tensors` in its slots."""
-    remaining = iter(tensors)
-    args = [_fill(value, remaining, call) for value in call.args]
-    kwargs = {name: _fill(value, remaining, call) for name, value in call.kwargs.items()}
-    return args, kwargs
-
-
-def _fill(value: Any, tensors: Iterator[Tensor], call: Call) -> Any:
-    if value is SLOT:
-        return next(tensors)
-    if isinstance(value, Array):
-        return value.value
-    if isinstance(value, Opaque):
-        if value.value is not None:
-            return value.value
-        if value.description == "torch._C.Generator":
-            return _generator(call)
-        raise Unreplayable(f"an argument is a {value.description}, which the record does not hold")
-    kind = type(value)
-    if kind is tuple or kind is list:
-        return kind([_fill(v, tensors, call) for v in value])
-    if kind is dict:
-        return {k: _fill(v, tensors, call) for k, v in value.items()}
-    if kind is slice:
-        return slice(*(_fill(part, tensors, call) for part in (value.start, value.stop, value.step)))
-    return value
-
-
-def _generator(call: Call) -> torch.Generator:
-    generator = torch.Generator()
-    if call.generator is not None:
-        generator.set_state(call.generator)
-    return generator
-
-
-def overlay(call: Call, tensors: Sequence[Tensor], row: Row) -> Tensor:
-    """One storage laid over with the parents of an alias row, read as the alias sees it."""
-    config = call.kwargs
-    if "offsets" not in config:
-        raise Unreplayable("a tensor subclass put its parts together out of torch's sight")
-    offsets: tuple[int, ...] = config["offsets"]
-    start = min(config["offset"], *offsets) // 16 * 16
-    ends = [o + _reach(t.shape, t.stride(), t.dtype) for o, t in zip(offsets, tensors, strict=True)]
-    end = max(config["offset"] + _reach(row.shape, row.stride, row.dtype), *ends)
-    storage = torch.zeros((end - start + 15) // 16 * 16, dtype=torch.uint8, device=row.device)
-    for offset, tensor in zip(offsets, tensors, strict=True):
-        place = _placed(storage, tensor.shape, tensor.stride(), tensor.dtype, offset - start)
-        thin, source = place, tensor.detach()
-        for axis, step in enumerate(tensor.stride()):
-            if step == 0 and tensor.shape[axis] > 1:  # an expanded axis is one element in memory
-                thin, source = thin.narrow(axis, 0, 1), source.narrow(axis, 0, 1)
-        thin.copy_(source)
-    return _placed(storage, row.shape, row.stride, row.dtype, config["offset"] - start)
-
-
-def _reach(shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> int:
-    if 0 in shape:
-        return 0
-    return (1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))) * dtype.itemsize
-
-
-def _placed(
-    storage: Tensor, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype, offset: int
-) -> Tensor:
-    return storage.view(dtype).as_strided(tuple(shape), tuple(stride), offset // dtype.itemsize)
-
-
-def copied(tensor: Tensor) -> Tensor:
-    """A copy with the same layout, which autograd does not follow."""
-    return laid_out(tensor.detach().clone(), tensor.stride())
-
-
-def laid_out(value: Tensor, stride: Sequence[int]) -> Tensor:
-    """`value` with these strides, as the operation saw it: layouts choose kernels."""
-    stride = tuple(stride)
-    if value.stride() == stride or not value.numel() or len(stride) != value.dim():
+    def tensor(self, op: str, context: Context | None = None) -> Tensor:
+        """A value; it follows autograd as it did, where `context` says that autograd was on."""
+        row = self._rows[op]
+        value = torch.from_numpy(np.asarray(self._variables[op].values))
+        dtype = getattr(torch, row["dtype"], value.dtype)
+        value = value.to(device=row["device"], dtype=dtype)
+        value = laid_out(value, row["stride"])
+        if context is not None and context.grad and row["requires_grad"]:
+            follows = value.is_floating_point() or value.is_complex()
+            return value.detach().requires_grad_() if follows else value
         return value
-    room = 1 + sum((n - 1) * s for n, s in zip(value.shape, stride, strict=True))
-    whole = value.new_empty(room).as_strided(value.shape, stride)
-    thin = whole
-    for axis, step in enumerate(stride):
-        if step == 0 and value.shape[axis] > 1:
-            thin, value = thin.narrow(axis, 0, 1), value.narrow(axis, 0, 1)
-    thin.copy_(value)
-    return whole
+
+
+class Recorded(NamedTuple):
+    """One call of the reference, with the labels of its rows."""
+
+    call: Call
+    rows: list[int]
+    ops: list[str]
+
+
+def recorded_calls(tape: Tape, again: Tape, grouped: Passes) -> list[Recorded]:
+    """The calls in order, arguments that the tape only describes taken from the fresh run."""
+    ops = grouped.labels()
+    found: dict[int, Recorded] = {}
+    for i, row in enumerate(tape.rows):
+        if row.call not in found:
+            call = tape.calls[row.call]
+            if tape is not again and row.call < len(again.calls):
+                call = _with_arguments(call, again.calls[row.call])
+            found[row.call] = Recorded(call, [], [])
+        found[row.call].rows.append(i)
+        found[row.call].ops.append(ops[i])
+    return [*found.values()]
+
+
+def _with_arguments(call: Call, again: Call) -> Call:
+    described = [v for v in (*call.args, *call.kwargs.values()) if isinstance(v, Opaque)]
+    if not described or again.function is not call.function:
+        return call
+    return call._replace(args=again.args, kwargs=again.kwargs)
+
+
+class _Argument(NamedTuple):
+    """What one slot of a call holds, by the frame's own cells."""
+
+    role: str
+    op: str | None
+    """Label of the row, None for a parameter or buffer."""
+    name: str
+    """Name of the parameter or buffer."""
+
+
+class Replays:
+    """Replays of the calls on the values the frame names."""
+
+    def __init__(
+        self,
+        calls: list[Recorded],
+        rows: Rows,
+        saved: Saved,
+        tape: Tape,
+        model: Any,
+        seeded: bool,
+    ) -> None:
+        self.calls = calls
+        self.rows = rows
+        self.saved = saved
+        self.tape = tape
+        self.seeded = seeded
+        self.facts = CallFacts(tape)
+        self.held = {h.name: h.alive for h in tape.held}
+        self.before = {tape.held[k].name: value for k, value in tape.before.items()}
+        self.exact: set[str] = set()
+
+    def check(self, verdicts: Verdicts, tolerance: float | None, fresh: Tape | None) -> None:
+        """Replay and dependence of every call."""
+        with Surroundings() as surroundings:
+            for recorded in self.calls:
+                ops = [op for op in recorded.ops if op in self.rows]
+                if not ops:
+                    continue
+                if not recorded.call.function.target and not recorded.call.sources:
+                    self._check_given(recorded, verdicts, fresh)
+                    continue
+                surroundings.enter(recorded.call.context)
+                try:
+                    self._check_call(recorded, ops, verdicts, tolerance)
+                except Unreplayable as reason:
+                    for op in ops:
+                        verdicts.could_not(op, f"not replayed: {reason}")
+                    verdicts.count("not_replayed", len(ops))
+
+    def _check_given(self, recorded: Recorded, verdicts: Verdicts, fresh: Tape | None) -> None:
+        """Inputs and constants: what the model is given now must be what was saved."""
+        op, row = recorded.ops[0], recorded.rows[0]
+        value = fresh.values[row] if fresh is not None else None
+        if value is None or op not in self.saved:
+            return
+        apart = difference(self.saved.tensor(op), value.detach())
+        verdicts.gaps[op] = apart.largest
+        if apart.same:
+            verdicts.passes("replay", op)
+        else:
+            kind = self.rows[op]["kind"]
+            verdicts.fails(
+                "replay", op, f"the saved {kind} is not the one given now: {apart.reason}"
+            )
+
+    def _check_call(
+        self, recorded: Recorded, ops: list[str], verdicts: Verdicts, tolerance: float | None
+    ) -> None:
+        call = recorded.call
+        arguments = self._arguments(recorded, ops, verdicts)
+        if arguments is None:
+            return
+        tensors = self._tensors(arguments, call)
+        rerun = self._rerun(recorded)
+        if call.function.random and call.generator is not None and not self.seeded:
+            raise Unreplayable("it draws random numbers, and the trace recorded no seed")
+        try:
+            result = rerun(tensors)
+        except Unreplayable:
+            raise
+        except Exception as error:
+            for op in ops:
+                verdicts.fails("replay", op, f"the call fails: {type(error).__name__}: {error}")
+            return
+        exact = True
+        for row, op in zip(recorded.rows, recorded.ops, strict=True):
+            if op in self.rows and op in self.saved:
+                exact &= self._compare(rerun, tensors, result, row, op, verdicts, tolerance)
+        if exact:
+            self._check_dependence(recorded, rerun, arguments, tensors, result, ops, verdicts)
+
+    def _rerun(self, recorded: Recorded) -> Rerun:
+        if self.tape.rows[recorded.rows[0]].call in self.tape.wrapped:
+            raise Unreplayable("it ran inside torch.func, where a row holds the unwrapped value")
+        return Rerun(recorded.call, [self.tape.rows[i] for i in recorded.rows])
+
+    def _arguments(
+        self, recorded: Recorded, ops: list[str], verdicts: Verdicts
+    ) -> list[_Argument] | None:
+        """What the frame says each slot of the call holds; None if it does not fit the call."""
+        row = self.rows[ops[0]]
+        named: dict[str, list[tuple[str | None, str]]] = {}
+        for role, parent in zip(row["parent_args"], row["parents"], strict=False):
+            named.setdefault(role, []).append((parent, ""))
+        for kind, arg in (("params", "param_args"), ("buffers", "buffer_args")):
+            for role, name in zip(row[arg], row[kind], strict=False):
+                named.setdefault(role, []).append((None, name))
+        call = recorded.call
+        found = []
+        for role in self.facts.roles(call.function, call.args, call.kwargs, call.sources):
+            if not named.get(role):
+                verdicts.fails("replay", ops[0], f"no parent for the argument {role!r} of the call")
+                return None
+            found.append(_Argument(role, *named[role].pop(0)))
+        extra = [role for role, rest in named.items() if rest]
+        if extra:
+            verdicts.fails("replay", ops[0], f"the call has no argument {extra[0]!r}")
+            return None
+        return found
+
+    def _tensors(
+        self,
+        arguments: Sequence[_Argument],
+        call: Call,
+        instead: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        once: dict[Any, Tensor] = dict(instead or {})
+        tensors = []
+        for _, op, name in arguments:
+            key = op if op is not None else ("held", name)
+            if key not in once:
+                once[key] = self._held(name) if op is None else self._saved(op, call)
+            tensors.append(once[key])
+        return tensors
+
+    def _saved(self, op: str, call: Call) -> Tensor:
+        if op not in self.rows:
+            raise Unreplayable(f"its parent {op!r} is not in the frame")
+        if op not in self.saved:
+            why = self.rows[op]["unsaved_reason"]
+            raise Unreplayable(f"its parent {op!r} is not saved" + (f" ({why})" if why else ""))
+        return self.saved.tensor(op, call.context)
+
+    def _held(self, name: str) -> Tensor:
+        if name in self.before:
+            value = self.before[name]
+            if value is None:
+                raise Unreplayable(f"it reads {name!r}, which the run then wrote")
+            return value
+        tensor = self.held[name]() if name in self.held else None
+        if tensor is None:
+            raise Unreplayable(f"the model does not hold {name!r} any more")
+        return tensor
+
+    def _compare(
+        self,
+        rerun: Rerun,
+        tensors: list[Tensor],
+        result: list[Tensor],
+        row: int,
+        op: str,
+        verdicts: Verdicts,
+        tolerance: float | None,
+    ) -> bool:
+        slot = self.tape.rows[row].slot
+        if slot >= len(result):
+            verdicts.fails("replay", op, f"the call gave only {len(result)} tensors")
+            return False
+        value = self.saved.tensor(op)
+        apart = difference(result[slot], value)
+        verdicts.gaps[op] = apart.largest
+        if apart.same:
+            verdicts.passes("replay", op)
+            return True
+        if tolerance is not None and apart.largest <= tolerance:
+            verdicts.passes("replay", op, f"within the tolerance of {tolerance}: {apart.reason}")
+            return True
+        note = not_deterministic(rerun, tensors, slot, value, apart)
+        if note:
+            verdicts.passes("replay", op, note)
+            verdicts.count("not_deterministic")
+        else:
+            verdicts.fails("replay", op, apart.reason)
+        return False
+
+    def _check_dependence(
+        self,
+        recorded: Recorded,
+        rerun: Rerun,
+        arguments: list[_Argument],
+        tensors: list[Tensor],
+        result: list[Tensor],
+        ops: list[str],
+        verdicts: Verdicts,
+    ) -> None:
+        slots: dict[str, list[int]] = {}
+        for slot, argument in enumerate(arguments):
+            if argument.op is not None:
+                slots.setdefault(argument.op, []).append(slot)
+        roles = [argument.role for argument in arguments]
+        for parent, places in slots.items():
+            verdicts.count("dependence_edges")
+            found = dependence(rerun, tensors, places, result, roles)
+            if not found.shown:
+                verdicts.fails("dependence", ops[0], f"on {parent!r}: {found.reason}")
+            elif found.reason:
+                verdicts.count("dependence_exempt")
+                note = f"does not depend on {parent!r} ({roles[places[0]]}): {found.reason}"
+                verdicts.passes("dependence", ops[0], note)
+        if slots:
+            for op in ops:
+                verdicts.passes("dependence", op)
+
+    # --------------------------------------------------------------- downstream
+
+    def resume(self, verdicts: Verdicts, downstream: str) -> None:
+        """Resume the forward from saved values, each change carried on to the outputs."""
+        starts = [
+            k
+            for k, recorded in enumerate(self.calls)
+            if recorded.call.function.target
+            and all(op in self.rows and op in self.saved for op in recorded.ops)
+        ]
+        reach = self._reaching()
+        starts = [k for k in starts if reach[k]]
+        if downstream == "sample" and starts:
+            starts = sorted({starts[int(part * len(starts))] for part in _SAMPLE})
+        with Surroundings() as surroundings:
+            for k in starts:
+                self._resume(k, surroundings, verdicts)
+
+    def _reaching(self) -> list[bool]:
+        """Which calls an output depends on."""
+        call_of = {i: k for k, recorded in enumerate(self.calls) for i in recorded.rows}
+        reach = [False] * len(self.calls)
+        for k in range(len(self.calls) - 1, -1, -1):
+            recorded = self.calls[k]
+            if self.tape.kinds.get(recorded.rows[0]) == "output":
+                reach[k] = True
+            if reach[k]:
+                for source in recorded.call.sources:
+                    if source >= 0:
+                        reach[call_of[source]] = True
+        return reach
+
+    def _resume(self, start: int, surroundings: Surroundings, verdicts: Verdicts) -> None:
+        begun = self.calls[start]
+        values = {op: self.saved.tensor(op) for op in begun.ops}
+        uses = self._last_uses()
+        reached = 0
+        for k in range(start + 1, len(self.calls)):
+            recorded = self.calls[k]
+            ops = [op for op in recorded.ops if op in self.rows]
+            if not ops or not any(p in values for p in self.rows[ops[0]]["parents"]):
+                continue
+            surroundings.enter(recorded.call.context)
+            try:
+                arguments = self._arguments(recorded, ops, Verdicts([]))
+                if arguments is None:
+                    continue
+                result = self._rerun(recorded)(self._tensors(arguments, recorded.call, values))
+            except Unreplayable:
+                continue  # its saved value stands for it
+            except Exception as error:
+                verdicts.fails("downstream", begun.ops[0], f"{ops[0]!r} then fails: {error}")
+                return
+            for row, op in zip(recorded.rows, recorded.ops, strict=True):
+                slot = self.tape.rows[row].slot
+                if slot < len(result):
+                    values[op] = result[slot].detach()
+                if self.rows.get(op, {}).get("kind") == "output" and op in self.saved:
+                    reached += 1
+                    apart = difference(values[op], self.saved.tensor(op))
+                    if not apart.same and not verdicts.totals.get("not_deterministic"):
+                        verdicts.fails(
+                            "downstream", begun.ops[0], f"resumed from here, {op!r}: {apart.reason}"
+                        )
+            for op in uses.get(k, ()):
+                values.pop(op, None)
+        if reached:
+            for op in begun.ops:
+                verdicts.passes("downstream", op)
+
+    def _last_uses(self) -> dict[int, list[str]]:
+        last: dict[str, int] = {}
+        for k, recorded in enumerate(self.calls):
+            for op in recorded.ops:
+                last[op] = k
+                for parent in self.rows.get(op, {}).get("parents", ()):
+                    last[parent] = k
+        uses: dict[int, list[str]] = {}
+        for op, k in last.items():
+            uses.setdefault(k, []).append(op)
+        return uses

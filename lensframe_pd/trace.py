@@ -17,10 +17,11 @@ import xarray as xr
 
 from lensframe_pd import activations, frame
 from lensframe_pd.errors import LensTypeError, LensValueError, LensWarning
+from lensframe_pd.interference import Origin
 from lensframe_pd.recurrence import Passes, passes
 from lensframe_pd.run import Run, bound_arguments
 from lensframe_pd.tape import Tape, tensors_in
-from lensframe_pd.validate import Origin, validate_trace
+from lensframe_pd.validate import validate_trace
 
 
 class Trace:

@@ -8,8 +8,8 @@ import lensframe_pd
 # A module may import those above it; `__init__` and the verbs come last.
 ORDER = """
 errors functions schema storage tape environment config axes constants values recurrence modules
-lineage dims frame activations tracer selection run compare replay snapshot witness dependence
-invariants validate trace draw select accessor __init__
+lineage dims frame activations tracer selection run compare rerun snapshot witness dependence
+determinism verdicts invariants interference replay validate trace draw select accessor __init__
 """.split()
 FOLDER = Path(lensframe_pd.__file__).parent
 

@@ -1,0 +1,77 @@
+"""Why a call run again may give another value: measured, never assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils import deterministic
+
+from lensframe_pd.compare import Difference, difference
+from lensframe_pd.rerun import Rerun
+
+_REPEATS = 6
+
+
+def not_deterministic(
+    rerun: Rerun, tensors: Sequence[Tensor], slot: int, value: Tensor, apart: Difference
+) -> str:
+    """Why the call may have given `value` and now does not; empty if nothing shows that it may.
+
+    Parameters
+    ----------
+    rerun, tensors, slot
+        The call, its arguments, and which of its results is looked at.
+    value, apart
+        The saved value, and how far from it the call's result is.
+    """
+    if _uninitialised(rerun, tensors, slot):
+        return "its memory is not initialised: torch fills it only in its deterministic mode"
+    results = [rerun(_moved(tensors, k))[slot] for k in range(_REPEATS)]
+    spread = max(difference(r, results[0]).largest for r in results)
+    nearest = min(difference(r, value).largest for r in results)
+    if nearest == 0.0 or (spread > 0 and apart.largest <= 2 * spread):
+        return (
+            f"the kernel is not deterministic: runs on the same values differ by up to "
+            f"{max(spread, apart.largest):.3g}"
+        )
+    return ""
+
+
+def _uninitialised(rerun: Rerun, tensors: Sequence[Tensor], slot: int) -> bool:
+    """Whether torch's deterministic mode, which fills fresh memory, fills this result."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        deterministic.fill_uninitialized_memory,
+    )
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        deterministic.fill_uninitialized_memory = True
+        filled = rerun(tensors)[slot]
+    except Exception:
+        return False
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        deterministic.fill_uninitialized_memory = before[2]
+    if filled.is_floating_point() or filled.is_complex():
+        return bool(filled.isnan().all())
+    if filled.dtype is torch.bool:
+        return bool(filled.all())
+    return bool((filled == torch.iinfo(filled.dtype).max).all())
+
+
+def _moved(tensors: Sequence[Tensor], k: int) -> list[Tensor]:
+    """The same values at other addresses: kernels treat elements by their alignment."""
+    moved: list[Tensor] = []
+    for tensor in tensors:
+        if not tensor.numel():
+            moved.append(tensor)
+            continue
+        room = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+        block = tensor.detach().new_empty(room + k)
+        flat = tensor.detach().as_strided((room,), (1,))
+        block[k:] = flat
+        moved.append(block[k:].as_strided(tensor.shape, tensor.stride()))
+    return moved
