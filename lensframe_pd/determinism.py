@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.utils.deterministic
 from torch import Tensor
-from torch.utils import deterministic
 
 from lensframe_pd.compare import Difference, difference
 from lensframe_pd.rerun import Rerun
@@ -41,6 +42,7 @@ def not_deterministic(
 
 def _uninitialised(rerun: Rerun, tensors: Sequence[Tensor], slot: int) -> bool:
     """Whether torch's deterministic mode, which fills fresh memory, fills this result."""
+    deterministic: Any = torch.utils.deterministic
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),

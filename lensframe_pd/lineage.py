@@ -152,8 +152,10 @@ class Lineage:
         for k in self._held_in.get(storage, ()) if storage else ():
             if k not in self.tape.before:
                 tensor = self.tape.held[k].alive() if self.values.keeps_all else None
-                lazy = tensor is None or isinstance(tensor, UninitializedTensorMixin)
-                self.tape.before[k] = None if lazy else tensor.detach().clone()
+                if tensor is None or isinstance(tensor, UninitializedTensorMixin):
+                    self.tape.before[k] = None
+                else:
+                    self.tape.before[k] = tensor.detach().clone()
 
     def wrote(self, tensor: Tensor, row: int) -> None:
         """The call of `row` wrote `tensor`."""

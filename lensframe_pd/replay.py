@@ -137,10 +137,8 @@ class Replays:
         if apart.same:
             verdicts.passes("replay", op)
         else:
-            kind = self.rows[op]["kind"]
-            verdicts.fails(
-                "replay", op, f"the saved {kind} is not the one given now: {apart.reason}"
-            )
+            what = f"the saved {self.rows[op]['kind']} is not the one given now"
+            verdicts.fails("replay", op, f"{what}: {apart.reason}")
 
     def _check_call(
         self, recorded: Recorded, ops: list[str], verdicts: Verdicts, tolerance: float | None

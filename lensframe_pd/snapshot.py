@@ -99,9 +99,9 @@ class _Kept:
         with torch.no_grad():
             if self.storage and storage_of(tensor) != self.storage:  # `.data = ...`
                 tensor.data = self.alias
-            if self.version is None or version_of(self.alias) != self.version:
-                if self.version is None or not difference(self.alias, copy).same:
-                    self.alias.copy_(copy)
+            written = self.version is None or version_of(self.alias) != self.version
+            if written and not difference(self.alias, copy).same:
+                self.alias.copy_(copy)
         if tensor.is_leaf:
             if tensor.requires_grad != self.requires_grad:
                 tensor.requires_grad_(self.requires_grad)
@@ -133,14 +133,14 @@ class Generators:
     def __init__(self) -> None:
         self.torch = torch.get_rng_state()
         self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-        self.numpy = np.random.get_state()
+        self.numpy = np.random.get_state()  # noqa: NPY002 (models draw from it)
         self.python = random.getstate()
 
     def restore(self) -> None:
         torch.set_rng_state(self.torch)
         if self.cuda:  # untested: no GPU here
             torch.cuda.set_rng_state_all(self.cuda)
-        np.random.set_state(self.numpy)
+        np.random.set_state(self.numpy)  # noqa: NPY002
         random.setstate(self.python)
 
     def differences(self, other: Generators) -> list[str]:
