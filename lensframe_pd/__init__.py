@@ -6,6 +6,7 @@ from lensframe_pd.errors import (
     LensKeyError,
     LensRuntimeError,
     LensTypeError,
+    LensValidationError,
     LensValueError,
     LensWarning,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "LensKeyError",
     "LensRuntimeError",
     "LensTypeError",
+    "LensValidationError",
     "LensValueError",
     "LensWarning",
     "Trace",

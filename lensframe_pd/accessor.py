@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 import xarray as xr
 
 from lensframe_pd.draw import Drawing, draw
 from lensframe_pd.select import select
+from lensframe_pd.validate import validate
 
 
 @pd.api.extensions.register_dataframe_accessor("lens")
@@ -48,6 +51,65 @@ class LayersAccessor:
         True
         """
         return draw(self._frame, path)
+
+    def validate(
+        self,
+        model: Any,
+        args: Any = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        activations: xr.Dataset | None = None,
+        tolerance: float | None = None,
+        downstream: str | None = "sample",
+        raise_on_failure: bool = False,
+    ) -> pd.DataFrame:
+        """Prove that these rows are what the model does; see `lensframe_pd.validate.validate`.
+
+        Parameters
+        ----------
+        model, args, kwargs
+            As they were given to `lf.trace`. Nothing of them is changed.
+        activations
+            The Dataset of the trace, from memory or a file. Without it nothing is replayed.
+        tolerance
+            Largest absolute difference a replay may have; None for none: bit for bit.
+        downstream
+            `"sample"` resumes the forward from three rows, `"all"` from every one, None from none.
+        raise_on_failure
+            Raise one error that lists every failing row.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per op: `check`, `max_abs_diff`, `passed`, `reason`, and a boolean column for
+            each of the six checks; the totals are in `attrs`.
+
+        Raises
+        ------
+        LensKeyError
+            The frame lacks a column.
+        LensValidationError
+            With `raise_on_failure`, if a row failed.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> model, x = torch.nn.Linear(3, 2).eval(), torch.ones(4, 3)
+        >>> layers, activations = lf.trace(model, x)
+        >>> report = layers.lens.validate(model, x, activations=activations)
+        >>> report["passed"].tolist()
+        [True, True, True]
+        """
+        return validate(
+            self._frame,
+            model,
+            args,
+            kwargs,
+            activations=activations,
+            tolerance=tolerance,
+            downstream=downstream,
+            raise_on_failure=raise_on_failure,
+        )
 
 
 @xr.register_dataset_accessor("lens")

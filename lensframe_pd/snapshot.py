@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from lensframe_pd.compare import difference
+from lensframe_pd.compare import difference, same
 from lensframe_pd.modules import extra_tensors
-from lensframe_pd.storage import storage_of, version_of
+from lensframe_pd.storage import storage_of
 from lensframe_pd.tape import tensors_in
 
 _LEAVES = (bool, int, float, complex, str, bytes, type, type(None), torch.dtype, torch.device)
@@ -28,7 +28,7 @@ class Snapshot:
     """
 
     def __init__(self, *objects: Any) -> None:
-        self._tensors: list[_Kept] = []
+        self._kept: dict[int, _Kept] = {}
         self._attributes: list[tuple[Any, dict[str, Any]]] = []
         self._containers: list[tuple[Any, Any]] = []
         self._seen: dict[int, Any] = {}
@@ -43,7 +43,7 @@ class Snapshot:
                 continue
             self._seen[id(value)] = value
             if isinstance(value, Tensor):
-                self._tensors.append(_Kept(value))
+                self._kept[id(value)] = _Kept(value)
                 if value.is_leaf and value.grad is not None:
                     waiting.append(value.grad)
             elif isinstance(value, (dict, list, set, deque)):
@@ -55,6 +55,11 @@ class Snapshot:
                 attributes = vars(value)
                 self._attributes.append((value, dict(attributes)))
                 waiting += attributes.values()
+
+    def unchanged(self, tensor: Tensor) -> bool:
+        """Whether this tensor still holds what it held then."""
+        kept = self._kept.get(id(tensor))
+        return kept is not None and kept.unchanged()
 
     def restore(self) -> None:
         for owner, attributes in self._attributes:
@@ -70,7 +75,7 @@ class Snapshot:
             elif list(map(id, container)) != list(map(id, items)):
                 container.clear()
                 (container.update if isinstance(container, set) else container.extend)(items)
-        for kept in self._tensors:
+        for kept in self._kept.values():
             kept.restore()
 
 
@@ -82,7 +87,7 @@ class _Kept:
         self.copy: Tensor | None = None
         if isinstance(tensor, UninitializedTensorMixin) or tensor.is_meta:
             return
-        self.storage, self.version = storage_of(tensor), version_of(tensor)
+        self.storage = storage_of(tensor)
         self.requires_grad, self.grad = tensor.requires_grad, None
         if tensor.is_leaf:
             self.grad = tensor.grad
@@ -92,6 +97,9 @@ class _Kept:
         except (RuntimeError, NotImplementedError):
             self.copy = None
 
+    def unchanged(self) -> bool:
+        return self.copy is not None and same(self.tensor, self.copy)
+
     def restore(self) -> None:
         tensor, copy = self.tensor, self.copy
         if copy is None:
@@ -99,8 +107,7 @@ class _Kept:
         with torch.no_grad():
             if self.storage and storage_of(tensor) != self.storage:  # `.data = ...`
                 tensor.data = self.alias
-            written = self.version is None or version_of(self.alias) != self.version
-            if written and not difference(self.alias, copy).same:
+            if not same(self.alias, copy):  # a version counter does not see every write
                 self.alias.copy_(copy)
         if tensor.is_leaf:
             if tensor.requires_grad != self.requires_grad:
@@ -155,22 +162,26 @@ class Generators:
 
 
 class State:
-    """What the modules hold after a run: tensors, numbers and flags, by path."""
+    """What the modules hold after a run: tensors, numbers and flags, by path.
 
-    def __init__(self, named: Iterable[tuple[str, nn.Module]]) -> None:
+    Of tensors that are as in `before` only that is noted.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, nn.Module]], before: Snapshot) -> None:
         self.tensors: dict[str, Tensor] = {}
+        self._before = before
         self.facts: dict[str, Any] = {}
         named = list(named)
         for path, module in named:
-            before = f"{path}." if path else ""
+            prefix = f"{path}." if path else ""
             for name, tensor in (*module._parameters.items(), *module._buffers.items()):
                 if tensor is not None:
-                    self._keep(before + name, tensor)
+                    self._keep(prefix + name, tensor)
             for name, value in vars(module).items():
                 if type(value) in (bool, int, float, str):
-                    self.facts[before + name] = value
+                    self.facts[prefix + name] = value
                 elif name.endswith("_hooks"):
-                    self.facts[before + name] = len(value)
+                    self.facts[prefix + name] = len(value)
         for path, tensor in extra_tensors(named):
             self._keep(path, tensor)
 
@@ -178,6 +189,9 @@ class State:
         if isinstance(tensor, UninitializedTensorMixin):
             return
         self.facts[f"{name}.requires_grad"] = tensor.requires_grad
+        if self._before.unchanged(tensor):
+            self.facts[f"{name} is"] = "as before"
+            return
         try:
             self.tensors[name] = tensor.detach().clone()
         except (RuntimeError, NotImplementedError):

@@ -179,6 +179,8 @@ def _cut(tape: Tape, n: int) -> Tape:
         rows=tape.rows[:n],
         calls=tape.calls[:n_calls],
         values=tape.values[:n],
+        kinds={row: kind for row, kind in tape.kinds.items() if row < n},
+        paths={row: path for row, path in tape.paths.items() if row < n},
         returned={row: modules for row, modules in tape.returned.items() if row < n},
         reads={row: reads for row, reads in tape.reads.items() if row < n},
     )
