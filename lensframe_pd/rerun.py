@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lensframe_pd.functions import is_accessor
-from lensframe_pd.storage import distinct, version_of
+from lensframe_pd.storage import distinct, faithful_clone, misalignment, placed, version_of, write
 from lensframe_pd.tape import SLOT, Array, Call, Context, Opaque, Row, tensors_in, written_arguments
 
 _AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
@@ -158,11 +158,7 @@ def overlay(call: Call, tensors: Sequence[Tensor], row: Row) -> Tensor:
     storage = torch.zeros((end - start + 15) // 16 * 16, dtype=torch.uint8, device=row.device)
     for offset, tensor in zip(offsets, tensors, strict=True):
         place = _placed(storage, tensor.shape, tensor.stride(), tensor.dtype, offset - start)
-        thin, source = place, tensor.detach()
-        for axis, step in enumerate(tensor.stride()):
-            if step == 0 and tensor.shape[axis] > 1:  # an expanded axis is one element in memory
-                thin, source = thin.narrow(axis, 0, 1), source.narrow(axis, 0, 1)
-        thin.copy_(source)
+        write(place, tensor.detach())
     return _placed(storage, row.shape, row.stride, row.dtype, config["offset"] - start)
 
 
@@ -180,7 +176,7 @@ def _placed(
 
 def copied(tensor: Tensor) -> Tensor:
     """A copy with the same layout, which autograd does not follow."""
-    return laid_out(tensor.detach().clone(), tensor.stride())
+    return laid_out(faithful_clone(tensor.detach()), tensor.stride())
 
 
 def laid_out(value: Tensor, stride: Sequence[int]) -> Tensor:
@@ -188,11 +184,4 @@ def laid_out(value: Tensor, stride: Sequence[int]) -> Tensor:
     stride = tuple(stride)
     if value.stride() == stride or not value.numel() or len(stride) != value.dim():
         return value
-    room = 1 + sum((n - 1) * s for n, s in zip(value.shape, stride, strict=True))
-    whole = value.new_empty(room).as_strided(value.shape, stride)
-    thin = whole
-    for axis, step in enumerate(stride):
-        if step == 0 and value.shape[axis] > 1:
-            thin, value = thin.narrow(axis, 0, 1), value.narrow(axis, 0, 1)
-    thin.copy_(value)
-    return whole
+    return placed(value, stride, misalignment(value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -56,6 +56,44 @@ def same_view(a: Tensor, b: Tensor) -> bool:
         and a.is_conj() == b.is_conj()
         and a.is_neg() == b.is_neg()
     )
+
+
+_LINE = 64  # bytes of a cache line, to which torch aligns what it allocates
+
+
+def faithful_clone(tensor: Tensor) -> Tensor:
+    """A copy that lies in memory as the original does: kernels round by alignment.
+
+    A slice of a batch often begins between two aligned addresses; a matrix product of it, and of
+    its aligned copy, can differ in the last bit.
+    """
+    copy = tensor.clone()
+    shift = misalignment(tensor)
+    return placed(copy, copy.stride(), shift) if shift else copy
+
+
+def misalignment(tensor: Tensor) -> int:
+    """How many elements after an aligned address a tensor begins."""
+    if tensor.device.type != "cpu" or not tensor.numel():
+        return 0
+    shift, rest = divmod(tensor.data_ptr() % _LINE, tensor.element_size())
+    return 0 if rest else shift
+
+
+def placed(tensor: Tensor, stride: Sequence[int], shift: int) -> Tensor:
+    """A copy with these strides that begins `shift` elements after an aligned address."""
+    room = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, stride, strict=True))
+    copy = tensor.new_empty(room + shift).as_strided(tensor.shape, tuple(stride), shift)
+    write(copy, tensor)
+    return copy
+
+
+def write(place: Tensor, tensor: Tensor) -> None:
+    """Copy the values of `tensor` to `place`, whose expanded axes are one element in memory."""
+    for axis, step in enumerate(place.stride()):
+        if step == 0 and place.shape[axis] > 1:
+            place, tensor = place.narrow(axis, 0, 1), tensor.narrow(axis, 0, 1)
+    place.copy_(tensor)
 
 
 def distinct(tensors: Iterable[Tensor]) -> list[Tensor]:

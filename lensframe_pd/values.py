@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lensframe_pd.storage import storage_of
+from lensframe_pd.storage import faithful_clone, storage_of
 from lensframe_pd.tape import Tape
 
 
@@ -70,7 +70,7 @@ class Values:
                     value.is_conj(), value.is_neg(),
                 )  # fmt: skip
                 if key not in copies:
-                    copies[key] = value.clone()
+                    copies[key] = faithful_clone(value)
                 self._values[row] = copies[key]
 
     def last_in(self, storage: int) -> int | None:
