@@ -18,7 +18,7 @@ from lensframe_pd.frame import CallFacts
 from lensframe_pd.invariants import Rows
 from lensframe_pd.recurrence import Passes
 from lensframe_pd.rerun import Rerun, Surroundings, Unreplayable, laid_out
-from lensframe_pd.tape import Call, Context, Opaque, Tape
+from lensframe_pd.tape import Call, Opaque, Tape
 from lensframe_pd.verdicts import Verdicts
 
 _SAMPLE = (0.1, 0.4, 0.8)  # how far into the forward it is resumed from
@@ -34,8 +34,8 @@ class Saved:
     def __contains__(self, op: str) -> bool:
         return op in self._variables
 
-    def tensor(self, op: str, context: Context | None = None) -> Tensor:
-        """A value; it follows autograd as it did, where `context` says that autograd was on."""
+    def tensor(self, op: str) -> Tensor:
+        """A value."""
         row = self._rows[op]
         value = torch.from_numpy(np.asarray(self._variables[op].values))
         dtype = getattr(torch, row["dtype"], None)
@@ -45,10 +45,17 @@ class Saved:
             with suppress(RuntimeError):  # no such device here
                 value = value.to(row["device"])
         value = laid_out(value, row["stride"])
-        if context is not None and context.grad and row["requires_grad"]:
-            follows = value.is_floating_point() or value.is_complex()
-            return value.detach().requires_grad_() if follows else value
         return value
+
+    def argument(self, op: str) -> Tensor:
+        """A value as an argument."""
+        return self.followed(op, self.tensor(op))
+
+    def followed(self, op: str, value: Tensor) -> Tensor:
+        """`value`, which autograd follows if it followed the row: that, too, chooses kernels."""
+        follows = value.is_floating_point() or value.is_complex()
+        needed = follows and bool(self._rows[op]["requires_grad"])
+        return value.detach().requires_grad_() if needed else value
 
 
 class Recorded(NamedTuple):
@@ -152,7 +159,7 @@ class Replays:
         arguments = self._arguments(recorded, ops, verdicts)
         if arguments is None:
             return
-        tensors = self._tensors(arguments, call)
+        tensors = self._tensors(arguments)
         rerun = self._rerun(recorded)
         if call.function.random and call.generator is not None and not self.seeded:
             raise Unreplayable("it draws random numbers, and the trace recorded no seed")
@@ -203,7 +210,6 @@ class Replays:
     def _tensors(
         self,
         arguments: Sequence[_Argument],
-        call: Call,
         instead: Mapping[str, Tensor] | None = None,
     ) -> list[Tensor]:
         once: dict[Any, Tensor] = dict(instead or {})
@@ -211,17 +217,17 @@ class Replays:
         for _, op, name in arguments:
             key = op if op is not None else ("held", name)
             if key not in once:
-                once[key] = self._held(name) if op is None else self._saved(op, call)
+                once[key] = self._held(name) if op is None else self._saved(op)
             tensors.append(once[key])
         return tensors
 
-    def _saved(self, op: str, call: Call) -> Tensor:
+    def _saved(self, op: str) -> Tensor:
         if op not in self.rows:
             raise Unreplayable(f"its parent {op!r} is not in the frame")
         if op not in self.saved:
             why = self.rows[op]["unsaved_reason"]
             raise Unreplayable(f"its parent {op!r} is not saved" + (f" ({why})" if why else ""))
-        return self.saved.tensor(op, call.context)
+        return self.saved.argument(op)
 
     def _held(self, name: str) -> Tensor:
         if name in self.before:
@@ -327,7 +333,7 @@ class Replays:
 
     def _resume(self, start: int, surroundings: Surroundings, verdicts: Verdicts) -> None:
         begun = self.calls[start]
-        values = {op: self.saved.tensor(op) for op in begun.ops}
+        values = {op: self.saved.argument(op) for op in begun.ops}
         uses = self._last_uses()
         reached = 0
         for k in range(start + 1, len(self.calls)):
@@ -340,7 +346,7 @@ class Replays:
                 arguments = self._arguments(recorded, ops, Verdicts([]))
                 if arguments is None:
                     continue
-                result = self._rerun(recorded)(self._tensors(arguments, recorded.call, values))
+                result = self._rerun(recorded)(self._tensors(arguments, values))
             except Unreplayable:
                 continue  # its saved value stands for it
             except Exception as error:
@@ -350,6 +356,8 @@ class Replays:
                 slot = self.tape.rows[row].slot
                 if slot < len(result):
                     values[op] = result[slot].detach()
+                    if op in self.rows:
+                        values[op] = self.saved.followed(op, values[op])
                 if self.rows.get(op, {}).get("kind") == "output" and op in self.saved:
                     reached += 1
                     apart = difference(values[op], self.saved.tensor(op))
