@@ -160,7 +160,7 @@ def _mask(run: Rerun, tensors: Sequence[Tensor], slots: Sequence[int], roles: Se
 def _only_metadata(
     run: Rerun, tensors: Sequence[Tensor], slots: Sequence[int], result: list[Tensor]
 ) -> str:
-    """Which fact of the tensor, other than its values, the result follows."""
+    """Which fact of the tensor, other than its values, the result follows; empty if none."""
     tensor = tensors[slots[0]].detach()
     longer = [torch.cat([tensor, tensor], axis) for axis in range(tensor.dim())]
     for other in (*longer, tensor[None]):
@@ -175,4 +175,10 @@ def _only_metadata(
         now = run(_put(tensors, slots, tensor.to(dtype)))
     except Exception:
         return "dtype"
-    return "dtype" if [t.dtype for t in now] != [t.dtype for t in result] else ""
+    if [t.dtype for t in now] != [t.dtype for t in result]:
+        return "dtype"
+    try:
+        now = run(_put(tensors, slots, tensor.to("meta")))
+    except Exception:
+        return ""
+    return "device" if all(t.is_meta for t in now) else ""

@@ -111,8 +111,8 @@ class Lineage:
         self.origins = origins
         self._add_row = add_row
         self.live: dict[int, Known] = {}
-        #: Storage address to the id of the tensor last seen in it.
-        self.newest: dict[int, int] = {}
+        #: Storage address to the tensor last made in it.
+        self.newest: dict[int, Known] = {}
         self.writes: dict[int, Writes] = {}
         self._held_in: dict[int, list[int]] = {}
 
@@ -194,8 +194,8 @@ class Lineage:
 
     def _twin(self, tensor: Tensor, storage: int) -> tuple[int, bool, int] | None:
         """The newest row in the same storage, whether it is the same view, its first byte."""
-        known = self.live.get(self.newest.get(storage, 0)) if storage else None
-        if known is None or known.storage != storage or known.source < 0:
+        known = self.newest.get(storage) if storage else None
+        if known is None:
             return None
         other = known.alive()
         if other is not None:

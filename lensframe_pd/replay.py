@@ -44,8 +44,7 @@ class Saved:
         if row["device"] != "cpu":  # untested: no GPU here
             with suppress(RuntimeError):  # no such device here
                 value = value.to(row["device"])
-        value = laid_out(value, row["stride"])
-        return value
+        return laid_out(value, row["stride"])
 
     def argument(self, op: str) -> Tensor:
         """A value as an argument."""

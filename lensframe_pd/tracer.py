@@ -318,8 +318,7 @@ class Tracer(TorchFunctionMode):
         if type(tensor) is not Tensor and tensor.is_nested:
             return self._row_of_odd_tensor(tensor, call, slot, inplace)
         key, row = id(tensor), len(self._rows)
-        self._live[key] = _new(Known, (ref(tensor), row, storage))
-        self._newest[storage] = key
+        self._live[key] = self._newest[storage] = _new(Known, (ref(tensor), row, storage))
         device = _CPU if tensor.is_cpu else tensor.device
         self._rows.append(
             _new(

@@ -63,8 +63,13 @@ class WitnessedTracer(Tracer):
             self._inside = before
 
     def saw(self, func: Any) -> None:
-        """An operator was executed."""
+        """An operator was executed.
+
+        A view computes nothing, and is an alias row of what it shows as soon as it is read.
+        """
         self.operators += 1
+        if func.is_view:
+            return
         if self._inside is None:
             self._gap(str(func))
         else:

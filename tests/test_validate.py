@@ -424,6 +424,73 @@ def test_training_mode_with_buffers_that_move():
     assert torch.equal(model.norm.running_mean, before)
 
 
+class Remaking(nn.Module):
+    """Makes a module of its own while it runs, as BigBird does when its input is short."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(8))
+
+    def forward(self, x):
+        for i in range(len(self.layers)):
+            self.layers[i] = nn.Linear(6, 6)
+            x = self.layers[i](x)
+        return x
+
+
+def test_modules_made_while_it_runs_stay_linked_to_what_made_them():
+    trace = lf.trace(Remaking().eval(), X[0, 0])  # a broken link would warn
+    assert not (trace.layers["kind"] == "constant").any()
+    assert trace.validate()["passed"].all()
+
+
+def test_views_that_functorch_makes_on_leaving_are_no_gap():
+    def outer(x):
+        inner = torch.vmap(lambda a, b: b > 0, in_dims=(None, 0))
+        return torch.vmap(inner, in_dims=(0, None))(x, x) * 1
+
+    report = lf.trace(outer, torch.arange(4.0)).validate()
+    assert report["passed"].all()
+    assert report.attrs["aten_gaps"] == 0
+
+
+class Transposed(nn.Module):
+    """A product with a view of a parameter: autograd's flag chooses its kernel."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(3, 16))
+
+    def forward(self, x):
+        return x.transpose(-1, -2) @ self.weight.t()
+
+
+def test_replays_choose_the_same_kernel():
+    x = torch.randn(8, 2, 16, 2, generator=torch.Generator().manual_seed(0)).transpose(-1, -2)
+    with torch.no_grad():
+        report = lf.trace(Transposed().eval(), x.transpose(-1, -2)).validate()
+    assert report["passed"].all()
+    assert (report["max_abs_diff"].dropna() == 0).all()
+
+
+def test_slices_replay_at_the_alignment_they_had():
+    cell = nn.LSTMCell(5, 8).eval()
+
+    def unrolled(x):
+        state = None
+        for t in range(x.shape[1]):
+            state = cell(x[:, t], state)
+        return state[0]
+
+    x = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        report = lf.trace(unrolled, x).validate()
+    assert report["passed"].all()
+    assert (report["max_abs_diff"].dropna() == 0).all()
+    assert not report["reason"].str.contains("kernel").any()
+
+
 def test_wrong_arguments(model, traced):
     layers, activations = traced
     with pytest.raises(lf.LensKeyError, match="validate needs column 'parents'"):
