@@ -95,7 +95,7 @@ class Rerun:
             args, kwargs = filled(call, tensors)
             written = written_arguments(args, kwargs, function)
         versions = [version_of(t) for t in written]
-        if call.generator is not None and "generator" not in kwargs:
+        if call.generator is not None and kwargs.get("generator") is None:
             torch.set_rng_state(call.generator)
         result = function.func(*args, **kwargs)
         if not function.certain:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
@@ -147,8 +149,8 @@ class Tape:
 def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
     """Every tensor in a nest of containers and objects, with where it stands.
 
-    Containers, mappings, dataclasses, named tuples and plain objects are entered, modules are
-    not; an object met twice is entered once.
+    Containers, mappings, dataclasses, named tuples, plain objects and the results that
+    `functools.lru_cache` keeps are entered, modules are not; an object met twice is entered once.
     """
     if isinstance(value, Tensor):
         yield path, value
@@ -196,6 +198,9 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
     elif is_dataclass(value) and not isinstance(value, type):
         for f in fields(value):
             yield f.name, getattr(value, f.name, None)
+    elif isinstance(value, _CACHE):
+        for i, result in enumerate(_cached(value)):
+            yield f"cache.{i}", result
     else:
         module = type(value).__module__.split(".")[0]
         if module in _LIBRARIES or callable(value):
@@ -208,6 +213,17 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
                 if not name.startswith("__"):
                     yield name, getattr(value, name, None)
 
+
+def _cached(function: Any) -> Iterator[Any]:
+    """Results that a function under `functools.lru_cache` keeps."""
+    for referent in gc.get_referents(function):
+        if type(referent) is dict:  # without a bound they are in a dict, else in a linked list
+            yield from referent.values()
+        else:
+            yield referent
+
+
+_CACHE = type(functools.lru_cache(lambda: None))
 
 # Objects of these libraries never hold the model's tensors.
 _LIBRARIES = frozenset("builtins numpy pandas threading logging io re enum inspect PIL".split())

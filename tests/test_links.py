@@ -182,3 +182,35 @@ def test_many_aliased_writes_have_few_parents():
 def test_a_bound_forward_warns_of_train_mode():
     with pytest.warns(lf.LensWarning, match="train mode"):
         lf.trace(nn.Linear(8, 8).train().forward, X)
+
+
+@functools.lru_cache(maxsize=8)
+def table(n):
+    return torch.arange(n) * 2.0
+
+
+@functools.cache
+def endless(n):
+    return torch.arange(n) * 3.0
+
+
+class Cached(nn.Module):
+    @functools.lru_cache(maxsize=8)  # noqa: B019 (as models do)
+    def grid(self, n):
+        return torch.ones(n), torch.zeros(n)
+
+    def forward(self, x):
+        return x * table(4) + endless(4) + self.grid(4)[0]
+
+
+def test_results_that_lru_cache_keeps_are_named_and_do_not_warn():
+    model = Cached().eval()
+    model(torch.ones(4))
+    layers, activations = lf.trace(model, torch.ones(4))
+    constants = layers[layers["kind"] == "constant"]
+    assert [path.split(".cache.")[0] for path in constants["path"]] == [
+        "table",
+        "endless",
+        "Cached.grid",
+    ]
+    assert activations["constant_1"].values.tolist() == [0, 2, 4, 6]

@@ -321,14 +321,17 @@ def test_a_stopped_trace(model):
 
 class Noisy(nn.Module):
     def forward(self, x):
-        return (x + torch.rand_like(x)).relu() * torch.randn(())
+        noise = torch.zeros(6).uniform_(generator=None)
+        return (x + torch.rand_like(x)).relu() * torch.randn(()) * noise
 
 
 def test_random_operations_replay_from_the_state_they_drew_from():
     trace = lf.trace(Noisy().eval(), X)
     report = trace.validate()
     assert report["passed"].all()
-    assert report.loc[["rand_like_1", "randn_1"], "replay"].all()
+    assert report.loc[["rand_like_1", "randn_1", "uniform_1"], "replay"].all()
+    trace.tape.values[list(trace.layers.index).index("uniform_1")][0] += 0.1
+    assert failed(trace.validate(), "replay") == {"uniform_1", "mul_2"}
 
 
 def test_random_operations_of_a_frame_need_a_seed():
