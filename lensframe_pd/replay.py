@@ -160,8 +160,6 @@ class Replays:
             return
         tensors = self._tensors(arguments)
         rerun = self._rerun(recorded)
-        if call.function.random and call.generator is not None and not self.seeded:
-            raise Unreplayable("it draws random numbers, and the trace recorded no seed")
         try:
             result = rerun(tensors)
         except Unreplayable:
@@ -180,6 +178,8 @@ class Replays:
     def _rerun(self, recorded: Recorded) -> Rerun:
         if self.tape.rows[recorded.rows[0]].call in self.tape.wrapped:
             raise Unreplayable("it ran inside torch.func, where a row holds the unwrapped value")
+        if recorded.call.generator is not None and not self.seeded:
+            raise Unreplayable("it draws random numbers, and the trace recorded no seed")
         return Rerun(recorded.call, [self.tape.rows[i] for i in recorded.rows])
 
     def _arguments(
