@@ -41,6 +41,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def zoo(session: nox.Session) -> None:
-    """Trace models of torchvision, timm and transformers; one line each."""
+    """Trace and validate every model of torchvision, timm and transformers; results in zoo/."""
     session.install("-e", ".[zoo]")
-    session.run("python", "tests/zoo.py", *session.posargs)
+    out = [] if "--out" in session.posargs else ["--out", "zoo/zoo.parquet"]
+    session.run("python", "-W", "ignore", "tests/zoo", *out, *session.posargs)

@@ -175,7 +175,9 @@ def _placed(
 
 
 def copied(tensor: Tensor) -> Tensor:
-    """A copy with the same layout, which autograd does not follow."""
+    """A copy with the same layout, which autograd follows if it followed the tensor."""
+    if tensor.requires_grad and torch.is_grad_enabled():
+        return laid_out(tensor.clone(), tensor.stride())  # no leaf, so that it may be written
     return laid_out(faithful_clone(tensor.detach()), tensor.stride())
 
 

@@ -17,8 +17,10 @@ from lensframe_pd.activations import unsaved_reasons
 from lensframe_pd.errors import LensTypeError, LensValidationError, LensValueError
 from lensframe_pd.interference import Origin, run_twice
 from lensframe_pd.invariants import Rows
+from lensframe_pd.recorded import Recording, Saved, recorded_calls
 from lensframe_pd.recurrence import passes
-from lensframe_pd.replay import Replays, Saved, recorded_calls
+from lensframe_pd.replay import replay
+from lensframe_pd.resume import resume
 from lensframe_pd.run import bound_arguments
 from lensframe_pd.schema import COLUMNS, labels, require
 from lensframe_pd.snapshot import Generators
@@ -155,10 +157,10 @@ def _validate(
                 saved = Saved(activations, rows)
                 _check_saved(saved, rows, verdicts)
                 calls = recorded_calls(reference, again.tape, grouped)
-                replays = Replays(calls, rows, saved, reference, origin.model, seeded)
-                replays.check(verdicts, tolerance, None if tape else reference)
+                recording = Recording(calls, rows, saved, reference, seeded)
+                inexact = replay(recording, verdicts, tolerance, None if tape else reference)
                 if downstream:
-                    replays.resume(verdicts, downstream)
+                    resume(recording, verdicts, downstream, inexact)
         finally:
             generators.restore()
     report = verdicts.report()

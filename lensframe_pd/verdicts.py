@@ -37,6 +37,7 @@ class Verdicts:
         self.notes.setdefault(op, []).append(reason)
 
     def count(self, name: str, n: int = 1) -> None:
+        """Add to one of the totals."""
         self.totals[name] = self.totals.get(name, 0) + n
 
     def report(self) -> pd.DataFrame:

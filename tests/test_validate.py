@@ -494,6 +494,33 @@ def test_slices_replay_at_the_alignment_they_had():
     assert not report["reason"].str.contains("kernel").any()
 
 
+class Energetic(nn.Module):
+    """Descends its own energy: gradients inside the forward, to the input and to a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(6, 6)
+
+    def forward(self, x):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            energy = (torch.tanh(self.fc(x)) ** 2).sum()
+            (toward_input,) = torch.autograd.grad(energy, x, retain_graph=True)
+            (toward_weight,) = torch.autograd.grad(energy, self.fc.weight)
+        return x.detach() - 0.1 * toward_input + toward_weight.mean()
+
+
+def test_gradients_are_taken_again():
+    with torch.no_grad():
+        trace = lf.trace(Energetic().eval(), X[0, 0])
+        report = trace.validate()
+        assert report["passed"].all()
+        assert report.loc[["grad_1", "grad_2"], "replay"].all()
+        trace.tape.values[list(trace.layers.index).index("grad_2")][0, 0] += 0.1
+        assert failed(trace.validate(), "replay") == {"grad_2", "mean_1"}
+
+
 def test_wrong_arguments(model, traced):
     layers, activations = traced
     with pytest.raises(lf.LensKeyError, match="validate needs column 'parents'"):

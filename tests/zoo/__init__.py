@@ -1,0 +1,1 @@
+"""More than a thousand public models, random weights and small inputs, to trace and to validate."""
