@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -44,8 +45,9 @@ def plain(cell: Any) -> Any:
 def within(rows: Rows, ops: list[str]) -> Problems:
     """What is wrong with a frame, judged by itself."""
     problems: Problems = {}
-    for op in {op for op in ops if ops.count(op) > 1} if len(rows) < len(ops) else ():
-        problems.setdefault(op, []).append("its label is there more than once")
+    for op, n in Counter(ops).items():
+        if n > 1:
+            problems[op] = [f"its label is there {n} times"]
     passes: dict[str, list[int]] = {}
     steps: dict[int, str] = {}
     for op, row in rows.items():

@@ -121,7 +121,7 @@ def differentiated(
     Unreplayable
         What it differentiates cannot be run again.
     """
-    at = recording.calls.index(recorded)
+    at = next(k for k, other in enumerate(recording.calls) if other is recorded)
     leaves = [a for a in arguments if a.role.split(".")[0] == "inputs"]
     values: dict[str, Tensor] = {}
     for argument in leaves:

@@ -8,6 +8,13 @@ _SECTIONS = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2,
 _HALF = {**_SECTIONS, "mrope_section": [1, 1, 0], "partial_rotary_factor": 0.5}
 _PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
 _SERIES = {"prediction_length": 8, "context_length": 16}
+_SAM = {
+    "vision_config.num_hidden_layers": 2,
+    "vision_config.global_attn_indexes": [1],
+    "vision_config.image_size": 256,
+    "prompt_encoder_config.image_size": 256,
+    "prompt_encoder_config.image_embedding_size": 16,
+}
 _MAMBA_LAST = ["mamba", "attention"]
 
 OVERRIDES: dict[str, dict[str, Any]] = {
@@ -18,6 +25,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "autoformer": _SERIES,
     "bailing_hybrid": {"linear_num_heads": 4, "linear_head_dim": 8, "num_expert_group": 1},
     "bamba": {"attn_layer_indices": [1]},
+    "bros": {"num_hidden_layers": 2, "vocab_size": 128},
     "bit": {"num_groups": 8, "embedding_size": 16},
     "bridgetower": {
         "num_attention_heads": 2,
@@ -76,14 +84,14 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "feed_forward_size": 64,
         "hash_seed": 0,
     },
-    "sam": {"vision_config.num_hidden_layers": 2, "vision_config.global_attn_indexes": [1]},
-    "sam_hq": {"vision_config.num_hidden_layers": 2, "vision_config.global_attn_indexes": [1]},
-    "speecht5": {"encoder_layers": 2, "decoder_layers": 2},
-    "esm": {"vocab_size": 33, "mask_token_id": 32, "pad_token_id": 1, "num_hidden_layers": 2},
+    "esm": {"vocab_size": 64, "mask_token_id": 32, "pad_token_id": 1, "num_hidden_layers": 2},
     "clap": {"audio_config.depths": [1, 1, 1, 1], "text_config.num_hidden_layers": 2},
+    "sam": _SAM,
+    "sam_hq": _SAM,
     "swin": {"image_size": 224},
     "textnet": {"stem_out_channels": 8},
     "time_series_transformer": _SERIES,
+    "vits": {"vocab_size": 64},
     "xmod": {"default_language": "en_XX"},
     "zamba2": {
         "mamba_headdim": 8,
@@ -99,7 +107,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 
 WHOLE = frozenset(
     """autoformer bros clap cvt d_fine deimv2 efficientloftr efficientnet esm informer
-    pp_doclayout_v3 rt_detr rt_detr_v2 sam sam_hq speech_to_text speecht5 superglue
+    pp_doclayout_v3 rt_detr rt_detr_v2 sam sam_hq speech_to_text superglue
     time_series_transformer univnet vits""".split()
 )
 """Types whose sizes hang together too much to be shrunk: the default but for the overrides."""
