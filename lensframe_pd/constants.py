@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Callable, Iterable, Iterator
-from types import FrameType, ModuleType
+from contextlib import suppress
+from types import FrameType, FunctionType, ModuleType
 from typing import Any
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
 
-from lensframe_pd.tape import tensors_in
+from lensframe_pd.tape import CACHE, tensors_in
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _HERE = os.path.dirname(__file__) + os.sep
@@ -59,8 +60,41 @@ def _reachable(frame: FrameType) -> Iterator[tuple[str, Tensor]]:
 def _within(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, type):
         yield from tensors_in(dict(vars(value)), name)
+    elif isinstance(value, FunctionType):
+        for cache in _caches(value):
+            yield from tensors_in(cache, name)
     elif not isinstance(value, ModuleType):
         yield from tensors_in(value, name)
+
+
+def cached_by_methods(modules: Iterable[nn.Module]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors that methods of the modules keep under `functools.lru_cache`."""
+    for cls in {type(module) for module in modules}:
+        if cls not in _CACHES:
+            own = [c for c in cls.__mro__ if issubclass(c, nn.Module) and c is not nn.Module]
+            _CACHES[cls] = [
+                (f"{c.__name__}.{name}", cache)
+                for c in own
+                for name, method in list(vars(c).items())
+                for cache in _caches(method)
+            ]
+        for name, cache in _CACHES[cls]:
+            yield from tensors_in(cache, name)
+
+
+_CACHES: WeakKeyDictionary[type, list[tuple[str, Any]]] = WeakKeyDictionary()
+
+
+def _caches(method: Any) -> Iterator[Any]:
+    """The caches around a method, a decorator of somebody else's between or not."""
+    method = getattr(method, "__func__", method)  # of a static or class method
+    if isinstance(method, CACHE):
+        yield method
+    elif isinstance(method, FunctionType):
+        for cell in method.__closure__ or ():
+            with suppress(ValueError):  # not filled yet
+                if isinstance(cell.cell_contents, CACHE):
+                    yield cell.cell_contents
 
 
 def held_by_callable(function: Any) -> Iterator[tuple[str, Tensor]]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lensframe_pd import activations, frame
-from lensframe_pd.constants import Origins, held_by_callable
+from lensframe_pd.constants import Origins, cached_by_methods, held_by_callable
 from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensWarning
 from lensframe_pd.modules import (
     extra_tensors,
@@ -59,7 +59,8 @@ class Run:
         self.selection = Selection(save, stop, self.tape, roots)
         values = Values(self.tape, self.selection.wanted)
         values.module_wanted = self.selection.module_wanted
-        self.origins = Origins(chain(extra_tensors(named), held_by_callable(model)))
+        kept = cached_by_methods([module for _, module in named])
+        self.origins = Origins(chain(extra_tensors(named), kept, held_by_callable(model)))
         self.values = values
         self.selection.attach(values.drop)
         self.tracer = tracer(self.tape, values, self.origins, roots, named)

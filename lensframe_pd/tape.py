@@ -198,7 +198,7 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
     elif is_dataclass(value) and not isinstance(value, type):
         for f in fields(value):
             yield f.name, getattr(value, f.name, None)
-    elif isinstance(value, _CACHE):
+    elif isinstance(value, CACHE):
         for i, result in enumerate(_cached(value)):
             yield f"cache.{i}", result
     else:
@@ -223,7 +223,8 @@ def _cached(function: Any) -> Iterator[Any]:
             yield referent
 
 
-_CACHE = type(functools.lru_cache(lambda: None))
+#: Type of a function under `functools.lru_cache`.
+CACHE = type(functools.lru_cache(lambda: None))
 
 # Objects of these libraries never hold the model's tensors.
 _LIBRARIES = frozenset("builtins numpy pandas threading logging io re enum inspect PIL".split())

@@ -194,13 +194,37 @@ def endless(n):
     return torch.arange(n) * 3.0
 
 
+def through_a_decorator(function):
+    cached = functools.lru_cache(maxsize=1)(function)
+
+    @functools.wraps(function)
+    def wrapper(*args):
+        return cached(*args)
+
+    return wrapper
+
+
+class Position(nn.Module):
+    @staticmethod
+    @through_a_decorator
+    def table(n):
+        return torch.linspace(0, 1, n)
+
+    def forward(self, x):
+        return self.table(len(x))
+
+
 class Cached(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.position = Position()
+
     @functools.lru_cache(maxsize=8)  # noqa: B019 (as models do)
     def grid(self, n):
         return torch.ones(n), torch.zeros(n)
 
     def forward(self, x):
-        return x * table(4) + endless(4) + self.grid(4)[0]
+        return x * table(4) + endless(4) + self.grid(4)[0] + self.position(x)
 
 
 def test_results_that_lru_cache_keeps_are_named_and_do_not_warn():
@@ -212,5 +236,6 @@ def test_results_that_lru_cache_keeps_are_named_and_do_not_warn():
         "table",
         "endless",
         "Cached.grid",
+        "Position.table",
     ]
     assert activations["constant_1"].values.tolist() == [0, 2, 4, 6]

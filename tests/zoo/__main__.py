@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _options(argv)
     lines = os.path.splitext(options.out)[0] + ".jsonl"
     names = [n for n in models() if not options.parts or any(p in n for p in options.parts)]
+    os.makedirs(os.path.dirname(os.path.abspath(lines)), exist_ok=True)
     known = _read(lines)
     left = names if options.again else [name for name in names if name not in known]
     tqdm.monitor_interval = 0  # its thread would be forked
