@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import xarray as xr
 
+from lensframe_pd.collapse import collapse
 from lensframe_pd.draw import Drawing, draw
+from lensframe_pd.graph import (
+    Mask,
+    ancestors,
+    between,
+    descendants,
+    diff,
+    find,
+    keep,
+    to_networkx,
+)
+from lensframe_pd.roll import edges, roll, unroll
 from lensframe_pd.select import select
 from lensframe_pd.validate import validate
+
+if TYPE_CHECKING:
+    import networkx
 
 
 @pd.api.extensions.register_dataframe_accessor("lens")
@@ -51,6 +66,52 @@ class LayersAccessor:
         True
         """
         return draw(self._frame, path)
+
+    def edges(self) -> pd.DataFrame:
+        """Every edge as a row: source, target, arg, passes; see `lensframe_pd.roll.edges`."""
+        return edges(self._frame)
+
+    def roll(self) -> pd.DataFrame:
+        """One row per layer, its passes together; see `lensframe_pd.roll.roll`."""
+        return roll(self._frame)
+
+    def unroll(self) -> pd.DataFrame:
+        """The passes of a rolled frame again; see `lensframe_pd.roll.unroll`."""
+        return unroll(self._frame)
+
+    def collapse(
+        self, modules: str | Iterable[str] | None = None, *, depth: int | None = None
+    ) -> pd.DataFrame:
+        """One row per module call, by path or by depth; see `lensframe_pd.collapse.collapse`."""
+        return collapse(self._frame, modules, depth=depth)
+
+    def keep(self, mask: Mask) -> pd.DataFrame:
+        """Some rows, connected through the others; see `lensframe_pd.graph.keep`."""
+        return keep(self._frame, mask)
+
+    def find(self, key: str) -> pd.DataFrame:
+        """Rows by op label, layer or module path; see `lensframe_pd.graph.find`."""
+        return find(self._frame, key)
+
+    def ancestors(self, key: str) -> pd.DataFrame:
+        """What something was computed from; see `lensframe_pd.graph.ancestors`."""
+        return ancestors(self._frame, key)
+
+    def descendants(self, key: str) -> pd.DataFrame:
+        """What was computed from something; see `lensframe_pd.graph.descendants`."""
+        return descendants(self._frame, key)
+
+    def between(self, start: str, end: str) -> pd.DataFrame:
+        """The rows on the paths from one to the other; see `lensframe_pd.graph.between`."""
+        return between(self._frame, start, end)
+
+    def diff(self, other: pd.DataFrame) -> pd.DataFrame:
+        """The rows that two frames do not share; see `lensframe_pd.graph.diff`."""
+        return diff(self._frame, other)
+
+    def to_networkx(self) -> networkx.MultiDiGraph:
+        """The graph for networkx; see `lensframe_pd.graph.to_networkx`."""
+        return to_networkx(self._frame)
 
     def validate(
         self,

@@ -22,8 +22,8 @@ from lensframe_pd.tape import SCRIPT, SLOT, Call, Context, Site, Tape
 #: Frames of torch and of this package are never the user's code.
 _FOLDERS = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, __file__))
 _TUPLE_COLUMNS = frozenset(
-    """parents parent_args module_stack returned_by shape stride params param_args param_shapes
-    buffers buffer_args buffer_shapes read_by""".split()
+    """parents parent_args module_stack module_types returned_by shape stride params param_args
+    param_shapes buffers buffer_args buffer_shapes read_by""".split()
 )
 _STRING = pd.StringDtype(na_value=np.nan)  # pandas' default for text, made without inference
 _DTYPES = {
@@ -127,14 +127,14 @@ class CallFacts:
         "params", "param_args", "param_shapes", "n_params", "params_nbytes", "n_trainable",
         "buffers", "buffer_args", "buffer_shapes",
     )  # fmt: skip
-    of_module = ("module", "module_type", "module_stack")
+    of_module = ("module", "module_type", "module_stack", "module_types")
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
         self.sources = Sources(tape)
         self._roles: dict[Any, tuple[str, ...]] = {}
         self._held: dict[Any, tuple[Any, ...]] = {}
-        self._modules: dict[int, tuple[str, str, tuple[str, ...]]] = {}
+        self._modules: dict[int, tuple[str, str, tuple[str, ...], tuple[str, ...]]] = {}
         self._contexts: dict[Any, str] = {}
         self._configs: dict[Any, str] = {}
 
@@ -206,15 +206,17 @@ class CallFacts:
             )
         return found
 
-    def module(self, index: int) -> tuple[str, str, tuple[str, ...]]:
+    def module(self, index: int) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
         found = self._modules.get(index)
         if found is None:
             modules = self.tape.modules
             module = modules[index]
             stack: tuple[str, ...] = ()
+            types: tuple[str, ...] = ()
             if index > 0:
-                stack = (*self.module(module.parent)[2], module.key)
-            found = self._modules[index] = (module.path, module.type_name, stack)
+                _, _, stack, types = self.module(module.parent)
+                stack, types = (*stack, module.key), (*types, module.type_name)
+            found = self._modules[index] = (module.path, module.type_name, stack, types)
         return found
 
     def config(self, function: Function, args: Any, kwargs: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ FACTS = tuple(c for c in COLUMNS if c not in ("seconds", "source", "saved", "uns
 _KINDS = frozenset("input op output constant alias".split())
 _PAIRED = (
     ("parents", "parent_args"), ("params", "param_args"), ("params", "param_shapes"),
+    ("module_stack", "module_types"),
     ("buffers", "buffer_args"), ("buffers", "buffer_shapes"), ("shape", "stride"),
 )  # fmt: skip
 

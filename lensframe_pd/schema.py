@@ -24,6 +24,7 @@ COLUMNS: dict[str, str] = {
     "module": "path of the innermost module; empty for the model itself",
     "module_type": "class of that module",
     "module_stack": "enclosing module calls, outermost first: ('enc:2', 'enc.0:3')",
+    "module_types": "classes of the modules in module_stack",
     "returned_by": "the module calls that returned this tensor",
     "source": "file.py:line of the user's code that called it",
     "path": "inputs, outputs, constants: where in the arguments, the result or the model",
