@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.collapse import collapse
-from lensframe_pd.draw import Drawing, draw
+from lensframe_pd.draw import draw
 from lensframe_pd.graph import (
     Mask,
     ancestors,
@@ -21,6 +21,7 @@ from lensframe_pd.graph import (
     keep,
     to_networkx,
 )
+from lensframe_pd.render import Drawing
 from lensframe_pd.roll import edges, roll, unroll
 from lensframe_pd.select import select
 from lensframe_pd.validate import validate
@@ -36,13 +37,23 @@ class LayersAccessor:
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame
 
-    def draw(self, path: str | os.PathLike[str] | None = None) -> Drawing:
+    def draw(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        color: str | None = None,
+        **columns: str,
+    ) -> Drawing:
         """Draw these rows as a graph; see `lensframe_pd.draw.draw`.
 
         Parameters
         ----------
         path
             Where to write it: .svg, .png, .pdf, .gv or .dot.
+        color
+            A column to fill the nodes by; numbers get a scale with a colour bar.
+        **columns
+            Further node attributes of Graphviz, each with the column that gives it.
 
         Returns
         -------
@@ -65,7 +76,7 @@ class LayersAccessor:
         >>> "linear_1" in layers.lens.draw().source
         True
         """
-        return draw(self._frame, path)
+        return draw(self._frame, path, color=color, **columns)
 
     def edges(self) -> pd.DataFrame:
         """Every edge as a row: source, target, arg, passes; see `lensframe_pd.roll.edges`."""

@@ -69,6 +69,7 @@ def collapse(
     of = {op: _name(call, counts) if call else op for op, call in zip(ops, calls, strict=True)}
     columns = {name: [plain(cell) for cell in frame[name]] for name in frame.columns}
     rolled = "parent_passes" in columns
+    steps = dict(zip(ops, columns.get("step", range(len(ops))), strict=True))
     groups: dict[str, list[int]] = {}
     for i, op in enumerate(ops):
         groups.setdefault(of[op], []).append(i)
@@ -77,7 +78,7 @@ def collapse(
         call = calls[members[0]]
         cells = {c: [column[i] for i in members] for c, column in columns.items()}
         row = _row(cells, call, counts) if call else {c: v[0] for c, v in cells.items()}
-        rows.append(row | _edges(cells, name, of, rolled))
+        rows.append(row | _edges(cells, name, of, steps if rolled else {}, merged=bool(call)))
     return _frame(rows, list(groups), frame)
 
 
@@ -175,15 +176,29 @@ def _parameters(cells: dict[str, list[Any]]) -> dict[str, int]:
 
 
 def _edges(
-    cells: dict[str, list[Any]], name: str, of: dict[str, str], rolled: bool
+    cells: dict[str, list[Any]],
+    name: str,
+    of: dict[str, str],
+    steps: dict[str, int],
+    merged: bool,
 ) -> dict[str, Any]:
-    """The parents of a row from outside it, by their names in the collapsed frame."""
+    """The parents of a row from outside it, by their names in the collapsed frame.
+
+    A module names each parent once, as the argument of the first operation that reads it. In a
+    rolled frame, whose `steps` are given, what it carries round a loop is an edge to itself.
+    """
+    rolled = bool(steps)
     found: dict[tuple[str, str], list[str]] = {}
+    first: dict[str, str] = {}
     spans = cells["parent_passes"] if rolled else [("",) * len(p) for p in cells["parents"]]
-    for parents, roles, passes in zip(cells["parents"], cells["parent_args"], spans, strict=True):
+    began = cells.get("step", [0] * len(spans))
+    for parents, roles, passes, step in zip(
+        cells["parents"], cells["parent_args"], spans, began, strict=True
+    ):
         for parent, role, span in zip(parents, roles, passes, strict=True):
             source = of.get(parent, parent)
-            if source != name or _is_carried(span):
+            if source != name or (_uneven(span) and steps.get(parent, 0) >= step):
+                role = first.setdefault(source, role) if merged else role
                 found.setdefault((source, role), []).append(span)
     row: dict[str, Any] = {
         "parents": tuple(source for source, _ in found),
@@ -196,8 +211,8 @@ def _edges(
     return row
 
 
-def _is_carried(span: str) -> bool:
-    """Whether a pass reads what an earlier one made: `1-4>2-5`."""
+def _uneven(span: str) -> bool:
+    """Whether a pass reads what another pass made: `1-4>2-5`."""
     source, _, target = span.partition(">")
     return source != target
 

@@ -18,11 +18,29 @@ def arg_name(names: tuple[str, ...], position: int) -> str:
     return names[position] if position < len(names) else str(position)
 
 
-def config_json(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """The arguments that are no tensors, by name; JSON with tags for what JSON lacks."""
-    config = {arg_name(names, i): encode(a) for i, a in enumerate(args) if a is not SLOT}
+def config_json(
+    names: tuple[str, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    gathers: int | None = None,
+) -> str:
+    """The arguments that are no tensors, by name; JSON with tags for what JSON lacks.
+
+    From position `gathers` on, numbers that were given one by one become one sequence.
+    """
+    if gathers is not None and len(args) > gathers and {type(a) for a in args[gathers:]} == {int}:
+        args = (*args[:gathers], [*args[gathers:]])
+    config = {_name(names, i, a): encode(a) for i, a in enumerate(args) if a is not SLOT}
     config.update((k, encode(v)) for k, v in kwargs.items() if v is not SLOT)
     return json.dumps(config, allow_nan=False)
+
+
+def _name(names: tuple[str, ...], position: int, value: Any) -> str:
+    """`x.to("cpu")` and `x.to(torch.int8)` have the same place for a device and for a dtype."""
+    name = arg_name(names, position)
+    if name == "dtype" and isinstance(value, (torch.device, str)):
+        return "device"
+    return name
 
 
 def encode(value: Any) -> Any:

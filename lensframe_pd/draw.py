@@ -1,111 +1,80 @@
-"""Rows of `layers` as a picture: frame -> DOT text -> SVG, PNG or PDF."""
+"""Rows of `layers` as a picture: frame -> DOT text."""
 
 from __future__ import annotations
 
 import html
 import os
-import shutil
-import subprocess
-import textwrap
 from collections import Counter
-from collections.abc import Iterator
-from importlib import metadata
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from lensframe_pd.errors import LensRuntimeError, LensValueError
+from lensframe_pd import style
+from lensframe_pd.errors import LensValueError
+from lensframe_pd.node import Node, look, nodes_of, text
+from lensframe_pd.render import LARGE, Drawing
+from lensframe_pd.roll import edges
 from lensframe_pd.schema import labels, names, require
 
 _FONT = "Arial"  # graphviz-pure has the metrics of single fonts only
-_GRAPH = {"fontname": _FONT, "fontsize": "10", "ranksep": "0.3", "nodesep": "0.25"}
-_NODE = {
-    "shape": "box", "style": "rounded,filled", "fillcolor": "#ffffff", "color": "#8a96a3",
-    "fontname": _FONT, "fontsize": "11", "margin": "0.12,0.05", "height": "0.3",
+_GRAPH = {
+    "fontname": _FONT, "fontsize": "10", "ranksep": "0.3", "nodesep": "0.25",
+    "bgcolor": "transparent", "fontcolor": style.FAINT, "labelloc": "b",
 }  # fmt: skip
-_EDGE = {"color": "#66717d", "arrowsize": "0.6"}
-_CLUSTER = {"style": "rounded", "color": "#b9c2cc", "fontcolor": "#66717d", "labeljust": "l"}
-_WITH_PARAMETERS = {"fillcolor": "#d6e4f5"}
-_KINDS = {
-    "input": {"fillcolor": "#cfe8d5"},
-    "output": {"fillcolor": "#f6d5c3"},
-    "constant": {"fillcolor": "#e8e8e8"},
-    "alias": {"fillcolor": "#f7efcf", "style": "rounded,filled,dashed"},
+_NODE = {
+    "shape": "box", "style": "rounded,filled", "fillcolor": style.PLAIN, "color": style.LINE,
+    "fontname": _FONT, "fontsize": "11", "fontcolor": style.TEXT, "margin": "0.12,0.05",
+    "height": "0.3",
+}  # fmt: skip
+_EDGE = {
+    "color": "#66717d", "arrowsize": "0.6", "fontname": _FONT, "fontsize": "8",
+    "fontcolor": style.FAINT,
+}  # fmt: skip
+_CLUSTER = {
+    "style": "rounded", "color": "#b9c2cc", "fontcolor": style.FAINT, "labeljust": "l",
+    "labelloc": "t",
+}  # fmt: skip
+_CARRIED = {
+    "constraint": "false",
+    "color": style.DECIDES,
+    "fontcolor": style.DECIDES,
+    "penwidth": "1.4",
 }
-_TEXT_SUFFIXES = (".gv", ".dot")
-_PICTURE_SUFFIXES = (".svg", ".png", ".pdf")
-_PURE_FORMATS = ("svg", "png")
-_PURE_PROGRAMS = ("graphviz-pure", "graphviz-pure.exe")
+
+Boxes = dict[tuple[str, ...], list[Node]]
+"""Nodes by the module calls that enclose them, outermost first."""
 
 
-class Drawing:
-    """A drawn graph; shows itself in a notebook.
-
-    Attributes
-    ----------
-    source
-        The graph as DOT text.
-    """
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-
-    def render(self, form: str) -> bytes:
-        """The picture as `"svg"`, `"png"` or `"pdf"`.
-
-        Raises
-        ------
-        LensRuntimeError
-            No program is installed that can write this format, or it failed.
-        """
-        return _run(self.source, form)
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the picture (.svg, .png, .pdf) or its text (.gv, .dot), as the suffix says.
-
-        Raises
-        ------
-        LensValueError
-            The suffix is none of these.
-        LensRuntimeError
-            No program is installed that can write this format, or it failed.
-        """
-        path = Path(path)
-        suffix = path.suffix.lower()
-        if suffix in _TEXT_SUFFIXES:
-            path.write_text(self.source, encoding="utf-8")
-        elif suffix in _PICTURE_SUFFIXES:
-            path.write_bytes(self.render(suffix[1:]))
-        else:
-            raise LensValueError(
-                f"cannot draw to {path.name!r}: its suffix must be one of "
-                f"{', '.join((*_PICTURE_SUFFIXES, *_TEXT_SUFFIXES))}"
-            )
-        return path
-
-    def _repr_svg_(self) -> str:
-        return self.render("svg").decode()
-
-    def __repr__(self) -> str:
-        return f"<Drawing: {len(self.source.splitlines())} lines of DOT>"
-
-
-def draw(frame: pd.DataFrame, path: str | os.PathLike[str] | None = None) -> Drawing:
+def draw(
+    frame: pd.DataFrame,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    color: str | None = None,
+    **columns: str,
+) -> Drawing:
     """Draw the rows of `frame` as a graph, one node per row.
 
-    Each node shows the label, the shape, the module and the parameters it read; rows of one
-    module call stand in one box. Green is an input, orange an output, blue an operation with
-    parameters, grey a constant, dashed yellow an alias.
+    Each node shows the label, shape and bytes, the parameters it read and the arguments that are
+    not the defaults; its tooltip the whole row. Square corners are what a module returned, round
+    ones operations in passing; a thick border is a value that Python read, to decide where to go
+    on. Rows of one module call stand in one box. In a rolled frame a layer says how often it ran,
+    and what is carried round a loop is an edge of its own colour, with the passes. Edges of
+    functions that do not commute name the argument. The legend explains what there is.
 
     Parameters
     ----------
     frame
-        Rows of `layers`, filtered and ordered at will. An edge is drawn where both ends are
-        rows of the frame. A column `color`, if you assign one, fills the nodes (`"#ffcc00"`,
-        `"tomato"`); rows without a value keep the colour of their kind.
+        Rows of `layers`: filtered, rolled, collapsed, kept at will. An edge is drawn where both
+        ends are rows of the frame.
     path
         Where to write it: .svg, .png, .pdf, .gv or .dot.
+    color
+        A column to fill the nodes by: numbers on a scale with a colour bar, names of colours as
+        they are (`"#ffcc00"`, `"tomato"`), other values one colour each. By default the column
+        `color`, if you assign one; rows without a value keep the colour of their kind.
+    **columns
+        Further node attributes of Graphviz, each with the column that gives it:
+        `penwidth="weight"`, `tooltip="note"`, `label="title"`.
 
     Returns
     -------
@@ -115,9 +84,10 @@ def draw(frame: pd.DataFrame, path: str | os.PathLike[str] | None = None) -> Dra
     Raises
     ------
     LensKeyError
-        The frame lacks a column the picture is made from.
+        The frame lacks a column the picture is made from; Graphviz has no such attribute.
     LensValueError
-        The frame has no rows, a label twice, or the suffix of `path` is unknown.
+        The frame has no rows, a label twice, too many rows for a picture, or the suffix of `path`
+        is unknown.
     LensRuntimeError
         No program is installed that can write this format.
 
@@ -127,75 +97,127 @@ def draw(frame: pd.DataFrame, path: str | os.PathLike[str] | None = None) -> Dra
     >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
     >>> draw(layers).source.count("->")
     2
-    >>> draw(layers.query("func != 'input'")).source.count("->")
+    >>> draw(layers.query("func != 'input'"), color="numel").source.count("->")
     1
     """
-    drawing = Drawing(dot(frame))
+    drawing = Drawing(dot(frame, color=color, **columns), len(frame), _advice(frame))
     if path is not None:
         drawing.save(path)
     return drawing
 
 
-def dot(frame: pd.DataFrame) -> str:
+def dot(frame: pd.DataFrame, *, color: str | None = None, **columns: str) -> str:
     """The DOT text of `draw`."""
     import graphviz  # here, to keep the import of the package cheap
 
-    nodes = _nodes(frame)
+    _check(frame)
+    nodes = nodes_of(frame)
+    fills = style.fills(frame, color)
+    own = style.attributes(frame, columns)
+    looks = {
+        node.id: look(node, fill) | more
+        for node, fill, more in zip(nodes, fills.colors, own, strict=True)
+    }
+    filled = {node.id: fill for node, fill in zip(nodes, fills.colors, strict=True)}
     graph = graphviz.Digraph(graph_attr=_GRAPH, node_attr=_NODE, edge_attr=_EDGE)
-    _add_modules(graph, _boxes(nodes), ())
-    ids = {node.label: node.id for node in nodes}
-    for node in nodes:
-        for parent in dict.fromkeys(node.parents):
-            if parent in ids:
-                graph.edge(ids[parent], node.id)
+    graph.attr(label=f"<{html.escape(style.caption(frame))}>")
+    boxes = _boxes(nodes)
+    again = {c.rpartition(":")[0] for calls in boxes for c in calls if c.endswith(":2")}
+    _add_modules(graph, boxes, (), again, looks, filled)
+    carried = _add_edges(graph, frame, nodes)
+    signs = set().union(*(node.signs for node in nodes))
+    if any(fills.colors):  # they hide the colours of the kinds
+        signs &= {"decides", "own"}
+    table = style.legend(signs | ({"carried"} if carried else set()), fills.legend)
+    if table:
+        graph.node("legend", table, shape="plain", style="", fillcolor="none", tooltip="legend")
     return str(graph.source)
 
 
-class _Node(NamedTuple):
-    id: str
-    """Safe in DOT, where `linear_1:2` would be port 2 of node linear_1."""
-    label: str
-    kind: str
-    shape: str
-    module: str
-    stack: tuple[str, ...]
-    parents: tuple[str, ...]
-    params: tuple[str, ...]
-    color: str
-    """The user's; empty for the colour of the kind."""
-
-
-def _nodes(frame: pd.DataFrame) -> list[_Node]:
+def _check(frame: pd.DataFrame) -> None:
     if not len(frame):
         raise LensValueError("draw: the frame has no rows; loosen the selection before it")
     require(frame, "draw", "kind", "shape_str", "module", "module_stack", "parents", "params")
-    ops = labels(frame, "draw")
-    twice = [op for op, n in Counter(ops).items() if n > 1]
+    twice = [op for op, n in Counter(labels(frame, "draw")).items() if n > 1]
     if twice:
         raise LensValueError(
             f"draw: {', '.join(map(repr, twice[:5]))} {'is' if len(twice) == 1 else 'are'} more "
             "than once in the frame; draw the rows of one trace"
         )
-    colors = frame["color"] if "color" in frame.columns else pd.Series("", frame.index)
-    return [
-        _Node(
-            f"n{i}", label, kind, shape, module, names("module_stack", stack),
-            names("parents", parents), names("params", params), color,
-        )
-        for i, (label, kind, shape, module, stack, parents, params, color) in enumerate(
-            zip(
-                ops, frame["kind"], frame["shape_str"], frame["module"], frame["module_stack"],
-                frame["parents"], frame["params"], colors.where(colors.notna(), ""), strict=True,
-            )
-        )
-    ]  # fmt: skip
 
 
-Boxes = dict[tuple[str, ...], list[_Node]]
-"""Nodes by the module calls that enclose them, outermost first."""
+def _advice(frame: pd.DataFrame) -> str:
+    """Which verb makes the frame small enough to draw."""
+    ways = []
+    if {"layer", "n_passes"} <= set(frame.columns) and (frame["n_passes"] > 1).any():
+        ways.append(f"roll() leaves {frame['layer'].nunique()} rows")
+    stacks = [names("module_stack", stack) for stack in frame["module_stack"]]
+    for depth in (3, 2, 1):
+        ones = {stack[:depth] for stack in stacks if len(stack) >= depth}
+        n = len(ones) + sum(len(stack) < depth for stack in stacks)
+        if n < len(stacks) / 2:
+            ways.append(f"collapse(depth={depth}) leaves {n}")
+    return "; ".join(ways) or "draw some of the rows, or keep() the important ones"
 
 
-def _boxes(nodes: list[_Node]) -> Boxes:
+def _add_edges(graph: Any, frame: pd.DataFrame, nodes: list[Node]) -> bool:
+    """Add every edge whose ends are both there; whether one is carried round a loop."""
+    by_label = {node.label: node for node in nodes}
+    bare = frame.assign(
+        **{c: v for c, v in _missing(frame).items() if c not in frame.columns}
+    )  # frames made by hand may lack what only edges need
+    table = edges(bare)
+    inside = table[table["source"].isin(by_label) & table["target"].isin(by_label)]
+    several = inside["target"].map(inside["target"].value_counts()) > 1
+    rolled = "parent_passes" in frame.columns
+    any_carried = False
+    for (source, target, arg, passes), many in zip(
+        inside.itertuples(index=False), several, strict=True
+    ):
+        a, b = by_label[source], by_label[target]
+        said = [arg.removeprefix("tensors.")] if many and b.orders else []
+        attributes = {}
+        if rolled:
+            before, _, after = passes.partition(">")
+            carried = _is_carried(before, after, a, b)
+            any_carried |= carried
+            said += [words] if (words := _span(before, after, a, b, carried)) else []
+            attributes = _CARRIED if carried else {}
+        # in a large graph a label that has a place of its own costs minutes
+        where = "label" if len(nodes) <= LARGE else "xlabel"
+        label = {where: f" {', '.join(said)} "} if said else {}
+        graph.edge(a.id, b.id, **label, **attributes)
+    return any_carried
+
+
+def _missing(frame: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "pass_num": 1,
+        "parent_args": pd.Series(
+            [tuple(map(str, range(len(names("parents", cell))))) for cell in frame["parents"]],
+            index=frame.index, dtype=object,
+        ),
+    }  # fmt: skip
+
+
+def _is_carried(before: str, after: str, a: Node, b: Node) -> bool:
+    """Whether an edge leads back, from a layer that first ran after the one that reads it."""
+    return before != after and a.row.get("step", 0) >= b.row.get("step", 0)
+
+
+def _span(before: str, after: str, a: Node, b: Node, carried: bool) -> str:
+    """The passes of an edge, where they are not simply all."""
+    both = a.row.get("n_passes", 1) > 1 and b.row.get("n_passes", 1) > 1
+    if carried or (both and before != after):
+        return f"{before} to {after}"
+    if b.row.get("n_passes", 1) > 1 and after != f"1-{b.row['n_passes']}":
+        return f"pass {after}"
+    if a.row.get("n_passes", 1) > 1 and before != f"1-{a.row['n_passes']}":
+        return f"pass {before}"
+    return ""
+
+
+def _boxes(nodes: list[Node]) -> Boxes:
     """Nodes by the calls worth a box: those that hold two nodes, not all in one inner call."""
     sizes: dict[tuple[str, ...], int] = {}
     for node in nodes:
@@ -212,74 +234,41 @@ def _boxes(nodes: list[_Node]) -> Boxes:
     return found
 
 
-def _add_modules(graph: Any, boxes: Boxes, calls: tuple[str, ...]) -> None:
+def _add_modules(
+    graph: Any,
+    boxes: Boxes,
+    calls: tuple[str, ...],
+    again: set[str],
+    looks: dict[str, dict[str, str]],
+    filled: dict[str, str],
+) -> None:
     """Add the nodes of one module call, and the boxes of the calls inside it."""
+    around = _path(calls[-1]) if calls else ""
     for node in boxes.get(calls, ()):
-        graph.node(node.id, _label(node, calls), **_look(node))
+        attributes = looks[node.id]
+        label = attributes.get("label") or text(node, around, filled[node.id])
+        graph.node(node.id, **{**attributes, "label": label})
     depth = len(calls)
-    inner = dict.fromkeys(c[: depth + 1] for c in boxes if c[:depth] == calls and len(c) > depth)
-    for box in inner:
-        path, number = _split(box[-1])
-        again = any(_split(call) == (path, 2) for other in boxes for call in other)
-        text = f"{path}, call {number}" if again else path
+    inner: dict[tuple[str, ...], Node] = {}
+    for box, nodes in boxes.items():
+        if box[:depth] == calls and len(box) > depth:
+            inner.setdefault(box[: depth + 1], nodes[0])
+    for box, node in inner.items():
         with graph.subgraph(name=f"cluster_{'/'.join(box)}") as cluster:
-            cluster.attr(label=f"<{html.escape(text)}>", **_CLUSTER)
-            _add_modules(cluster, boxes, box)
+            cluster.attr(label=_title(box[-1], node, again), **_CLUSTER)
+            _add_modules(cluster, boxes, box, again, looks, filled)
 
 
-def _split(call: str) -> tuple[str, int]:
-    path, _, number = call.rpartition(":")
-    return path, int(number)
+def _title(call: str, node: Node, again: set[str]) -> str:
+    """Path and class of a box, and which call it is where there are several."""
+    path = _path(call)
+    types = node.row.get("module_types") or ()
+    place = node.stack.index(call)
+    kind = f" ({types[place]})" if place < len(types) else ""
+    number = f", call {call.rpartition(':')[2]}" if path in again else ""
+    return f"<{html.escape(path + kind + number)}>"
 
 
-def _look(node: _Node) -> dict[str, str]:
-    import graphviz
-
-    look = {
-        "id": graphviz.escape(node.label),  # so that SVG elements have the label
-        **_KINDS.get(node.kind, _WITH_PARAMETERS if node.params else {}),
-    }
-    return {**look, "fillcolor": node.color} if node.color else look
-
-
-def _label(node: _Node, calls: tuple[str, ...]) -> str:
-    """Label, shape, and what of module and parameters the surrounding box does not say."""
-    lines = [f"<B>{html.escape(node.label)}</B>", _small(node.shape or "scalar")]
-    around = _split(calls[-1])[0] if calls else ""
-    module = "" if node.module == around else node.module.removeprefix(f"{around}.")
-    own = ", ".join(name.removeprefix(f"{node.module}.") for name in node.params)
-    text = f"{module} ({own})" if module and own else module or own
-    lines += [_small(line) for line in textwrap.wrap(text, 36, break_on_hyphens=False)]
-    return f"<{'<BR/>'.join(lines)}>"
-
-
-def _small(text: str) -> str:
-    return f'<FONT POINT-SIZE="9" COLOR="#4a5560">{html.escape(text)}</FONT>'
-
-
-def _run(source: str, form: str) -> bytes:
-    """Render with the first program that can: Graphviz' own `dot`, else graphviz-pure."""
-    command = next(_commands(form), None)
-    if command is None:
-        also = ", or pip install graphviz-pure" if form in _PURE_FORMATS else ""
-        raise LensRuntimeError(
-            f"nothing here can draw {form}: install Graphviz so that `dot` is on PATH{also}; "
-            "a path that ends in .gv writes the graph as text"
-        )
-    done = subprocess.run([command, f"-T{form}"], input=source.encode(), capture_output=True)
-    if done.returncode:
-        raise LensRuntimeError(f"{command} failed: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout
-
-
-def _commands(form: str) -> Iterator[str]:
-    system = shutil.which("dot")
-    if system:
-        yield system
-    if form in _PURE_FORMATS:
-        try:
-            files = metadata.files("graphviz-pure") or []
-        except metadata.PackageNotFoundError:
-            return
-        # The package is one program, in a folder that need not be on PATH.
-        yield from (str(f.locate()) for f in files if f.name in _PURE_PROGRAMS)
+def _path(call: str) -> str:
+    path, colon, number = call.rpartition(":")
+    return path if colon and number.isdigit() else call

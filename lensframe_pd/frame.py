@@ -225,11 +225,13 @@ class CallFacts:
         names = function.arg_names
         kinds = tuple(map(type, args))  # 1, 1.0 and True are equal, but not the same JSON
         if kwargs or not _NAMED_BY_REPR.issuperset(kinds):
-            return config_json(names, args, kwargs)
-        key = (names, args, kinds) if _SCALARS.issuperset(kinds) else (names, repr(args))
+            return config_json(names, args, kwargs, function.gathers)
+        gathers = function.gathers
+        scalars = _SCALARS.issuperset(kinds)
+        key = (names, gathers, args, kinds) if scalars else (names, gathers, repr(args))
         found = self._configs.get(key)
         if found is None:
-            found = self._configs[key] = config_json(names, args, kwargs)
+            found = self._configs[key] = config_json(names, args, kwargs, gathers)
         return found
 
 

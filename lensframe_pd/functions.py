@@ -42,6 +42,8 @@ class Function(NamedTuple):
     switch: int | None = None
     """Position of the flag, such as `training`, without which it writes nothing."""
     random: bool = False
+    gathers: int | None = None
+    """Position from which on numbers may be given one by one: `x.view(2, 3)`."""
 
 
 _OPERATORS = frozenset(
@@ -84,6 +86,37 @@ _SILENT_WRITES = {
     "rrelu_with_noise": ((1,), 4),
 }  # fmt: skip
 
+# Where torch's own list of signatures (`get_testing_overrides`) has another order than its kernels.
+_SIGNATURES = {
+    "embedding": "weight input padding_idx scale_grad_by_freq sparse",
+    "embedding_bag": "weight input offsets scale_grad_by_freq mode sparse per_sample_weights "
+    "include_last_offset padding_idx",
+    "instance_norm": "input weight bias running_mean running_var use_input_stats momentum eps "
+    "cudnn_enabled",
+    "convolution": "input weight bias stride padding dilation transposed output_padding groups",
+    "scaled_dot_product_attention": "query key value attn_mask dropout_p is_causal",
+    "kl_div": "input target reduction log_target",
+    "binary_cross_entropy_with_logits": "input target weight pos_weight reduction",
+    "cosine_embedding_loss": "input1 input2 target margin reduction",
+    "hinge_embedding_loss": "input target margin reduction",
+    "margin_ranking_loss": "input1 input2 target margin reduction",
+    "triplet_margin_loss": "anchor positive negative margin p eps swap reduction",
+    "addbmm": "input batch1 batch2 beta alpha", "baddbmm": "input batch1 batch2 beta alpha",
+    "topk": "input k dim largest sorted", "logsumexp": "input dim keepdim",
+    "polygamma": "n input", "repeat_interleave": "input repeats dim",
+    "multinomial": "input num_samples replacement generator", "diag_embed":
+    "input offset dim1 dim2", "max_pool1d_with_indices":
+    "input kernel_size stride padding dilation ceil_mode",
+}  # fmt: skip
+
+# They take sizes or axes as one sequence or one by one: from which position on, and its name.
+_SEQUENCES = {
+    "view": (1, "size"), "reshape": (1, "shape"), "expand": (1, "size"), "permute": (1, "dims"),
+    "repeat": (1, "repeats"), "tile": (1, "dims"), "flip": (1, "dims"), "new_zeros": (1, "size"),
+    "new_ones": (1, "size"), "new_empty": (1, "size"), "zeros": (0, "size"), "ones": (0, "size"),
+    "empty": (0, "size"), "rand": (0, "size"), "randn": (0, "size"),
+}  # fmt: skip
+
 # They drop out inside one kernel call, and torch does not tag them.
 _RANDOM_UNTAGGED = frozenset("lstm gru rnn_tanh rnn_relu _transformer_encoder_layer_fwd".split())
 
@@ -94,6 +127,12 @@ CONTRACTIONS = frozenset(
     addbmm baddbmm einsum tensordot inner dot chain_matmul multi_dot linalg_multi_dot
     scaled_mm _scaled_mm grouped_mm _grouped_mm lstm gru rnn_tanh rnn_relu lstm_cell gru_cell
     rnn_tanh_cell rnn_relu_cell deform_conv2d""".split()
+)
+
+#: Functions whose arguments may change places.
+COMMUTATIVE = frozenset(
+    """add mul eq ne maximum minimum logical_and logical_or logical_xor and or xor bitwise_and
+    bitwise_or bitwise_xor hypot gcd lcm alias stack""".split()
 )
 
 #: Functions described so far.
@@ -148,12 +187,17 @@ def _describe(func: Any) -> Function:
     elif isinstance(func, types.FunctionType) and raw not in _LEAVES:
         written, certain = tuple(range(16)), False
     random = _draws(func, raw)
+    gathers = None
+    if raw in _SEQUENCES and not isinstance(func, (OpOverload, OpOverloadPacket)):
+        gathers, sequence = _SEQUENCES[raw]
+        arg_names = ((*arg_names, "self")[:gathers]) + (sequence,) + arg_names[gathers + 1 :]
     # deepcopy fills its memo, an argument, so the arguments must be read before the call
     careful = bool(written or written_names or random or raw == "__deepcopy__")
     action = Action.CAREFUL if careful else Action.PLAIN
     return Function(
-        func, name, target, action, arg_names, written, written_names, certain, switch, random
-    )
+        func, name, target, action, arg_names, written, written_names, certain, switch, random,
+        gathers,
+    )  # fmt: skip
 
 
 def _describe_accessor(func: Any, raw: str, target: str) -> Function:
@@ -210,6 +254,8 @@ def _arg_names(func: Any, raw: str) -> tuple[str, ...]:
         return tuple(a.name for a in func._schema.arguments)
     if isinstance(func, OpOverloadPacket):
         return tuple(a.name for a in getattr(func, func.overloads()[0])._schema.arguments)
+    if raw in _SIGNATURES and not isinstance(func, types.FunctionType):
+        return tuple(_SIGNATURES[raw].split())
     override = get_testing_overrides().get(func)
     code = getattr(override or func, "__code__", None)
     if code is not None:

@@ -192,11 +192,20 @@ def _last(cells: Cells) -> Any:
     return cells[-1]
 
 
+def _same_settings(cells: Cells) -> str:
+    """Of the arguments, those that all passes have alike."""
+    if all(cell == cells[0] for cell in cells):
+        return str(cells[0])
+    first, *others = (json.loads(cell) for cell in cells)
+    return json.dumps({k: v for k, v in first.items() if all(o.get(k) == v for o in others)})
+
+
 _TOGETHER: dict[str, Callable[[Cells], Any]] = {
     **dict.fromkeys(("seconds", "numel", "nbytes"), sum),
     **dict.fromkeys(("shape", "stride"), _last),
     **dict.fromkeys(("requires_grad", "inplace", "random"), any),
     "saved": all,
+    "config": _same_settings,
     # of one module call they must stay a stack, and of one parameter its own argument and shape
     **dict.fromkeys(
         ("module_stack", "module_types", "params", "param_args", "param_shapes"), _first

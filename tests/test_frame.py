@@ -108,7 +108,7 @@ def test_parameter_counts_agree_with_the_model(layers):
                                                         {"$ellipsis": True}, 0]}}),
         (lambda x: x.to(torch.float64), {"1": {"$dtype": "float64"}}),
         (lambda x: x.clamp(max=float("inf")), {"max": {"$float": "inf"}}),
-        (lambda x: torch.zeros(2, device="cpu"), {"0": 2, "device": "cpu"}),
+        (lambda x: torch.zeros(2, device="cpu"), {"size": [2], "device": "cpu"}),
         (lambda x: x + 1, {"other": 1}),
         (lambda x: x + 1.0, {"other": 1.0}),
         (lambda x: x + True, {"other": True}),

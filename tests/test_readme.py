@@ -33,7 +33,7 @@ def test_every_example_prints_what_the_readme_shows(tmp_path, monkeypatch):
         assert lines(printed.getvalue()) == lines(wanted)
         shown += bool(wanted)
     assert shown == sum(language == "text" for language, _ in blocks) > 0
-    assert (tmp_path / "block.svg").read_text().count('class="node"') == 9
+    assert (tmp_path / "block.svg").read_text().count('class="node"') == 9 + 1  # the legend
     assert (tmp_path / "layers.parquet").stat().st_size > 0
 
 

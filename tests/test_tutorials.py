@@ -25,7 +25,7 @@ def test_first_trace(run, tmp_path):
         assert names["layers"].loc[op, "sparsity"] == pytest.approx(zeros)
         assert names["per_image"][op].mean() == pytest.approx(zeros)
     svg = (tmp_path / "sparsity.svg").read_text()
-    assert svg.count('class="node"') == len(names["shown"])
+    assert svg.count('class="node"') == len(names["shown"]) + 1  # the legend
     assert all(color in svg for color in names["colors"])
     assert "sparsity" in pd.read_parquet(tmp_path / "layers.parquet").columns
 

@@ -1,0 +1,139 @@
+"""DOT text -> SVG, PNG or PDF, with whichever program is there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from lensframe_pd.errors import LensRuntimeError, LensValueError
+
+_TEXT_SUFFIXES = (".gv", ".dot")
+_PICTURE_SUFFIXES = (".svg", ".png", ".pdf")
+_PURE_FORMATS = ("svg", "png")
+_PURE_PROGRAMS = ("graphviz-pure", "graphviz-pure.exe")
+LARGE = 800  #: nodes from which on the layout may be less than the best
+_LIMIT = 5000  # nodes above which a picture takes minutes and shows nothing
+_SECONDS = 60
+_DARK = """<style>@media (prefers-color-scheme: dark) {
+.edge path, .edge polygon { stroke: #9fb0c0; }
+.edge polygon { fill: #9fb0c0; }
+.edge text, .cluster > text, .graph > text { fill: #c9d4df; }
+.cluster > path, .cluster > polygon { stroke: #56636f; }
+}</style>"""
+
+
+class Drawing:
+    """A drawn graph; shows itself in a notebook.
+
+    Attributes
+    ----------
+    source
+        The graph as DOT text.
+    n_nodes
+        How many rows it shows.
+    """
+
+    def __init__(self, source: str, n_nodes: int = 0, advice: str = "") -> None:
+        self.source = source
+        self.n_nodes = n_nodes
+        self._advice = advice
+
+    def render(self, form: str) -> bytes:
+        """The picture as `"svg"`, `"png"` or `"pdf"`.
+
+        Raises
+        ------
+        LensRuntimeError
+            No program is installed that can write this format, or it failed.
+        LensValueError
+            The graph has too many nodes for a picture; the error says how to have fewer.
+        """
+        if self.n_nodes > _LIMIT:
+            raise LensValueError(
+                f"draw: {self.n_nodes} rows make no picture anybody can read; {self._advice}"
+            )
+        picture = _run(self.source, form, self.n_nodes > LARGE, self._advice)
+        return _dark(picture) if form == "svg" else picture
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the picture (.svg, .png, .pdf) or its text (.gv, .dot), as the suffix says.
+
+        Raises
+        ------
+        LensValueError
+            The suffix is none of these, or the graph has too many nodes.
+        LensRuntimeError
+            No program is installed that can write this format, or it failed.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix in _TEXT_SUFFIXES:
+            path.write_text(self.source, encoding="utf-8")
+        elif suffix in _PICTURE_SUFFIXES:
+            path.write_bytes(self.render(suffix[1:]))
+        else:
+            raise LensValueError(
+                f"cannot draw to {path.name!r}: its suffix must be one of "
+                f"{', '.join((*_PICTURE_SUFFIXES, *_TEXT_SUFFIXES))}"
+            )
+        return path
+
+    def _repr_svg_(self) -> str:
+        return self.render("svg").decode()
+
+    def __repr__(self) -> str:
+        return f"<Drawing: {self.n_nodes} nodes, {len(self.source.splitlines())} lines of DOT>"
+
+
+def _dark(svg: bytes) -> bytes:
+    """The picture with lines and text that can be seen on a dark page."""
+    at = svg.index(b">", svg.index(b"<svg")) + 1
+    return svg[:at] + _DARK.encode() + svg[at:]
+
+
+def _run(source: str, form: str, large: bool, advice: str) -> bytes:
+    """Render with the first program that can: Graphviz' own `dot`, else graphviz-pure."""
+    commands = list(_commands(form))
+    if not commands:
+        also = ", or pip install graphviz-pure" if form in _PURE_FORMATS else ""
+        raise LensRuntimeError(
+            f"nothing here can draw {form}: install Graphviz so that `dot` is on PATH{also}; "
+            "a path that ends in .gv writes the graph as text"
+        )
+    if large:  # few rounds of the layout's optimiser, straight lines
+        source = source.replace("{", "{ nslimit=1; nslimit1=1; mclimit=0.3; splines=line;", 1)
+    # some versions of dot crash on edges that the layout is to ignore
+    tries = [(commands[0], source), (commands[0], source.replace("constraint=false", ""))]
+    tries += [(command, source) for command in commands[1:]]
+    for command, text in tries:
+        try:
+            done = subprocess.run(
+                [command, f"-T{form}"], input=text.encode(), capture_output=True, timeout=_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            raise LensRuntimeError(
+                f"draw: {Path(command).name} has not laid out this graph in {_SECONDS} s; {advice}"
+            ) from None
+        if not done.returncode:
+            return done.stdout
+        if done.returncode > 0:  # it says why, and so would the next
+            break
+    said = done.stderr.decode(errors="replace").strip() or f"signal {-done.returncode}"
+    raise LensRuntimeError(f"{command} failed: {said}")
+
+
+def _commands(form: str) -> Iterator[str]:
+    system = shutil.which("dot")
+    if system:
+        yield system
+    if form in _PURE_FORMATS:
+        try:
+            files = metadata.files("graphviz-pure") or []
+        except metadata.PackageNotFoundError:
+            return
+        # The package is one program, in a folder that need not be on PATH.
+        yield from (str(f.locate()) for f in files if f.name in _PURE_PROGRAMS)
