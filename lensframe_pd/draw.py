@@ -168,7 +168,7 @@ def _add_edges(graph: Any, frame: pd.DataFrame, nodes: list[Node]) -> bool:
     )  # frames made by hand may lack what only edges need
     table = edges(bare)
     inside = table[table["source"].isin(by_label) & table["target"].isin(by_label)]
-    several = inside["target"].map(inside["target"].value_counts()) > 1
+    several = inside["target"].map(inside.groupby("target")["arg"].nunique()) > 1
     rolled = "parent_passes" in frame.columns
     any_carried = False
     for (source, target, arg, passes), many in zip(
@@ -202,7 +202,8 @@ def _missing(frame: pd.DataFrame) -> dict[str, Any]:
 
 def _is_carried(before: str, after: str, a: Node, b: Node) -> bool:
     """Whether an edge leads back, from a layer that first ran after the one that reads it."""
-    return before != after and a.row.get("step", 0) >= b.row.get("step", 0)
+    several = a.row.get("n_passes", 1) > 1
+    return several and before != after and a.row.get("step", 0) >= b.row.get("step", 0)
 
 
 def _span(before: str, after: str, a: Node, b: Node, carried: bool) -> str:
