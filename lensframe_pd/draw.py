@@ -12,7 +12,7 @@ import pandas as pd
 from lensframe_pd import style
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.node import Node, look, nodes_of, text
-from lensframe_pd.render import LARGE, Drawing
+from lensframe_pd.render import LARGE, Drawing, is_text, refuse_too_large
 from lensframe_pd.roll import edges
 from lensframe_pd.schema import labels, names, require
 
@@ -100,7 +100,11 @@ def draw(
     >>> draw(layers.query("func != 'input'"), color="numel").source.count("->")
     1
     """
-    drawing = Drawing(dot(frame, color=color, **columns), len(frame), _advice(frame))
+    _check(frame)
+    advice = _advice(frame)
+    if path is not None and not is_text(path):
+        refuse_too_large(len(frame), advice)
+    drawing = Drawing(dot(frame, color=color, **columns), len(frame), advice)
     if path is not None:
         drawing.save(path)
     return drawing

@@ -52,10 +52,7 @@ class Drawing:
         LensValueError
             The graph has too many nodes for a picture; the error says how to have fewer.
         """
-        if self.n_nodes > _LIMIT:
-            raise LensValueError(
-                f"draw: {self.n_nodes} rows make no picture anybody can read; {self._advice}"
-            )
+        refuse_too_large(self.n_nodes, self._advice)
         picture = _run(self.source, form, self.n_nodes > LARGE, self._advice)
         return _dark(picture) if form == "svg" else picture
 
@@ -71,7 +68,7 @@ class Drawing:
         """
         path = Path(path)
         suffix = path.suffix.lower()
-        if suffix in _TEXT_SUFFIXES:
+        if is_text(path):
             path.write_text(self.source, encoding="utf-8")
         elif suffix in _PICTURE_SUFFIXES:
             path.write_bytes(self.render(suffix[1:]))
@@ -87,6 +84,23 @@ class Drawing:
 
     def __repr__(self) -> str:
         return f"<Drawing: {self.n_nodes} nodes, {len(self.source.splitlines())} lines of DOT>"
+
+
+def is_text(path: str | os.PathLike[str]) -> bool:
+    """Whether the suffix asks for the graph as text."""
+    return Path(path).suffix.lower() in _TEXT_SUFFIXES
+
+
+def refuse_too_large(n_nodes: int, advice: str) -> None:
+    """Raise, rather than work for minutes on a picture that shows nothing.
+
+    Raises
+    ------
+    LensValueError
+        With what to do instead.
+    """
+    if n_nodes > _LIMIT:
+        raise LensValueError(f"draw: {n_nodes} rows make no picture anybody can read; {advice}")
 
 
 def _dark(svg: bytes) -> bytes:
