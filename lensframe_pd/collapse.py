@@ -6,13 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lensframe_pd.errors import LensTypeError, LensValueError, unknown_names
 from lensframe_pd.graph import path_of
 from lensframe_pd.invariants import plain
-from lensframe_pd.roll import ROLLED
+from lensframe_pd.roll import frame_like
 from lensframe_pd.schema import label, labels, names, require
 
 _SUMS = ("seconds", "numel", "nbytes")
@@ -79,7 +78,9 @@ def collapse(
         cells = {c: [column[i] for i in members] for c, column in columns.items()}
         row = _row(cells, call, counts) if call else {c: v[0] for c, v in cells.items()}
         rows.append(row | _edges(cells, name, of, steps if rolled else {}, merged=bool(call)))
-    return _frame(rows, list(groups), frame)
+    kept = [c for c in frame.columns if c != "unrolled"]  # these are not the edges it has
+    index = pd.Index(list(groups), name="op", dtype=frame.index.dtype)
+    return frame_like(frame, rows, kept, index)
 
 
 def _chosen(
@@ -215,21 +216,3 @@ def _uneven(span: str) -> bool:
     """Whether a pass reads what another pass made: `1-4>2-5`."""
     source, _, target = span.partition(">")
     return source != target
-
-
-def _frame(rows: list[dict[str, Any]], index: list[str], like: pd.DataFrame) -> pd.DataFrame:
-    data: dict[str, Any] = {}
-    for name in like.columns:
-        if name == ROLLED[1]:
-            continue  # the edges are not those it could restore
-        cells = [row[name] for row in rows]
-        if like[name].dtype != object:
-            kind: Any = like[name].dtype
-            data[name] = pd.array(cells, dtype=kind)
-        else:
-            column = np.empty(len(cells), dtype=object)
-            column[:] = cells
-            data[name] = column
-    frame = pd.DataFrame(data, index=pd.Index(index, name="op", dtype=like.index.dtype))
-    frame.attrs.update(like.attrs)
-    return frame

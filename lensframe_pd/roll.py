@@ -89,7 +89,7 @@ def roll(frame: pd.DataFrame) -> pd.DataFrame:
     ]  # fmt: skip
     rows.sort(key=lambda row: row["step"])
     index = pd.Index([row["layer"] for row in rows], name="op", dtype=frame.index.dtype)
-    return _frame(rows, [*frame.columns, *ROLLED], index, frame)
+    return frame_like(frame, rows, [*frame.columns, *ROLLED], index)
 
 
 def unroll(frame: pd.DataFrame) -> pd.DataFrame:
@@ -127,7 +127,7 @@ def unroll(frame: pd.DataFrame) -> pd.DataFrame:
         n = len(next(iter(kept.values()), [0]))
         rows += [row | {c: _tuples(v[p]) for c, v in kept.items()} for p in range(n)]
     rows.sort(key=lambda row: row["step"])
-    bare = _frame(rows, names_, pd.RangeIndex(len(rows)), frame)
+    bare = frame_like(frame, rows, names_, pd.RangeIndex(len(rows)))
     bare.index = pd.Index(labels(bare, "unroll"), name="op", dtype=frame.index.dtype)
     return bare
 
@@ -231,10 +231,10 @@ def _tuples(cell: Any) -> Any:
     return tuple(_tuples(c) for c in cell) if isinstance(cell, list) else cell
 
 
-def _frame(
-    rows: list[dict[str, Any]], columns: Sequence[str], index: pd.Index, like: pd.DataFrame
+def frame_like(
+    like: pd.DataFrame, rows: Sequence[dict[str, Any]], columns: Sequence[str], index: pd.Index
 ) -> pd.DataFrame:
-    """Rows as a frame whose columns are of the same kind as in `like`."""
+    """Rows as a frame whose columns are of the same kind as those of `like`."""
     data: dict[str, Any] = {}
     for name in columns:
         cells = [row[name] for row in rows]
@@ -244,9 +244,7 @@ def _frame(
         elif name == "unrolled":
             data[name] = pd.array(cells, dtype=pd.StringDtype(na_value=np.nan))
         else:
-            column = np.empty(len(cells), dtype=object)
-            column[:] = cells
-            data[name] = column
+            data[name] = np.fromiter(cells, dtype=object, count=len(cells))
     frame = pd.DataFrame(data, index=index, columns=list(columns))
     frame.attrs.update(like.attrs)
     return frame
