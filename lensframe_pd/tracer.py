@@ -50,6 +50,7 @@ _ATOMS = frozenset(
     (int, float, bool, str, type(None), complex, bytes, type(Ellipsis), torch.dtype,
      torch.device, torch.layout, torch.memory_format, torch.Size, type)
 )  # fmt: skip
+_NUMBERS = frozenset((bool, int, float, complex))
 _CPU = torch.device("cpu")
 _SMALL = 2**16  # bytes of a NumPy argument that is kept as it was, not only described
 _NO_KWARGS: dict[str, Any] = {}
@@ -98,6 +99,7 @@ class Tracer(TorchFunctionMode):
         self._differentiated: list[int] = []
         self._contexts: dict[Any, Context] = {}
         self.on_row: Callable[[int], None] | None = None
+        self.n_reads = 0
 
     # ------------------------------------------------------------------ calls
 
@@ -112,6 +114,8 @@ class Tracer(TorchFunctionMode):
                 template = self._template(args, kwargs)
                 call = self._call(function, template, seconds, None, sys._getframe(1))
                 self._row(result, call, 0)
+            elif type(result) in _NUMBERS:  # a decision: Python has it now, and no tensor does
+                self._note_read(function.name, args, kwargs or _NO_KWARGS)
             elif result is not None and type(result) not in _ATOMS:
                 self._rows_of(result, function, args, kwargs, seconds)
             return result
@@ -137,17 +141,22 @@ class Tracer(TorchFunctionMode):
 
     def _read(self, function: Function, args: Any, kwargs: Any) -> Any:
         result = function.func(*args, **kwargs)
-        site = self._site(sys._getframe(2))
+        self._note_read(function.name, args, kwargs)
+        return result
+
+    def _note_read(self, name: str, args: Any, kwargs: Any) -> None:
+        """Python has read the values of these tensors."""
+        self.n_reads += 1
+        site = self._site(_caller())
         for tensor in (*args, *kwargs.values()):
             if isinstance(tensor, Tensor):
                 known = self._live.get(id(tensor))
                 if known is not None and known.alive() is tensor and known.source >= 0:
                     reads = self.tape.reads.setdefault(self.lineage.fresh(tensor, known), [])
-                    reads.append((function.name, site, self.modules.current))
-                    if function.name in ("numpy", "dlpack"):  # from here on written unseen
+                    reads.append((name, site, self.modules.current))
+                    if name in ("numpy", "dlpack"):  # from here on written unseen
                         self.values.preserve(known.storage)
                         self.values.share(known.storage)
-        return result
 
     def _call_carefully(self, function: Function, args: Any, kwargs: Any) -> Any:
         """A call that may write its arguments or draw random numbers."""
@@ -211,9 +220,7 @@ class Tracer(TorchFunctionMode):
             kept_kwargs = {**kept_kwargs, "backward": [SLOT for _ in self._differentiated]}
             sources = (*sources, *self._differentiated)
         if frame is None:
-            frame = sys._getframe(1)
-            while frame.f_code.co_filename in OWN_FILES:
-                frame = frame.f_back
+            frame = _caller()
         modules = self.modules
         if modules.closing:
             modules.settle(frame)
@@ -432,6 +439,14 @@ class _ScriptOperators(TorchDispatchMode):
         self._count += 1
         with torch._C.DisableTorchFunction():
             return self._tracer.scripted(func, args, kwargs or {}, self._count)
+
+
+def _caller() -> Any:
+    """The innermost frame that is not the tracer's own."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_filename in OWN_FILES and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
 
 
 _OPEN = id(Tracer._open.__code__)

@@ -40,12 +40,13 @@ class WitnessedTracer(Tracer):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         outer, self._inside = self._inside, []
-        rows = len(self._rows)
+        before = len(self._rows) + self.n_reads
         try:
             return super().__torch_function__(func, types, args, kwargs)
         finally:
             seen, self._inside = self._inside, outer
-            if seen and len(self._rows) == rows and not _without_rows(func):
+            unseen = len(self._rows) + self.n_reads == before
+            if seen and unseen and not _without_rows(func):
                 self._gap(*seen)
 
     def _open(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:

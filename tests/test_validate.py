@@ -521,6 +521,26 @@ def test_gradients_are_taken_again():
         assert failed(trace.validate(), "replay") == {"grad_2", "mean_1"}
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_encoders_that_decide_by_their_mask(masked):
+    layer = nn.TransformerEncoderLayer(8, 2, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    mask = torch.zeros(2, 5, dtype=torch.bool)
+    mask[1, 3:] = True
+    kwargs = {"src_key_padding_mask": mask} if masked else {}
+    with torch.no_grad():
+        trace = lf.trace(model, torch.randn(2, 5, 8), kwargs)
+        report = trace.validate()
+    assert report["passed"].all(), report.loc[~report["passed"], "reason"].tolist()
+    if masked:  # torch asks whether the mask is left-aligned
+        assert "left_aligned" in str(trace.layers["read_by"].tolist())
+
+
+def test_sparse_tensors_have_no_stride():
+    report = lf.trace(lambda x: torch.sparse.mm(x.to_sparse(), x.t()), X[0, 0]).validate()
+    assert report["passed"].all()
+
+
 def test_wrong_arguments(model, traced):
     layers, activations = traced
     with pytest.raises(lf.LensKeyError, match="validate needs column 'parents'"):
