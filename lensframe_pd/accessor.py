@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import xarray as xr
 
+from lensframe_pd.chrome import write_chrome_trace
 from lensframe_pd.collapse import collapse
+from lensframe_pd.costs import costs
 from lensframe_pd.draw import draw
 from lensframe_pd.graph import (
     Mask,
@@ -21,13 +24,22 @@ from lensframe_pd.graph import (
     keep,
     to_networkx,
 )
+from lensframe_pd.memory import alive, memory
+from lensframe_pd.plots import plot_memory, plot_params, plot_time
+from lensframe_pd.profile import profile
 from lensframe_pd.render import Drawing
 from lensframe_pd.roll import edges, roll, unroll
+from lensframe_pd.roofline import plot_flops, plot_roofline
 from lensframe_pd.select import select
+from lensframe_pd.summary import summary
 from lensframe_pd.validate import validate
 
 if TYPE_CHECKING:
     import networkx
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @pd.api.extensions.register_dataframe_accessor("lens")
@@ -182,6 +194,316 @@ class LayersAccessor:
             downstream=downstream,
             raise_on_failure=raise_on_failure,
         )
+
+    def costs(self) -> pd.DataFrame:
+        """Assign what each row costs; see `lensframe_pd.costs.costs`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The rows with `flops`, `moved_bytes`, `backward_bytes`, `act_bytes`, `storage`,
+            `uncounted`. Assign them before you filter: a call is rebuilt from its parents' rows.
+
+        Raises
+        ------
+        LensKeyError
+            The frame lacks a column.
+        LensValueError
+            The frame has no rows, a label twice, or is rolled or collapsed.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+        >>> int(layers.lens.costs().loc["linear_1", "flops"])
+        48
+        """
+        return costs(self._frame)
+
+    def profile(self, by: str = "op", depth: int | None = None) -> pd.DataFrame:
+        """Where time, FLOPs and bytes go; see `lensframe_pd.profile.profile`.
+
+        Parameters
+        ----------
+        by
+            `"op"`, `"layer"`, `"module"`, `"func"` or `"source"`.
+        depth
+            With `by="module"`: leave out modules of more than so many names.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per group; by module the first, `""`, is the whole model.
+
+        Raises
+        ------
+        LensKeyError
+            The frame lacks a column.
+        LensValueError
+            `by` or `depth` is impossible, or there are no operations.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+        >>> int(layers.lens.profile("module").loc["", "params"])
+        8
+        """
+        return profile(self._frame, by, depth)
+
+    def summary(self, depth: int | None = 2) -> pd.DataFrame:
+        """The table of modules to be read; see `lensframe_pd.summary.summary`.
+
+        Parameters
+        ----------
+        depth
+            Leave out modules of more than so many names; None for all.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Text, one row per module; the first is the whole model.
+
+        Raises
+        ------
+        LensKeyError
+            The frame lacks a column.
+        LensValueError
+            There are no operations, or `depth` is negative.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+        >>> layers.lens.summary().loc["(model)", ["type", "output", "params"]].tolist()
+        ['Linear', '4x2', '8']
+        """
+        return summary(self._frame, depth)
+
+    def memory(self) -> pd.DataFrame:
+        """Assign what is alive in memory as each operation ends; see `lensframe_pd.memory.memory`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The rows with `live_bytes` and `held_bytes`.
+
+        Raises
+        ------
+        LensKeyError
+            The frame lacks a column.
+        LensValueError
+            The frame has no rows, a label twice, or is rolled or collapsed.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+        >>> int(layers.lens.memory()["live_bytes"].max())
+        32
+        """
+        return memory(self._frame)
+
+    def alive(self, op: str | None = None) -> pd.DataFrame:
+        """What holds memory at the peak, or as `op` ends; see `lensframe_pd.memory.alive`.
+
+        Parameters
+        ----------
+        op
+            Label of a row; without it the one at which most is alive.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per storage, largest first.
+
+        Raises
+        ------
+        LensKeyError
+            The frame lacks a column.
+        LensValueError
+            The frame has no rows, a label twice, or is rolled or collapsed.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+        >>> layers.lens.alive().index.tolist()
+        ['linear_1']
+        """
+        return alive(self._frame, op)
+
+    def plot_time(self, depth: int | None = 2, ax: Axes | None = None) -> Axes:
+        """Time by module as bars; see `lensframe_pd.plots.plot_time`.
+
+        Parameters
+        ----------
+        depth
+            How many names of modules deep.
+        ax
+            Axes to draw into; by default new ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        LensKeyError
+            The frame lacks a column.
+        LensValueError
+            There are no operations.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+        >>> layers.lens.plot_time().get_xlabel()
+        'time (ms)'
+        """
+        return plot_time(self._frame, depth, ax)
+
+    def plot_params(self, depth: int | None = 2, ax: Axes | None = None) -> Axes:
+        """Parameters by module as bars; see `lensframe_pd.plots.plot_params`.
+
+        Parameters
+        ----------
+        depth
+            How many names of modules deep.
+        ax
+            Axes to draw into; by default new ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        LensKeyError
+            The frame lacks a column.
+        LensValueError
+            No row reads a parameter.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+        >>> layers.lens.plot_params().get_xlabel()
+        'parameters'
+        """
+        return plot_params(self._frame, depth, ax)
+
+    def plot_flops(self, ax: Axes | None = None) -> Axes:
+        """FLOPs of each operation against its time; see `lensframe_pd.roofline.plot_flops`.
+
+        Parameters
+        ----------
+        ax
+            Axes to draw into; by default new ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        LensKeyError
+            The frame lacks a column.
+        LensValueError
+            No operation has FLOPs and a time.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+        >>> layers.lens.plot_flops().get_xlabel()
+        'time (ms)'
+        """
+        return plot_flops(self._frame, ax)
+
+    def plot_roofline(self, ax: Axes | None = None) -> Axes:
+        """FLOP/s against FLOPs per byte; see `lensframe_pd.roofline.plot_roofline`.
+
+        Parameters
+        ----------
+        ax
+            Axes to draw into; by default new ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        LensKeyError
+            The frame lacks a column.
+        LensValueError
+            No operation has FLOPs and a time.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+        >>> layers.lens.plot_roofline().get_xlabel()
+        'FLOPs per byte'
+        """
+        return plot_roofline(self._frame, ax)
+
+    def plot_memory(self, ax: Axes | None = None) -> Axes:
+        """Memory over the steps of the forward; see `lensframe_pd.plots.plot_memory`.
+
+        Parameters
+        ----------
+        ax
+            Axes to draw into; by default new ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        LensKeyError
+            The frame lacks a column.
+        LensValueError
+            The frame has no rows.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+        >>> layers.lens.plot_memory().get_xlabel()
+        'step'
+        """
+        return plot_memory(self._frame, ax)
+
+    def chrome_trace(self, path: str | os.PathLike[str]) -> Path:
+        """Write step times for Perfetto; see `lensframe_pd.chrome.chrome_trace`.
+
+        Parameters
+        ----------
+        path
+            Where to write the JSON; open it at https://ui.perfetto.dev.
+
+        Returns
+        -------
+        pathlib.Path
+
+        Raises
+        ------
+        LensKeyError
+            The frame lacks a column.
+        LensValueError
+            There are no operations.
+
+        Examples
+        --------
+        >>> import tempfile, torch, lensframe_pd as lf
+        >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+        >>> layers.lens.chrome_trace(f"{tempfile.mkdtemp()}/trace.json").name
+        'trace.json'
+        """
+        return write_chrome_trace(self._frame, path)
 
 
 @xr.register_dataset_accessor("lens")

@@ -51,7 +51,7 @@ def run_twice(origin: Origin, rows: Rows, tape: Tape | None, verdicts: Verdicts)
     roots = find_roots(model)
     named = named_modules(roots)
     generators = Generators()
-    snapshot = Snapshot(*roots.values(), args, kwargs, *_closure(model))
+    snapshot = Snapshot(*roots.values(), args, kwargs, *closure_of(model))
     first = next(iter(rows.values()))
     last = next((op for op, row in rows.items() if row["kind"] == "output"), [*rows][-1])
     try:
@@ -94,7 +94,7 @@ def run_twice(origin: Origin, rows: Rows, tape: Tape | None, verdicts: Verdicts)
     return run
 
 
-def _closure(model: Any) -> Iterator[Any]:
+def closure_of(model: Any) -> Iterator[Any]:
     """What a callable that is no module holds besides modules."""
     if not isinstance(model, nn.Module):
         yield getattr(model, "__dict__", {})

@@ -19,7 +19,9 @@ from lensframe_pd import activations, frame
 from lensframe_pd.errors import LensTypeError, LensValueError, LensWarning
 from lensframe_pd.interference import Origin
 from lensframe_pd.recurrence import Passes, passes
+from lensframe_pd.repeats import everything, retime
 from lensframe_pd.run import Run, bound_arguments
+from lensframe_pd.snapshot import Generators
 from lensframe_pd.tape import Tape, tensors_in
 from lensframe_pd.validate import validate_trace
 
@@ -132,6 +134,7 @@ def trace(
     stop: bool = False,
     seed: int | None = None,
     stimulus: Any = None,
+    repeats: int = 0,
 ) -> Trace:
     """Run `model` once and record every tensor operation it executes.
 
@@ -156,6 +159,10 @@ def trace(
         Seed torch's random generators before the run, and record the seed.
     stimulus
         Ids, or a DataFrame indexed by id, describing axis 0 of the first tensor input.
+    repeats
+        Measure `seconds` as the median of so many further runs from the same state, which keep no
+        values; the run itself then only warms up. Meanwhile all that the model holds is in memory
+        twice more. 0: the times of the run itself.
 
     Returns
     -------
@@ -169,7 +176,8 @@ def trace(
     LensKeyError
         A name in `save` is neither a label, nor a layer, nor a module path.
     LensValueError
-        The stimulus ids are not as many as stimuli, or `save` is a frame of another model.
+        The stimulus ids are not as many as stimuli, `save` is a frame of another model, or
+        `repeats` is no number of runs.
 
     Examples
     --------
@@ -184,6 +192,8 @@ def trace(
         raise LensTypeError(
             f"cannot trace a {type(model).__name__}: give an nn.Module or another callable"
         )
+    if type(repeats) is not int or repeats < 0:
+        raise LensValueError(f"repeats must be 0 or a number of runs, not {repeats!r}")
     args, kwargs = bound_arguments(args, kwargs)
     table = activations.stimulus_table(stimulus)
     if table is not None:
@@ -198,9 +208,12 @@ def trace(
     if seed is not None:
         torch.manual_seed(seed)
         run.tape.facts["seed"] = seed
-    start = torch.get_rng_state()
+    origin = Origin(model, args, kwargs, torch.get_rng_state())
+    before = (everything(model, args, kwargs), Generators()) if repeats else None
     output = run.execute(args, kwargs)
-    result = Trace(run.tape, output, table, Origin(model, args, kwargs, start))
+    if before is not None and not run.tape.facts.get("stopped"):
+        retime(run.tape, origin, *before, repeats)
+    result = Trace(run.tape, output, table, origin)
     try:
         run.selection.finish(lambda: result.layers)
         run.warn_of_broken_links(result._passes)

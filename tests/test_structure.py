@@ -10,7 +10,8 @@ ORDER = """
 errors functions schema storage tape environment config axes constants values recurrence modules
 lineage dims frame activations tracer selection run compare rerun snapshot witness dependence
 determinism verdicts invariants interference
-recorded resume replay validate trace roll graph collapse render style node draw select accessor __init__
+repeats recorded resume replay validate trace roll graph collapse render style node draw
+rebuild meta costs profile memory summary chrome plots roofline select accessor __init__
 """.split()
 FOLDER = Path(lensframe_pd.__file__).parent
 
