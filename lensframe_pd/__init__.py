@@ -1,6 +1,7 @@
 """lensframe_pd: every operation of a PyTorch model as a DataFrame, every activation in xarray."""
 
 from lensframe_pd import accessor as _accessor  # noqa: F401  (registers df.lens and ds.lens)
+from lensframe_pd.concat import concat
 from lensframe_pd.errors import (
     LensError,
     LensKeyError,
@@ -10,6 +11,7 @@ from lensframe_pd.errors import (
     LensValueError,
     LensWarning,
 )
+from lensframe_pd.io import read, write
 from lensframe_pd.trace import Trace, trace
 
 __all__ = [
@@ -21,5 +23,8 @@ __all__ = [
     "LensValueError",
     "LensWarning",
     "Trace",
+    "concat",
+    "read",
     "trace",
+    "write",
 ]

@@ -11,9 +11,11 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.chrome import write_chrome_trace
+from lensframe_pd.cka import cka
 from lensframe_pd.collapse import collapse
 from lensframe_pd.costs import costs
 from lensframe_pd.draw import draw
+from lensframe_pd.features import Pool, features
 from lensframe_pd.graph import (
     Mask,
     ancestors,
@@ -24,12 +26,22 @@ from lensframe_pd.graph import (
     keep,
     to_networkx,
 )
+from lensframe_pd.handoff import (
+    to_assembly,
+    to_datatree,
+    to_rsatoolbox,
+    to_rsatoolbox_rdms,
+    to_sklearn,
+    to_stacked,
+)
 from lensframe_pd.memory import alive, memory
 from lensframe_pd.plots import plot_memory, plot_params, plot_time
 from lensframe_pd.profile import profile
+from lensframe_pd.rdm import rdm
 from lensframe_pd.render import Drawing
 from lensframe_pd.roll import edges, roll, unroll
 from lensframe_pd.roofline import plot_flops, plot_roofline
+from lensframe_pd.score import score
 from lensframe_pd.select import select
 from lensframe_pd.summary import summary
 from lensframe_pd.validate import validate
@@ -543,3 +555,360 @@ class ActivationsAccessor:
         ('stimulus', 'feature')
         """
         return select(self._dataset, key)
+
+    def features(self, key: str, pool: Pool = None) -> xr.DataArray:
+        """One layer as a matrix, stimulus x feature; see `lensframe_pd.features.features`.
+
+        Parameters
+        ----------
+        key
+            An op label, a layer or the path of a module, as for `activations.lens[key]`.
+        pool
+            None; `"mean"` or `"max"` over all positions; the name of a token; or a mapping of axes
+            to what to do, as in `{"space": "mean"}`, `{"token": 0}`, `{"token": mask}`.
+
+        Returns
+        -------
+        xarray.DataArray
+            `(stimulus, feature)`, float32 or float64.
+
+        Raises
+        ------
+        LensKeyError
+            Nothing in the dataset has this name.
+        LensValueError
+            The layer has no stimulus axis, no such axis to pool, or no such token.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> _, activations = lf.trace(torch.nn.Conv2d(3, 8, 3).eval(), torch.ones(2, 3, 6, 6))
+        >>> activations.lens.features("conv2d_1", pool={"space": "mean"}).shape
+        (2, 8)
+        """
+        return features(self._dataset, key, pool)
+
+    def rdm(
+        self,
+        layers: str | Iterable[str] | None = None,
+        metric: str = "correlation",
+        *,
+        pool: Pool = None,
+    ) -> xr.DataArray:
+        """Dissimilarity matrices of layers; see `lensframe_pd.rdm.rdm`.
+
+        Parameters
+        ----------
+        layers
+            Labels, layers, module paths; None for every variable with a stimulus axis and another.
+        metric
+            `correlation`, `spearman`, `cosine`, `euclidean`, `sqeuclidean`, or any of scipy's.
+        pool
+            As for `features`; layers that lack an axis are taken as they are.
+
+        Returns
+        -------
+        xarray.DataArray
+            `(layer, stimulus, stimulus_)`, float64, with ids; one per pass.
+
+        Raises
+        ------
+        LensKeyError
+            Nothing in the dataset has a name.
+        LensValueError
+            An unknown metric, or an axis to pool that no layer has.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> _, activations = lf.trace(torch.nn.Linear(9, 4).eval(), torch.eye(9)[:3])
+        >>> activations.lens.rdm(["input_1", "linear_1"]).shape
+        (2, 3, 3)
+        """
+        return rdm(self._dataset, layers, metric, pool=pool)
+
+    def cka(
+        self,
+        other: xr.Dataset | None = None,
+        layers: str | Iterable[str] | None = None,
+        other_layers: str | Iterable[str] | None = None,
+        *,
+        kernel: str = "linear",
+        bandwidth: float = 1.0,
+        debiased: bool = False,
+        pool: Pool = None,
+    ) -> xr.DataArray:
+        """Centred kernel alignment of layers with layers; see `lensframe_pd.cka.cka`.
+
+        Parameters
+        ----------
+        other
+            Activations of another model for the same stimuli, joined by id; None for these.
+        layers, other_layers
+            Labels, layers, module paths; None for every variable with a stimulus axis and another.
+        kernel, bandwidth
+            `"linear"`, or `"rbf"` with sigma as a fraction of the median distance.
+        debiased
+            Use the unbiased estimator of HSIC.
+        pool
+            As for `rdm`.
+
+        Returns
+        -------
+        xarray.DataArray
+            `(layer, layer_)`, float64.
+
+        Raises
+        ------
+        LensValueError
+            An unknown kernel, too few stimuli, or datasets that are not about the same ids.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> _, activations = lf.trace(torch.nn.Linear(9, 4).eval(), torch.eye(9)[:5])
+        >>> activations.lens.cka(layers=["input_1", "linear_1"]).values.diagonal().round(12)
+        array([1., 1.])
+        """
+        return cka(
+            self._dataset,
+            other,
+            layers,
+            other_layers,
+            kernel=kernel,
+            bandwidth=bandwidth,
+            debiased=debiased,
+            pool=pool,
+        )
+
+    def score(
+        self,
+        references: Mapping[str, Any],
+        layers: pd.DataFrame | str | Iterable[str] | None = None,
+        *,
+        comparison: str = "spearman",
+        metric: str = "correlation",
+        pool: Pool = None,
+        bootstrap: int = 0,
+        confidence: float = 0.95,
+        seed: int | None = 0,
+    ) -> pd.DataFrame:
+        """Compare every layer and pass with every reference; see `lensframe_pd.score.score`.
+
+        Parameters
+        ----------
+        references
+            Name to an RDM or a feature matrix, with ids.
+        layers
+            Rows of `layers`, or names; None for every variable with a stimulus axis and another.
+        comparison
+            `spearman`, `pearson`, `kendall`, `cosine`, `rho-a`; `cka`, `cka-debiased`.
+        metric, pool
+            Of the RDMs, as for `rdm`.
+        bootstrap, confidence, seed
+            Number of bootstrap samples of stimuli for the interval (0: none), its size, its seed.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per op and reference: `op`, `depth`, the facts of the op, `reference`,
+            `comparison`, `score`, `low`, `high`.
+
+        Raises
+        ------
+        LensValueError
+            An unknown comparison, a reference that is about other stimuli, or CKA with an RDM.
+
+        Examples
+        --------
+        >>> import pandas as pd, torch, lensframe_pd as lf
+        >>> model, ids = torch.nn.Linear(9, 4).eval(), list("abcdef")
+        >>> layers, activations = lf.trace(model, torch.rand(6, 9), stimulus=ids)
+        >>> brain = pd.DataFrame(torch.rand(6, 20).numpy(), index=ids[::-1])
+        >>> activations.lens.score({"brain": brain}, layers)["op"].tolist()
+        ['input_1', 'linear_1', 'output_1']
+        """
+        return score(
+            self._dataset,
+            references,
+            layers,
+            comparison=comparison,
+            metric=metric,
+            pool=pool,
+            bootstrap=bootstrap,
+            confidence=confidence,
+            seed=seed,
+        )
+
+    def to_rsatoolbox(self, key: str, pool: Pool = None) -> Any:
+        """One layer as an `rsatoolbox.data.Dataset`; see `lensframe_pd.handoff.to_rsatoolbox`.
+
+        Parameters
+        ----------
+        key, pool
+            As for `features`.
+
+        Returns
+        -------
+        rsatoolbox.data.Dataset
+            Ids and stimulus columns are observation descriptors.
+
+        Raises
+        ------
+        LensRuntimeError
+            rsatoolbox is not installed.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> _, activations = lf.trace(torch.nn.Linear(9, 4).eval(), torch.eye(9)[:3])
+        >>> activations.lens.to_rsatoolbox("linear_1").measurements.shape
+        (3, 4)
+        """
+        return to_rsatoolbox(self._dataset, key, pool)
+
+    def to_rsatoolbox_rdms(
+        self,
+        layers: str | Iterable[str] | None = None,
+        metric: str = "correlation",
+        *,
+        pool: Pool = None,
+    ) -> Any:
+        """RDMs as one `rsatoolbox.rdm.RDMs`; see `lensframe_pd.handoff.to_rsatoolbox_rdms`.
+
+        Parameters
+        ----------
+        layers, metric, pool
+            As for `rdm`. rsatoolbox's `euclidean` (squared, over the number of features) is
+            `metric="sqeuclidean"`, handed over as `squared euclidean`.
+
+        Returns
+        -------
+        rsatoolbox.rdm.RDMs
+            With RDM descriptors `layer` and `n_features`.
+
+        Raises
+        ------
+        LensRuntimeError
+            rsatoolbox is not installed.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> _, activations = lf.trace(torch.nn.Linear(9, 4).eval(), torch.eye(9)[:3])
+        >>> activations.lens.to_rsatoolbox_rdms().n_rdm
+        3
+        """
+        return to_rsatoolbox_rdms(self._dataset, layers, metric, pool=pool)
+
+    def to_assembly(
+        self,
+        layers: str | Iterable[str] | None = None,
+        *,
+        pool: Pool = None,
+        path: str | os.PathLike[str] | None = None,
+    ) -> xr.DataArray:
+        """Layers as Brain-Score has them, presentation x neuroid; see `lensframe_pd.handoff`.
+
+        Parameters
+        ----------
+        layers, pool
+            As for `rdm`.
+        path
+            Also write it there as netCDF, as brainio does.
+
+        Returns
+        -------
+        xarray.DataArray
+            With `stimulus_id`, `neuroid_id`, `layer`, `channel`, `channel_x`, `channel_y`.
+
+        Raises
+        ------
+        LensValueError
+            The stimuli have no ids.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> model, x = torch.nn.Linear(9, 4).eval(), torch.eye(9)[:2]
+        >>> _, activations = lf.trace(model, x, stimulus=["a", "b"])
+        >>> activations.lens.to_assembly("linear_1").dims
+        ('presentation', 'neuroid')
+        """
+        return to_assembly(self._dataset, layers, pool=pool, path=path)
+
+    def to_stacked(
+        self, layers: str | Iterable[str] | None = None, *, pool: Pool = None
+    ) -> xr.DataArray:
+        """All features of several layers side by side; see `lensframe_pd.handoff.to_stacked`.
+
+        Parameters
+        ----------
+        layers, pool
+            As for `rdm`.
+
+        Returns
+        -------
+        xarray.DataArray
+            `(stimulus, feature)`, `feature` a MultiIndex of `layer` and `unit`.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> _, activations = lf.trace(torch.nn.Linear(9, 4).eval(), torch.eye(9)[:3])
+        >>> activations.lens.to_stacked().sel(layer="linear_1").shape
+        (3, 4)
+        """
+        return to_stacked(self._dataset, layers, pool=pool)
+
+    def to_datatree(self) -> xr.DataTree:
+        """The variables in a tree of modules; see `lensframe_pd.handoff.to_datatree`.
+
+        Returns
+        -------
+        xarray.DataTree
+            Those of module `layer1.0` are at `/layer1/0`.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> model = torch.nn.Sequential(torch.nn.Linear(9, 4)).eval()
+        >>> _, activations = lf.trace(model, torch.eye(9)[:3])
+        >>> list(activations.lens.to_datatree()["0"].data_vars)
+        ['linear_1']
+        """
+        return to_datatree(self._dataset)
+
+    def to_sklearn(
+        self, key: str, responses: pd.DataFrame | xr.DataArray, pool: Pool = None
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Features and neural responses, aligned by id; see `lensframe_pd.handoff.to_sklearn`.
+
+        Parameters
+        ----------
+        key, pool
+            As for `features`.
+        responses
+            One row per presentation, indexed by stimulus id; an id may come several times.
+
+        Returns
+        -------
+        X, y : pandas.DataFrame
+            In the order of `responses`, for any scikit-learn estimator.
+
+        Raises
+        ------
+        LensValueError
+            An id is in one of them only.
+
+        Examples
+        --------
+        >>> import pandas as pd, torch, lensframe_pd as lf
+        >>> model, ids = torch.nn.Linear(9, 4).eval(), list("abc")
+        >>> _, activations = lf.trace(model, torch.eye(9)[:3], stimulus=ids)
+        >>> responses = pd.DataFrame({"neuron": [1, 2, 3]}, index=ids[::-1])
+        >>> X, y = activations.lens.to_sklearn("linear_1", responses)
+        >>> list(X.index)
+        ['c', 'b', 'a']
+        """
+        return to_sklearn(self._dataset, key, responses, pool)

