@@ -72,12 +72,19 @@ def main(folder: Path) -> None:
         same = torch.equal(trace.output, model(images))
     print(f"\nthe traced output equals a plain run's, bit for bit: {same}")
 
+    report = trace.validate()
+    print(f"{report['passed'].sum()} of {len(report)} rows pass validation")
+
+    title("where the time goes: layers.lens.summary(depth=1)")
+    print(layers.lens.summary(depth=1))
+
     title("files")
     layers.to_parquet(folder / "layers.parquet")
     layers.to_feather(folder / "layers.arrow")
     activations.to_netcdf(folder / "activations.nc")
     layers.lens.draw(folder / "resnet18.svg")
     layers.lens.draw(folder / "resnet18.png")
+    layers.lens.collapse(depth=1).lens.draw(folder / "stages.png", color="seconds")
     block = layers[layers["module"].str.startswith("layer2.0")]
     block.lens.draw(folder / "layer2.0.png")
     for path in sorted(folder.iterdir()):
