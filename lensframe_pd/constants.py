@@ -12,10 +12,10 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor, nn
 
+from lensframe_pd.errors import OURS
 from lensframe_pd.tape import CACHE, tensors_in
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_HERE = os.path.dirname(__file__) + os.sep
 
 
 class Origins:
@@ -37,7 +37,7 @@ class Origins:
         found = self.name(tensor)
         while found is None and frame is not None:
             # torch's own frames hold what a module has just returned, whatever made it
-            if not frame.f_code.co_filename.startswith((_TORCH, _HERE)):
+            if not frame.f_code.co_filename.startswith((_TORCH, OURS)):
                 found = next((p for p, value in _reachable(frame) if value is tensor), None)
             frame = frame.f_back
         if found is not None:

@@ -14,13 +14,14 @@ import pyarrow as pa
 import torch
 
 from lensframe_pd.config import arg_name, config_json
+from lensframe_pd.errors import OURS
 from lensframe_pd.functions import Function
 from lensframe_pd.recurrence import Passes
 from lensframe_pd.schema import COLUMNS
 from lensframe_pd.tape import SCRIPT, SLOT, Call, Context, Site, Tape
 
 #: Frames of torch and of this package are never the user's code.
-_FOLDERS = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, __file__))
+_FOLDERS = (os.path.dirname(torch.__file__) + os.sep, OURS)
 _TUPLE_COLUMNS = frozenset(
     """parents parent_args module_stack module_types returned_by shape stride params param_args
     param_shapes buffers buffer_args buffer_shapes read_by""".split()

@@ -24,9 +24,9 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 from torch.overrides import TorchFunctionMode, redispatch_function
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lensframe_pd import lineage, modules
 from lensframe_pd.constants import Origins
 from lensframe_pd.environment import context_now, generator_state
+from lensframe_pd.errors import OURS
 from lensframe_pd.functions import KNOWN, Action, Function, describe, synthetic
 from lensframe_pd.lineage import Known, Lineage
 from lensframe_pd.modules import ModuleStack
@@ -444,11 +444,9 @@ class _ScriptOperators(TorchDispatchMode):
 def _caller() -> Any:
     """The innermost frame that is not the tracer's own."""
     frame = sys._getframe(2)
-    while frame.f_code.co_filename in OWN_FILES and frame.f_back is not None:
+    while frame.f_code.co_filename.startswith(OURS) and frame.f_back is not None:
         frame = frame.f_back
     return frame
 
 
 _OPEN = id(Tracer._open.__code__)
-#: Frames of these files never belong to a call site.
-OWN_FILES = frozenset((__file__, modules.__file__, lineage.__file__))
