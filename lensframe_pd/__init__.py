@@ -1,7 +1,6 @@
 """lensframe_pd: every operation of a PyTorch model as a DataFrame, every activation in xarray."""
 
 from lensframe_pd import accessor as _accessor  # noqa: F401  (registers df.lens and ds.lens)
-from lensframe_pd.concat import concat
 from lensframe_pd.errors import (
     LensError,
     LensKeyError,
@@ -11,8 +10,9 @@ from lensframe_pd.errors import (
     LensValueError,
     LensWarning,
 )
-from lensframe_pd.io import read, write
-from lensframe_pd.trace import Trace, trace
+from lensframe_pd.extract.concat import concat
+from lensframe_pd.files.files import read, write
+from lensframe_pd.tracing import Trace, trace
 
 __all__ = [
     "LensError",

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.chrome import write_chrome_trace
-from lensframe_pd.cka import cka
-from lensframe_pd.collapse import collapse
-from lensframe_pd.costs import costs
-from lensframe_pd.draw import draw
-from lensframe_pd.features import Pool, features
-from lensframe_pd.graph import (
+from lensframe_pd.draw.dot import draw
+from lensframe_pd.draw.render import Drawing
+from lensframe_pd.graph.collapse import collapse
+from lensframe_pd.graph.roll import edges, roll, unroll
+from lensframe_pd.graph.select import (
     Mask,
     ancestors,
     between,
@@ -26,7 +24,16 @@ from lensframe_pd.graph import (
     keep,
     to_networkx,
 )
-from lensframe_pd.handoff import (
+from lensframe_pd.profile.chrome import write_chrome_trace
+from lensframe_pd.profile.costs import costs
+from lensframe_pd.profile.memory import alive, memory
+from lensframe_pd.profile.plots import plot_memory, plot_params, plot_time
+from lensframe_pd.profile.profile import profile
+from lensframe_pd.profile.roofline import plot_flops, plot_roofline
+from lensframe_pd.profile.summary import summary
+from lensframe_pd.rsa.cka import cka
+from lensframe_pd.rsa.features import Pool, features
+from lensframe_pd.rsa.handoff import (
     to_assembly,
     to_datatree,
     to_rsatoolbox,
@@ -34,17 +41,10 @@ from lensframe_pd.handoff import (
     to_sklearn,
     to_stacked,
 )
-from lensframe_pd.memory import alive, memory
-from lensframe_pd.plots import plot_memory, plot_params, plot_time
-from lensframe_pd.profile import profile
-from lensframe_pd.rdm import rdm
-from lensframe_pd.render import Drawing
-from lensframe_pd.roll import edges, roll, unroll
-from lensframe_pd.roofline import plot_flops, plot_roofline
-from lensframe_pd.score import score
-from lensframe_pd.select import select
-from lensframe_pd.summary import summary
-from lensframe_pd.validate import validate
+from lensframe_pd.rsa.rdm import rdm
+from lensframe_pd.rsa.score import score
+from lensframe_pd.rsa.view import select
+from lensframe_pd.validation.validate import validate
 
 if TYPE_CHECKING:
     import networkx
@@ -68,7 +68,7 @@ class LayersAccessor:
         color: str | None = None,
         **columns: str,
     ) -> Drawing:
-        """Draw these rows as a graph; see `lensframe_pd.draw.draw`.
+        """Draw these rows as a graph; see `lensframe_pd.draw.dot.draw`.
 
         Parameters
         ----------
@@ -103,49 +103,49 @@ class LayersAccessor:
         return draw(self._frame, path, color=color, **columns)
 
     def edges(self) -> pd.DataFrame:
-        """Every edge as a row: source, target, arg, passes; see `lensframe_pd.roll.edges`."""
+        """Every edge as a row: source, target, arg, passes; see `lensframe_pd.graph.roll.edges`."""
         return edges(self._frame)
 
     def roll(self) -> pd.DataFrame:
-        """One row per layer, its passes together; see `lensframe_pd.roll.roll`."""
+        """One row per layer, its passes together; see `lensframe_pd.graph.roll.roll`."""
         return roll(self._frame)
 
     def unroll(self) -> pd.DataFrame:
-        """The passes of a rolled frame again; see `lensframe_pd.roll.unroll`."""
+        """The passes of a rolled frame again; see `lensframe_pd.graph.roll.unroll`."""
         return unroll(self._frame)
 
     def collapse(
         self, modules: str | Iterable[str] | None = None, *, depth: int | None = None
     ) -> pd.DataFrame:
-        """One row per module call, by path or by depth; see `lensframe_pd.collapse.collapse`."""
+        """One row per module call, by path or by depth."""
         return collapse(self._frame, modules, depth=depth)
 
     def keep(self, mask: Mask) -> pd.DataFrame:
-        """Some rows, connected through the others; see `lensframe_pd.graph.keep`."""
+        """Some rows, connected through the others; see `lensframe_pd.graph.select.keep`."""
         return keep(self._frame, mask)
 
     def find(self, key: str) -> pd.DataFrame:
-        """Rows by op label, layer or module path; see `lensframe_pd.graph.find`."""
+        """Rows by op label, layer or module path; see `lensframe_pd.graph.select.find`."""
         return find(self._frame, key)
 
     def ancestors(self, key: str) -> pd.DataFrame:
-        """What something was computed from; see `lensframe_pd.graph.ancestors`."""
+        """What something was computed from; see `lensframe_pd.graph.select.ancestors`."""
         return ancestors(self._frame, key)
 
     def descendants(self, key: str) -> pd.DataFrame:
-        """What was computed from something; see `lensframe_pd.graph.descendants`."""
+        """What was computed from something; see `lensframe_pd.graph.select.descendants`."""
         return descendants(self._frame, key)
 
     def between(self, start: str, end: str) -> pd.DataFrame:
-        """The rows on the paths from one to the other; see `lensframe_pd.graph.between`."""
+        """The rows on the paths from one to the other; see `lensframe_pd.graph.select.between`."""
         return between(self._frame, start, end)
 
     def diff(self, other: pd.DataFrame) -> pd.DataFrame:
-        """The rows that two frames do not share; see `lensframe_pd.graph.diff`."""
+        """The rows that two frames do not share; see `lensframe_pd.graph.select.diff`."""
         return diff(self._frame, other)
 
     def to_networkx(self) -> networkx.MultiDiGraph:
-        """The graph for networkx; see `lensframe_pd.graph.to_networkx`."""
+        """The graph for networkx; see `lensframe_pd.graph.select.to_networkx`."""
         return to_networkx(self._frame)
 
     def validate(
@@ -159,7 +159,7 @@ class LayersAccessor:
         downstream: str | None = "sample",
         raise_on_failure: bool = False,
     ) -> pd.DataFrame:
-        """Prove that these rows are what the model does; see `lensframe_pd.validate.validate`.
+        """Prove that these rows are what the model does.
 
         Parameters
         ----------
@@ -208,7 +208,7 @@ class LayersAccessor:
         )
 
     def costs(self) -> pd.DataFrame:
-        """Assign what each row costs; see `lensframe_pd.costs.costs`.
+        """Assign what each row costs; see `lensframe_pd.profile.costs.costs`.
 
         Returns
         -------
@@ -264,7 +264,7 @@ class LayersAccessor:
         return profile(self._frame, by, depth)
 
     def summary(self, depth: int | None = 2) -> pd.DataFrame:
-        """The table of modules to be read; see `lensframe_pd.summary.summary`.
+        """The table of modules to be read; see `lensframe_pd.profile.summary.summary`.
 
         Parameters
         ----------
@@ -293,7 +293,7 @@ class LayersAccessor:
         return summary(self._frame, depth)
 
     def memory(self) -> pd.DataFrame:
-        """Assign what is alive in memory as each operation ends; see `lensframe_pd.memory.memory`.
+        """Assign what is alive in memory as each operation ends.
 
         Returns
         -------
@@ -317,7 +317,7 @@ class LayersAccessor:
         return memory(self._frame)
 
     def alive(self, op: str | None = None) -> pd.DataFrame:
-        """What holds memory at the peak, or as `op` ends; see `lensframe_pd.memory.alive`.
+        """What holds memory at the peak, or as `op` ends; see `lensframe_pd.profile.memory.alive`.
 
         Parameters
         ----------
@@ -346,7 +346,7 @@ class LayersAccessor:
         return alive(self._frame, op)
 
     def plot_time(self, depth: int | None = 2, ax: Axes | None = None) -> Axes:
-        """Time by module as bars; see `lensframe_pd.plots.plot_time`.
+        """Time by module as bars; see `lensframe_pd.profile.plots.plot_time`.
 
         Parameters
         ----------
@@ -376,7 +376,7 @@ class LayersAccessor:
         return plot_time(self._frame, depth, ax)
 
     def plot_params(self, depth: int | None = 2, ax: Axes | None = None) -> Axes:
-        """Parameters by module as bars; see `lensframe_pd.plots.plot_params`.
+        """Parameters by module as bars; see `lensframe_pd.profile.plots.plot_params`.
 
         Parameters
         ----------
@@ -406,7 +406,7 @@ class LayersAccessor:
         return plot_params(self._frame, depth, ax)
 
     def plot_flops(self, ax: Axes | None = None) -> Axes:
-        """FLOPs of each operation against its time; see `lensframe_pd.roofline.plot_flops`.
+        """FLOPs of each operation against its time; see `lensframe_pd.profile.roofline.plot_flops`.
 
         Parameters
         ----------
@@ -434,7 +434,7 @@ class LayersAccessor:
         return plot_flops(self._frame, ax)
 
     def plot_roofline(self, ax: Axes | None = None) -> Axes:
-        """FLOP/s against FLOPs per byte; see `lensframe_pd.roofline.plot_roofline`.
+        """FLOP/s against FLOPs per byte; see `lensframe_pd.profile.roofline.plot_roofline`.
 
         Parameters
         ----------
@@ -462,7 +462,7 @@ class LayersAccessor:
         return plot_roofline(self._frame, ax)
 
     def plot_memory(self, ax: Axes | None = None) -> Axes:
-        """Memory over the steps of the forward; see `lensframe_pd.plots.plot_memory`.
+        """Memory over the steps of the forward; see `lensframe_pd.profile.plots.plot_memory`.
 
         Parameters
         ----------
@@ -490,7 +490,7 @@ class LayersAccessor:
         return plot_memory(self._frame, ax)
 
     def chrome_trace(self, path: str | os.PathLike[str]) -> Path:
-        """Write step times for Perfetto; see `lensframe_pd.chrome.chrome_trace`.
+        """Write step times for Perfetto; see `lensframe_pd.profile.chrome.chrome_trace`.
 
         Parameters
         ----------
@@ -526,7 +526,7 @@ class ActivationsAccessor:
         self._dataset = dataset
 
     def __getitem__(self, key: str) -> xr.DataArray:
-        """One op, layer or module as one array; see `lensframe_pd.select.select`.
+        """One op, layer or module as one array; see `lensframe_pd.rsa.view.select`.
 
         Parameters
         ----------
@@ -557,7 +557,7 @@ class ActivationsAccessor:
         return select(self._dataset, key)
 
     def features(self, key: str, pool: Pool = None) -> xr.DataArray:
-        """One layer as a matrix, stimulus x feature; see `lensframe_pd.features.features`.
+        """One layer as a matrix, stimulus x feature; see `lensframe_pd.rsa.features.features`.
 
         Parameters
         ----------
@@ -595,7 +595,7 @@ class ActivationsAccessor:
         *,
         pool: Pool = None,
     ) -> xr.DataArray:
-        """Dissimilarity matrices of layers; see `lensframe_pd.rdm.rdm`.
+        """Dissimilarity matrices of layers; see `lensframe_pd.rsa.rdm.rdm`.
 
         Parameters
         ----------
@@ -638,7 +638,7 @@ class ActivationsAccessor:
         debiased: bool = False,
         pool: Pool = None,
     ) -> xr.DataArray:
-        """Centred kernel alignment of layers with layers; see `lensframe_pd.cka.cka`.
+        """Centred kernel alignment of layers with layers; see `lensframe_pd.rsa.cka.cka`.
 
         Parameters
         ----------
@@ -693,7 +693,7 @@ class ActivationsAccessor:
         confidence: float = 0.95,
         seed: int | None = 0,
     ) -> pd.DataFrame:
-        """Compare every layer and pass with every reference; see `lensframe_pd.score.score`.
+        """Compare every layer and pass with every reference; see `lensframe_pd.rsa.score.score`.
 
         Parameters
         ----------
@@ -741,7 +741,7 @@ class ActivationsAccessor:
         )
 
     def to_rsatoolbox(self, key: str, pool: Pool = None) -> Any:
-        """One layer as an `rsatoolbox.data.Dataset`; see `lensframe_pd.handoff.to_rsatoolbox`.
+        """One layer as an `rsatoolbox.data.Dataset`; see `lensframe_pd.rsa.handoff.to_rsatoolbox`.
 
         Parameters
         ----------
@@ -774,7 +774,7 @@ class ActivationsAccessor:
         *,
         pool: Pool = None,
     ) -> Any:
-        """RDMs as one `rsatoolbox.rdm.RDMs`; see `lensframe_pd.handoff.to_rsatoolbox_rdms`.
+        """RDMs as one `rsatoolbox.rdm.RDMs`; see `lensframe_pd.rsa.handoff.to_rsatoolbox_rdms`.
 
         Parameters
         ----------
@@ -840,7 +840,7 @@ class ActivationsAccessor:
     def to_stacked(
         self, layers: str | Iterable[str] | None = None, *, pool: Pool = None
     ) -> xr.DataArray:
-        """All features of several layers side by side; see `lensframe_pd.handoff.to_stacked`.
+        """All features of several layers side by side; see `lensframe_pd.rsa.handoff.to_stacked`.
 
         Parameters
         ----------
@@ -862,7 +862,7 @@ class ActivationsAccessor:
         return to_stacked(self._dataset, layers, pool=pool)
 
     def to_datatree(self) -> xr.DataTree:
-        """The variables in a tree of modules; see `lensframe_pd.handoff.to_datatree`.
+        """The variables in a tree of modules; see `lensframe_pd.rsa.handoff.to_datatree`.
 
         Returns
         -------
@@ -882,7 +882,7 @@ class ActivationsAccessor:
     def to_sklearn(
         self, key: str, responses: pd.DataFrame | xr.DataArray, pool: Pool = None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Features and neural responses, aligned by id; see `lensframe_pd.handoff.to_sklearn`.
+        """Features and neural responses, aligned by id; see `lensframe_pd.rsa.handoff.to_sklearn`.
 
         Parameters
         ----------

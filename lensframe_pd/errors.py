@@ -7,7 +7,6 @@ import os.path
 from collections.abc import Iterable
 from typing import Any
 
-
 #: Frames and warnings of files below this folder are this package's own, never the user's code.
 OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 

@@ -54,7 +54,7 @@ def test_sentences_about_the_same_come_together(run):
     alone = names["tokenizer"](["The probe landed on Mars."], return_tensors="pt")
     with names["torch"].no_grad():
         expected = names["model"](**alone).last_hidden_state[0].mean(0).numpy()
-    from lensframe_pd.features import features
+    from lensframe_pd.rsa.features import features
 
     found = features(names["activations"], last, names["pool"])
     np.testing.assert_allclose(found.sel(stimulus="The probe landed on Mars."), expected, atol=1e-5)

@@ -1,0 +1,272 @@
+"""Which row each living tensor comes from.
+
+A tensor is known by its `id`, checked with a weak reference since ids are reused at once. Its
+storage's address links it to its views: a write through one alias makes a later read of another
+an `alias` row, whose parents are that alias' old value and the writes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from weakref import ref
+
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from lensframe_pd.capture.modules import plain_path
+from lensframe_pd.capture.origins import Origins
+from lensframe_pd.capture.values import Values
+from lensframe_pd.tape.storage import extent, same_view, storage_of, unwrapped
+from lensframe_pd.tape.tape import Held, Tape
+
+
+class Known(NamedTuple):
+    """What is known of a living tensor."""
+
+    alive: Callable[[], Tensor | None]
+    source: int
+    """Its row, or `-1 - k` for the k-th held parameter or buffer."""
+    storage: int
+    """Address of its storage, 0 where it has none."""
+
+
+class Write(NamedTuple):
+    """One write into a storage: the row it gave, and the bytes from `low` up to `high`."""
+
+    row: int
+    low: int
+    high: int
+
+
+class Writes:
+    """The writes into one storage, and the range of bytes that they cover together."""
+
+    __slots__ = ("block", "high", "last", "log", "low")
+
+    def __init__(self) -> None:
+        self.log: list[Write] = []
+        self.low, self.high = sys.maxsize, 0
+        #: Size of the writes while all are of aligned blocks, as through `unbind`; else 0.
+        self.block = -1
+        self.last: dict[int, int] = {}
+
+    def add(self, write: Write) -> None:
+        size = write.high - write.low
+        if self.block < 0:
+            self.block = size
+        if self.block and (size != self.block or write.low % size):
+            self.block = 0
+        self.last[write.low] = write.row
+        log = self.log
+        while log and write.low <= log[-1].low and log[-1].high <= write.high:
+            log.pop()  # covered by this one, which has it among its ancestors
+        log.append(write)
+        self.low, self.high = min(self.low, write.low), max(self.high, write.high)
+
+    def since(self, row: int, tensor: Tensor) -> list[tuple[int, int]]:
+        """Rows after `row` that wrote where `tensor` reads, the last one of each range.
+
+        With each, the first byte it wrote.
+        """
+        if not self.log or self.log[-1].row <= row:
+            return []
+        low, high = extent(tensor)
+        if low >= self.high or self.low >= high:
+            return []
+        if high - low == self.block and not low % self.block:  # no other block overlaps
+            written = self.last.get(low, -1)
+            return [(written, low)] if written > row else []
+        newer: dict[tuple[int, int], int] = {}
+        for write in reversed(self.log):
+            if write.row <= row:
+                break
+            if write.low < high and low < write.high:
+                newer.setdefault((write.low, write.high), write.row)
+        return [(last, low) for (low, _), last in newer.items()][::-1]
+
+
+class Lineage:
+    """Parents, parameters and constants of a run, as tensors are met.
+
+    Parameters
+    ----------
+    add_row
+        Adds an `alias` or `constant` row: called with the kind, the sources, the tensor, where
+        it stands and its configuration, gives the row.
+    """
+
+    def __init__(
+        self,
+        tape: Tape,
+        values: Values,
+        origins: Origins,
+        add_row: Callable[..., int],
+    ) -> None:
+        self.tape = tape
+        self.values = values
+        self.origins = origins
+        self._add_row = add_row
+        self.live: dict[int, Known] = {}
+        #: Storage address to the tensor last made in it.
+        self.newest: dict[int, Known] = {}
+        self.writes: dict[int, Writes] = {}
+        self._held_in: dict[int, list[int]] = {}
+
+    def known(self, tensor: Tensor) -> Known | None:
+        """What is known of this very tensor."""
+        known = self.live.get(id(tensor))
+        return known if known is not None and known.alive() is tensor else None
+
+    def know(self, tensor: Tensor, source: int, storage: int) -> None:
+        self.live[id(tensor)] = Known(ref(tensor), source, storage)
+
+    def source(self, tensor: Tensor) -> int:
+        """The row that made `tensor` (or the held parameter it is), as it stands now."""
+        known = self.known(tensor)
+        return self._meet(tensor) if known is None else self.fresh(tensor, known)
+
+    def fresh(self, tensor: Tensor, known: Known) -> int:
+        """`known.source`, or a new alias row if the storage was written through another alias."""
+        writes = self.writes.get(known.storage)
+        newer = writes.since(known.source, tensor) if writes is not None else []
+        if not newer:
+            return known.source
+        low = extent(tensor)[0]
+        rows, lows = zip(*newer, strict=True)
+        return self._alias((known.source, *rows), (low, *lows), tensor)
+
+    def _alias(self, sources: tuple[int, ...], offsets: tuple[int, ...], tensor: Tensor) -> int:
+        """A row for a tensor whose storage was made, or written, as other tensors.
+
+        Its configuration says at which byte of the storage it and its parents begin.
+        """
+        config = {"offset": extent(tensor)[0], "offsets": offsets}
+        return self._add_row("alias", sources, tensor, "", config)
+
+    def about_to_write(self, storage: int) -> None:
+        """A call may write this storage: keep the parameters and buffers in it as they are."""
+        for k in self._held_in.get(storage, ()) if storage else ():
+            if k not in self.tape.before:
+                tensor = self.tape.held[k].alive() if self.values.keeps_all else None
+                if tensor is None or isinstance(tensor, UninitializedTensorMixin):
+                    self.tape.before[k] = None
+                else:
+                    self.tape.before[k] = tensor.detach().clone()
+
+    def wrote(self, tensor: Tensor, row: int) -> None:
+        """The call of `row` wrote `tensor`."""
+        storage = storage_of(unwrapped(tensor))
+        if storage and not isinstance(tensor, UninitializedTensorMixin):
+            self.writes.setdefault(storage, Writes()).add(Write(row, *extent(tensor)))
+
+    def _meet(self, tensor: Tensor) -> int:
+        """A tensor no call was seen to make."""
+        inner = unwrapped(tensor)
+        if inner is not tensor:
+            source = self.source(inner)
+            if source >= 0:
+                self.know(tensor, source, storage_of(inner))
+            return source
+        storage = storage_of(tensor)
+        twin = self._twin(tensor, storage)
+        if twin is not None:
+            row, same, low = twin
+            if not same:
+                return self._alias((row,), (low,), tensor)
+            self.know(tensor, row, storage)
+            return row
+        if is_traceable_wrapper_subclass(tensor):
+            parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+            sources = tuple(self.source(t) for t in parts if self.known(t) is not None)
+            if sources:
+                return self._add_row("alias", sources, tensor)
+        origin = self.origins.find(tensor, sys._getframe(1))
+        if isinstance(tensor, Parameter) and origin is not None:
+            return self.hold(origin, tensor, True)
+        row = self._add_row("constant", (), tensor, origin or "")
+        if origin is None:
+            self.origins.unknown.append(row)
+        return row
+
+    def _twin(self, tensor: Tensor, storage: int) -> tuple[int, bool, int] | None:
+        """The newest row in the same storage, whether it is the same view, its first byte."""
+        known = self.newest.get(storage) if storage else None
+        if known is None:
+            return None
+        other = known.alive()
+        if other is not None:
+            return self.fresh(other, known), same_view(tensor, other), extent(other)[0]
+        # The tensor is gone. A kept value proves that its storage is not; failing that, only
+        # nn.Parameter(...) is known to take over a storage that nothing else shows.
+        kept = self.values.last_in(storage)
+        row = known.source if kept is None else kept
+        made = self.tape.rows[row]
+        same = tensor.shape == made.shape and tensor.stride() == made.stride
+        if kept is None and not (same and isinstance(tensor, Parameter)):
+            return None
+        value = self.tape.values[row] if kept is not None else None
+        return row, same, extent(tensor if value is None else value)[0]
+
+    def hold_all(self, prefix: str, root: nn.Module) -> None:
+        """Make the parameters and buffers of a module known."""
+        for path, module in root.named_modules(prefix=prefix):
+            self.hold_own(plain_path(path), module)
+
+    def hold_own(self, path: str, module: nn.Module) -> None:
+        """Make the parameters and buffers that a module holds itself known."""
+        before = f"{path}." if path else ""
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                self.hold(before + name, parameter, True)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                self.hold(before + name, buffer, False)
+
+    def hold(self, name: str, tensor: Tensor, is_parameter: bool) -> int:
+        """Make a parameter or buffer known by its name."""
+        known = self.known(tensor)
+        if known is not None:
+            return known.source
+        held = self.tape.held
+        shape: tuple[int, ...] = ()
+        numel = nbytes = 0
+        if not isinstance(tensor, UninitializedTensorMixin):
+            shape, numel = tuple(tensor.shape), tensor.numel()
+            nbytes = numel * tensor.element_size()
+        needs_grad = tensor.requires_grad
+        held.append(
+            Held(name, is_parameter, shape, tensor.dtype, numel, nbytes, needs_grad, ref(tensor))
+        )
+        storage = storage_of(tensor)
+        self._held_in.setdefault(storage, []).append(len(held) - 1)
+        self.know(tensor, -len(held), storage)
+        self.values.share(storage)
+        return -len(held)
+
+    def kept_elsewhere(self) -> set[int]:
+        """Storages that somebody besides this trace can still reach."""
+        kept = set()
+        for known in self.live.values():
+            tensor = known.alive()
+            if tensor is None:
+                continue
+            untyped: Any = tensor  # not every torch version declares this method
+            shared = untyped._use_count() > 1
+            del untyped  # it would count as a reference
+            own = _ALONE + shared  # C++ holds a reference of its own while it shares the tensor
+            if known.source < 0 or sys.getrefcount(tensor) > own:
+                kept.add(known.storage)
+        return kept
+
+
+def _references() -> int:
+    """What `getrefcount` gives for an object that only a local variable holds."""
+    lone: Any = object()
+    return sys.getrefcount(lone)
+
+
+_ALONE = _references()

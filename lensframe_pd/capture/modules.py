@@ -1,0 +1,294 @@
+"""Which module call each operation happened in, and what each module call returned."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from types import CodeType, FrameType
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+
+from lensframe_pd.tape.tape import ModuleCall, Tape, tensors_in
+
+_CALL_IMPL = nn.Module._call_impl.__code__
+_CALL_CODES = frozenset(
+    id(code)
+    for code in (
+        _CALL_IMPL,
+        nn.Module._wrapped_call_impl.__code__,
+        *(c for c in _CALL_IMPL.co_consts if isinstance(c, CodeType)),
+    )
+)
+_PLAIN_ATTRIBUTES = frozenset(nn.Module().__dict__)
+
+
+class ModuleStack:
+    """Follows the calls of the model's modules with torch's global forward hooks.
+
+    `current` is the index in `tape.modules` of the innermost running module call. A module with
+    forward hooks of its own stays open until its `__call__` has returned, so that what those
+    hooks compute belongs to it and what they return is what it returned.
+    """
+
+    def __init__(
+        self,
+        tape: Tape,
+        roots: dict[str, nn.Module],
+        named: list[tuple[str, nn.Module]],
+        returned: Callable[[Tensor, int], None],
+        entered: Callable[[str, nn.Module], None],
+        script_mode: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        self.tape = tape
+        self.current = 0
+        self.stops = set(_CALL_CODES)
+        self.paths: dict[int, tuple[Callable[[], nn.Module | None], str]] = {}
+        self._returned = returned
+        self._entered = entered
+        self._script_mode = script_mode
+        self._scripts: list[tuple[int, AbstractContextManager[Any]]] = []
+        self._counts: dict[str, int] = {}
+        self._open: list[tuple[nn.Module, int]] = []
+        self.closing: dict[int, FrameType] = {}
+        self._made: dict[tuple[str, Any], str] = {}
+        self._thread = threading.get_ident()
+        self._handles: list[Any] = []
+        self.on_exit: Callable[[], None] | None = None
+        for path, module in named:
+            self.paths.setdefault(id(module), (ref(module), path))
+        root_type = type(roots[""]).__name__ if "" in roots else ""
+        tape.modules.append(ModuleCall("", 1, -1, root_type, ()))
+
+    def attach(self) -> None:
+        self._handles = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._exit, always_call=True),
+        ]
+
+    def detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self.closing.clear()
+        while self._scripts:  # an interrupt left them open
+            self._scripts.pop()[1].__exit__(None, None, None)
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        if threading.get_ident() != self._thread or is_compile_wrapper(module):
+            return
+        if self.closing:
+            self.settle(sys._getframe(1))
+        known = self.paths.get(id(module))
+        site = self._caller(sys._getframe(1))
+        if known is None or known[0]() is not module:
+            known = self._name_new(module, site)
+        path = known[1]
+        if isinstance(module, torch.jit.ScriptModule):
+            mode = self._script_mode()
+            mode.__enter__()
+            self._scripts.append((len(self._open), mode))
+        if not path:  # the model itself, possibly again from inside
+            self._open.append((module, self.current))
+            return
+        number = self._counts[path] = self._counts.get(path, 0) + 1
+        index = len(self.tape.modules)
+        self.tape.modules.append(
+            ModuleCall(path, number, self.current, type(module).__name__, site)
+        )
+        self._open.append((module, self.current))
+        self.current = index
+
+    def _exit(self, module: nn.Module, args: Any, result: Any) -> None:
+        if threading.get_ident() != self._thread or is_compile_wrapper(module):
+            return
+        if self.closing:
+            self.settle(sys._getframe(1))
+        if not self._open or self._open[-1][0] is not module:
+            if all(opened is not module for opened, _ in self._open):
+                return
+            while self._open[-1][0] is not module:  # calls that an exception left open
+                self._close(None)
+        frame = sys._getframe(1)
+        if module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
+            while frame.f_code is not _CALL_IMPL and frame.f_back is not None:
+                frame = frame.f_back
+            self.closing[len(self._open) - 1] = frame
+        else:
+            self._close(result)
+
+    def settle(self, frame: FrameType | None) -> None:
+        """Close the calls whose own hooks have finished since, seen from a later `frame`."""
+        running = set()
+        while frame is not None:
+            running.add(id(frame))
+            frame = frame.f_back
+        while self.closing:
+            position = max(self.closing)
+            waiting = self.closing[position]
+            if id(waiting) in running or position >= len(self._open):
+                break
+            while len(self._open) > position + 1:
+                self._close(None)
+            del self.closing[position]
+            self._close(waiting.f_locals.get("result"))
+
+    def _close(self, result: Any) -> None:
+        _, before = self._open.pop()
+        if self._scripts and self._scripts[-1][0] == len(self._open):
+            self._scripts.pop()[1].__exit__(None, None, None)
+        self.closing.pop(len(self._open), None)
+        index = self.current
+        if result is not None and index != before:
+            if type(result) is Tensor:
+                self._returned(result, index)
+            else:
+                for _, tensor in tensors_in(result):
+                    self._returned(tensor, index)
+        self.current = before
+        if self.on_exit is not None and index != before:
+            self.on_exit()
+
+    def _caller(self, frame: FrameType | None) -> tuple[int, ...]:
+        """The frames from the caller of a module outward, to the next module call around it."""
+        while frame is not None and id(frame.f_code) in _CALL_CODES:
+            frame = frame.f_back
+        return self.site(frame)
+
+    def site(self, frame: FrameType | None) -> tuple[int, ...]:
+        site: list[int] = []
+        codes, stops = self.tape.codes, self.stops
+        while frame is not None:
+            code = frame.f_code
+            key = id(code)
+            if key in stops:
+                break
+            codes[key] = code
+            site += (key, frame.f_lasti)
+            frame = frame.f_back
+        return tuple(site)
+
+    def _name_new(self, module: nn.Module, site: Any) -> tuple[Callable[[], Any], str]:
+        """A module the model did not hold at the start: its class names it, once per place."""
+        parent = self.tape.modules[self.current].path
+        base = f"{parent}.{type(module).__name__}" if parent else type(module).__name__
+        place = (base, site)
+        if place not in self._made:
+            taken = sum(known == base for known, _ in self._made)
+            self._made[place] = base if not taken else f"{base}_{taken + 1}"
+        path = self._made[place]
+        for name, child in module.named_modules(prefix=path):
+            self.paths[id(child)] = (ref(child), name)
+        self._entered(path, module)
+        return self.paths[id(module)]
+
+
+def plain_path(path: str) -> str:
+    """A module or parameter path without the wrappers of `torch.compile`."""
+    if "_orig_mod" not in path:
+        return path
+    return ".".join(part for part in path.split(".") if part != "_orig_mod")
+
+
+def find_roots(model: Any) -> dict[str, nn.Module]:
+    """The modules a callable works with, by path prefix; its own module has the prefix ''."""
+    if isinstance(model, nn.Module):
+        return {"": getattr(model, "_orig_mod", model)}
+    owner = getattr(model, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return {"": getattr(owner, "_orig_mod", owner)}
+    roots: dict[str, nn.Module] = {}
+    for name, value in _surroundings(model):
+        for path, module in _modules_in(value, name):
+            roots.setdefault(path, module)
+    return roots
+
+
+def _surroundings(function: Any) -> Iterator[tuple[str, Any]]:
+    """What a callable can reach: its closure, partial arguments, owner and used globals."""
+    if isinstance(function, functools.partial):
+        inner = function.func
+        if isinstance(inner, nn.Module) or isinstance(getattr(inner, "__self__", None), nn.Module):
+            yield from find_roots(inner).items()
+        for i, value in enumerate(function.args):
+            yield f"args.{i}", value
+        yield from function.keywords.items()
+        yield from _surroundings(inner)
+        return
+    owner = getattr(function, "__self__", None)
+    if owner is None and not hasattr(function, "__code__"):
+        owner = function
+    if owner is not None:
+        yield from list(getattr(owner, "__dict__", {}).items())
+        for cls in type(owner).__mro__:
+            slots = cls.__dict__.get("__slots__", ())
+            for name in (slots,) if isinstance(slots, str) else slots:
+                yield name, getattr(owner, name, None)
+    function = getattr(function, "__func__", function)
+    method = type(function).__dict__.get("__call__")
+    code = getattr(function, "__code__", None) or getattr(method, "__code__", None)
+    if code is None:
+        return
+    for name, cell in zip(
+        code.co_freevars, getattr(function, "__closure__", None) or (), strict=False
+    ):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # a cell not filled yet
+            continue
+    names = getattr(function, "__globals__", {})
+    for name in code.co_names:
+        if name in names:
+            yield name, names[name]
+
+
+def _modules_in(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(value, nn.Module):
+        yield path, getattr(value, "_orig_mod", value)
+    elif depth < 2 and isinstance(value, (list, tuple)):
+        for i, child in enumerate(value):
+            yield from _modules_in(child, f"{path}.{i}", depth + 1)
+    elif depth < 2 and isinstance(value, dict):
+        for name, child in value.items():
+            yield from _modules_in(child, f"{path}.{name}", depth + 1)
+    elif depth < 2 and hasattr(value, "__closure__"):
+        for name, child in _surroundings(value):
+            if isinstance(child, nn.Module):
+                yield name, child
+
+
+def is_compile_wrapper(module: nn.Module) -> bool:
+    return "_orig_mod" in module._modules and type(module).__name__ == "OptimizedModule"
+
+
+def named_modules(roots: dict[str, nn.Module]) -> list[tuple[str, nn.Module]]:
+    """Every module under the roots with its path, without the wrappers of `torch.compile`."""
+    return [
+        (plain_path(path), module)
+        for prefix, root in roots.items()
+        for path, module in root.named_modules(prefix=prefix)
+    ]
+
+
+def extra_tensors(named: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors the modules keep outside parameters and buffers: state, caches, constants."""
+    seen: set[int] = set()
+    for path, module in named:
+        attributes = module.__dict__
+        for name in [*(attributes.keys() - _PLAIN_ATTRIBUTES)]:
+            value = attributes[name]
+            if type(value) in _NEVER or id(value) in seen:
+                continue
+            seen.add(id(value))
+            yield from tensors_in(value, f"{path}.{name}" if path else name)
+
+
+_NEVER = frozenset((bool, int, float, str, type(None), torch.dtype, torch.device))

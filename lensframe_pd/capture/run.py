@@ -1,0 +1,209 @@
+"""One run of a model under the tracer, from its arguments to a finished tape."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from itertools import chain
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lensframe_pd.capture.modules import (
+    extra_tensors,
+    find_roots,
+    is_compile_wrapper,
+    named_modules,
+)
+from lensframe_pd.capture.origins import Origins, cached_by_methods, held_by_callable
+from lensframe_pd.capture.save import Selection, Stop
+from lensframe_pd.capture.tracer import Tracer
+from lensframe_pd.capture.values import Values
+from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensWarning
+from lensframe_pd.tables import activations
+from lensframe_pd.tables import layers as frame
+from lensframe_pd.tape.passes import Passes, passes
+from lensframe_pd.tape.tape import Tape, tensors_in
+
+_running = threading.local()
+_SHOWN = 5
+
+
+class Run:
+    """One run of a model under the tracer, and its cleaning up."""
+
+    def __init__(
+        self,
+        model: Any,
+        save: Any = None,
+        stop: bool = False,
+        caller: str = "",
+        tracer: type[Tracer] = Tracer,
+    ) -> None:
+        if getattr(_running, "busy", False):
+            raise LensRuntimeError(
+                "a trace was asked for inside a model that is being traced; trace the inner model "
+                "alone"
+            )
+        roots = find_roots(model)
+        self.model = roots[""] if isinstance(model, nn.Module) else model
+        named = named_modules(roots)
+        self.compiled = any([is_compile_wrapper(module) for _, module in named])
+        self.root = roots.get("")
+        self.tape = Tape(caller=caller, facts={"model": _name(model), "torch": torch.__version__})
+        self.selection = Selection(save, stop, self.tape, roots)
+        values = Values(self.tape, self.selection.wanted)
+        values.module_wanted = self.selection.module_wanted
+        kept = cached_by_methods([module for _, module in named])
+        self.origins = Origins(chain(extra_tensors(named), kept, held_by_callable(model)))
+        self.values = values
+        self.selection.attach(values.drop)
+        self.tracer = tracer(self.tape, values, self.origins, roots, named)
+        self.tracer.modules.stops |= {id(Run._call.__code__), id(Run._execute.__code__)}
+        self.tracer.on_row = self.selection.on_row
+        self.watch: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.tracer.modules.on_exit = self.selection.check_stop if stop else None
+        for path, module in named:
+            self.tracer.lineage.hold_own(path, module)
+
+    def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the model; its output, None if it was stopped. The rows so far are on exceptions."""
+        _running.busy = True
+        try:
+            return self._execute(args, kwargs)
+        except BaseException as error:
+            self._explain(error)
+            raise
+        finally:
+            _running.busy = False
+
+    def _execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        tracer = self.tracer
+        for path, tensor in named_inputs(self.model, args, kwargs):
+            row = tracer.given("input", path, tensor)
+            if self.tape.stimulus_row is None and tensor.dim():
+                self.tape.stimulus_row = row
+        start = perf_counter()
+        try:
+            output = self._call(args, kwargs)
+        except Stop:
+            output = None
+            self.tape.facts["stopped"] = True
+        else:
+            for path, tensor in tensors_in(output):
+                tracer.given("output", path, tensor)
+        self.tape.facts["seconds"] = perf_counter() - start
+        self.values.settle(tracer.lineage.kept_elsewhere)
+        return output
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        modules = self.tracer.modules
+        with ExitStack() as stack:
+            if "torch._dynamo" in sys.modules:
+                # process-wide while the model runs, so that compiled parts are seen
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if self.compiled:
+                stack.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", message="Using `torch.compile.*global hooks")
+            stack.callback(modules.detach)
+            modules.attach()
+            stack.enter_context(self.watch())
+            stack.enter_context(self.tracer)
+            output = self.model(*args, **kwargs)
+            if modules.closing:
+                modules.settle(None)
+            return output
+
+    def _explain(self, error: BaseException) -> None:
+        """Add where it happened, and the rows so far, to an exception of the model."""
+        try:
+            self.values.settle(self.tracer.lineage.kept_elsewhere)
+            rows = frame.layers(
+                self.tape, passes(self.tape), activations.unsaved_reasons(self.tape)
+            )
+            error.layers = rows  # type: ignore[attr-defined]
+            if len(rows):
+                last = rows.iloc[-1]
+                where = f" in module {last['module']!r}" if last["module"] else ""
+                error.add_note(
+                    f"lf.trace: the last operation before this was {rows.index[-1]!r}{where} "
+                    f"({last['source']}); the rows so far are in this exception's .layers"
+                )
+        except Exception as problem:  # the model's own error matters more
+            error.add_note(f"lf.trace: no rows for this exception ({problem!r})")
+
+    def warn_of_broken_links(self, grouped: Passes) -> None:
+        """One warning for all tensors whose making the trace did not see, with their readers."""
+        unknown = self.origins.unknown
+        if not unknown:
+            return
+        labels = grouped.labels()
+        sources = frame.Sources(self.tape)
+        readers: dict[int, str] = {}
+        for label, row in zip(labels, self.tape.rows, strict=True):
+            call = self.tape.calls[row.call]
+            for source in call.sources:
+                if source >= 0 and source not in readers:
+                    readers[source] = f"{label!r} ({sources.of(call.site, call.module)})"
+        shown = [
+            f"{labels[row]!r}, consumed by {readers[row]}"
+            if row in readers
+            else f"{labels[row]!r}, returned"
+            for row in unknown[:_SHOWN]
+        ]
+        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        warnings.warn(
+            f"{'; '.join(shown)}{more}: made out of torch's sight (a NumPy round trip, another "
+            "library, a legacy constructor, a compiled function), or held where a trace cannot "
+            "look; the history is not in the trace",
+            LensWarning,
+            stacklevel=3,
+        )
+
+    def close(self) -> None:
+        """Untie the tracer's parts, which know each other: the tape is then freed at once."""
+        for part in (self.tracer.modules, self.tracer.lineage, self.tracer, self.selection):
+            vars(part).clear()
+
+
+def bound_arguments(
+    args: Any, kwargs: Mapping[str, Any] | None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """`args` and `kwargs` of `lf.trace` as a tuple and a dict."""
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise LensTypeError(f"kwargs is a {type(kwargs).__name__}; give a dict of names to values")
+    named = dict(kwargs or {})
+    if type(args) is tuple:
+        return args, named
+    if isinstance(args, Mapping):
+        return (), {**args, **named}
+    return (args,), named
+
+
+def named_inputs(
+    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor in the arguments once, with the name of the parameter it is passed to."""
+    function = model.forward if isinstance(model, nn.Module) else model
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):  # the model's own error will say it better
+        bound = {str(i): value for i, value in enumerate(args)} | kwargs
+    seen = set()
+    for name, value in bound.items():
+        for path, tensor in tensors_in(value, name):
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield path, tensor
+
+
+def _name(model: Any) -> str:
+    if isinstance(model, nn.Module):
+        return type(getattr(model, "_orig_mod", model)).__name__
+    return str(getattr(model, "__qualname__", type(model).__name__))

@@ -1,0 +1,452 @@
+"""Run a model once and write down every torch function it calls.
+
+A `TorchFunctionMode` sees each call that Python makes into torch; nothing is patched. The
+identity of a tensor (its `id`, checked with a weak reference) links it to the row that made it;
+the address of its storage links it to its views, so that a write through one alias is seen by
+all others.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+from weakref import ref
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._C import _is_any_autocast_enabled
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.nn import Parameter
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+from torch.overrides import TorchFunctionMode, redispatch_function
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lensframe_pd.capture.lineage import Known, Lineage
+from lensframe_pd.capture.modules import ModuleStack
+from lensframe_pd.capture.origins import Origins
+from lensframe_pd.capture.values import Values
+from lensframe_pd.errors import OURS
+from lensframe_pd.tape.context import context_now, generator_state
+from lensframe_pd.tape.functions import KNOWN, Action, Function, describe, synthetic
+from lensframe_pd.tape.storage import distinct, storage_address, storage_of, unwrapped, version_of
+from lensframe_pd.tape.tape import (
+    SCRIPT,
+    SLOT,
+    Array,
+    Call,
+    Context,
+    Opaque,
+    Row,
+    Site,
+    Tape,
+    tensors_in,
+    written_arguments,
+)
+
+_ATOMS = frozenset(
+    (int, float, bool, str, type(None), complex, bytes, type(Ellipsis), torch.dtype,
+     torch.device, torch.layout, torch.memory_format, torch.Size, type)
+)  # fmt: skip
+_NUMBERS = frozenset((bool, int, float, complex))
+_CPU = torch.device("cpu")
+_SMALL = 2**16  # bytes of a NumPy argument that is kept as it was, not only described
+_NO_KWARGS: dict[str, Any] = {}
+
+_SYNTHETIC = {
+    "input": synthetic("input"),
+    "output": synthetic("output", "input"),
+    "constant": synthetic("constant"),
+    "alias": synthetic("alias", "input"),
+}
+
+_is_grad_enabled = torch.is_grad_enabled
+_is_inference = torch.is_inference_mode_enabled
+
+
+Template = tuple[tuple[Any, ...], dict[str, Any], tuple[int, ...]]
+_new = tuple.__new__  # a NamedTuple without the cost of its constructor
+
+
+class Tracer(TorchFunctionMode):
+    """The function mode that fills a `Tape`."""
+
+    def __init__(
+        self,
+        tape: Tape,
+        values: Values,
+        origins: Origins,
+        roots: dict[str, nn.Module],
+        named: list[tuple[str, nn.Module]],
+    ) -> None:
+        super().__init__()
+        self.tape = tape
+        self.values = values
+        self._take = values.take
+        self._calls, self._rows = tape.calls, tape.rows
+        self.lineage = Lineage(tape, values, origins, self._synthetic_row)
+        self._live, self._newest = self.lineage.live, self.lineage.newest
+        self._writes = self.lineage.writes
+        self.modules = ModuleStack(
+            tape, roots, named, self.returned, self.lineage.hold_all, lambda: _ScriptOperators(self)
+        )
+        self._codes, self._stops = tape.codes, self.modules.stops
+        self._opening: Any = None
+        self._outer: Site = ()
+        self._script_site: Site = ()
+        self._differentiated: list[int] = []
+        self._contexts: dict[Any, Context] = {}
+        self.on_row: Callable[[int], None] | None = None
+        self.n_reads = 0
+
+    # ------------------------------------------------------------------ calls
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        function = KNOWN.get(func) or describe(func)
+        action = function.action
+        if action is Action.PLAIN and (not kwargs or kwargs.get("out") is None):
+            start = perf_counter()
+            result = func(*args, **kwargs) if kwargs else func(*args)
+            seconds = perf_counter() - start
+            if type(result) is Tensor:
+                template = self._template(args, kwargs)
+                call = self._call(function, template, seconds, None, sys._getframe(1))
+                self._row(result, call, 0)
+            elif type(result) in _NUMBERS:  # a decision: Python has it now, and no tensor does
+                self._note_read(function.name, args, kwargs or _NO_KWARGS)
+            elif result is not None and type(result) not in _ATOMS:
+                self._rows_of(result, function, args, kwargs, seconds)
+            return result
+        if action is Action.SKIP:
+            if function.name == "backward":
+                self._note_backward(args)
+            return func(*args, **(kwargs or _NO_KWARGS))
+        if action is Action.OPEN and func is not self._opening:
+            return self._open(func, types, args, kwargs)
+        if action is Action.READ:
+            return self._read(function, args, kwargs or {})
+        return self._call_carefully(function, args, kwargs or {})
+
+    def _open(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        """Run a Python composite under this mode, so that its inner calls are seen."""
+        before, outer = self._opening, self._outer
+        self._opening, self._outer = func, self._site(sys._getframe(2))
+        try:
+            with self:
+                return redispatch_function(func, types, args, kwargs or {})
+        finally:
+            self._opening, self._outer = before, outer
+
+    def _read(self, function: Function, args: Any, kwargs: Any) -> Any:
+        result = function.func(*args, **kwargs)
+        self._note_read(function.name, args, kwargs)
+        return result
+
+    def _note_read(self, name: str, args: Any, kwargs: Any) -> None:
+        """Python has read the values of these tensors."""
+        self.n_reads += 1
+        site = self._site(_caller())
+        for tensor in (*args, *kwargs.values()):
+            if isinstance(tensor, Tensor):
+                known = self._live.get(id(tensor))
+                if known is not None and known.alive() is tensor and known.source >= 0:
+                    reads = self.tape.reads.setdefault(self.lineage.fresh(tensor, known), [])
+                    reads.append((name, site, self.modules.current))
+                    if name in ("numpy", "dlpack"):  # from here on written unseen
+                        self.values.preserve(known.storage)
+                        self.values.share(known.storage)
+
+    def _call_carefully(self, function: Function, args: Any, kwargs: Any) -> Any:
+        """A call that may write its arguments or draw random numbers."""
+        template = self._template(args[:1] if function.name == "deepcopy" else args, kwargs)
+        written = written_arguments(args, kwargs, function)
+        versions = [version_of(t) for t in written]
+        for tensor in written:
+            known = self._live.get(id(tensor))
+            storage = known.storage if known else storage_of(tensor)
+            self.values.preserve(storage)
+            self.lineage.about_to_write(storage)
+        state = generator_state(args, kwargs) if function.random else None
+        start = perf_counter()
+        result = function.func(*args, **kwargs)
+        seconds = perf_counter() - start
+        if state is not None and torch.equal(state, generator_state(args, kwargs)):
+            state = None
+        if not function.certain:
+            written = [
+                t for t, v in zip(written, versions, strict=True) if v is None or version_of(t) != v
+            ]
+        made = [] if type(result) in _ATOMS else [t for _, t in tensors_in(result)]
+        call = -1
+        ids = {id(t) for t in written}
+        for slot, tensor in enumerate(distinct([*made, *written])):
+            if call < 0:
+                call = self._call(function, template, seconds, state)
+            inplace = id(tensor) in ids
+            row = self._row(tensor, call, slot, inplace)
+            if inplace:
+                self.lineage.wrote(tensor, row)
+        return result
+
+    def scripted(self, func: Any, args: Any, kwargs: Any, ordinal: int) -> Any:
+        """An ATen operator inside a ScriptModule; its place in the call stands for its site."""
+        before, self._script_site = self._script_site, (SCRIPT, ordinal)
+        try:
+            return self._call_carefully(describe(func), args, kwargs)
+        finally:
+            self._script_site = before
+
+    def _rows_of(
+        self, result: Any, function: Function, args: Any, kwargs: Any, seconds: float
+    ) -> None:
+        made = [tensor for _, tensor in tensors_in(result)]
+        if made:
+            call = self._call(function, self._template(args, kwargs), seconds)
+            for slot, tensor in enumerate(made):
+                self._row(tensor, call, slot)
+
+    def _call(
+        self,
+        function: Function,
+        template: Template,
+        seconds: float = 0.0,
+        state: Tensor | None = None,
+        frame: Any = None,
+    ) -> int:
+        kept, kept_kwargs, sources = template
+        if self._differentiated and function.name == "grad":
+            kept_kwargs = {**kept_kwargs, "backward": [SLOT for _ in self._differentiated]}
+            sources = (*sources, *self._differentiated)
+        if frame is None:
+            frame = _caller()
+        modules = self.modules
+        if modules.closing:
+            modules.settle(frame)
+        switches = (_is_grad_enabled(), _is_inference(), _is_any_autocast_enabled())
+        context = self._contexts.get(switches)
+        if context is None or context.autocast:
+            context = self._contexts[switches] = context_now()
+        calls = self._calls
+        calls.append(
+            _new(
+                Call,
+                (
+                    function,
+                    kept,
+                    kept_kwargs,
+                    sources,
+                    self._script_site or self._site(frame),
+                    modules.current,
+                    context,
+                    seconds,
+                    state,
+                ),
+            )
+        )
+        return len(calls) - 1
+
+    def _site(self, frame: Any) -> Site:
+        """Where the call came from: the frames inside the innermost module call."""
+        codes, stops = self._codes, self._stops
+        site: Site = ()
+        while frame is not None:
+            code = frame.f_code
+            key = id(code)
+            if key in stops:
+                break
+            if key == _OPEN:  # inside an opened composite: its caller's site is known
+                return site + self._outer
+            codes[key] = code
+            here = (key, frame.f_lasti)
+            site = site + here if site else here
+            frame = frame.f_back
+        return site
+
+    # -------------------------------------------------------------- arguments
+
+    def _template(self, args: Any, kwargs: Any) -> Template:
+        """The arguments with `SLOT` for each tensor, and where those tensors came from."""
+        sources: list[int] = []
+        live, writes, kept = self._live, self._writes, []
+        for value in args:
+            kind = type(value)
+            if kind is Tensor or kind is Parameter:
+                known = live.get(id(value))
+                if known is None or known[0]() is not value or known[2] in writes:
+                    sources.append(self.lineage.source(value))
+                else:
+                    sources.append(known[1])
+                kept.append(SLOT)
+            elif kind in _ATOMS:
+                kept.append(value)
+            else:
+                kept.append(self._fold(value, sources))
+        if not kwargs:
+            return tuple(kept), _NO_KWARGS, tuple(sources)
+        named = {name: self._fold(value, sources) for name, value in kwargs.items()}
+        return tuple(kept), named, tuple(sources)
+
+    def _fold(self, value: Any, sources: list[int]) -> Any:
+        kind = type(value)
+        if kind in _ATOMS:
+            return value
+        if isinstance(value, Tensor):
+            sources.append(self.lineage.source(value))
+            return SLOT
+        if kind is tuple or kind is list:
+            return kind([v if type(v) in _ATOMS else self._fold(v, sources) for v in value])
+        if kind is slice:
+            parts = (value.start, value.stop, value.step)
+            return slice(*(self._fold(part, sources) for part in parts))
+        if isinstance(value, tuple):
+            return tuple(self._fold(v, sources) for v in value)
+        if isinstance(value, dict):
+            return {k: self._fold(v, sources) for k, v in value.items()}
+        return self._plain(value)
+
+    def _plain(self, value: Any) -> Any:
+        """An argument that is no tensor: itself if it is a value, else its description."""
+        if isinstance(value, (bool, int, float, complex, str, range, np.generic)):
+            return value
+        if isinstance(value, np.ndarray) and value.nbytes <= _SMALL:
+            return Array(value.copy())
+        return Opaque(f"{type(value).__module__}.{type(value).__qualname__}")
+
+    # ------------------------------------------------------------------- rows
+
+    def _row(self, tensor: Tensor, call: int, slot: int, inplace: bool = False) -> int:
+        try:
+            storage = storage_address(tensor)
+            stride = tensor.stride()
+        except (NotImplementedError, RuntimeError, ValueError):
+            return self._row_of_odd_tensor(tensor, call, slot, inplace)
+        if type(tensor) is not Tensor and tensor.is_nested:
+            return self._row_of_odd_tensor(tensor, call, slot, inplace)
+        key, row = id(tensor), len(self._rows)
+        self._live[key] = self._newest[storage] = _new(Known, (ref(tensor), row, storage))
+        device = _CPU if tensor.is_cpu else tensor.device
+        self._rows.append(
+            _new(
+                Row,
+                (
+                    call,
+                    slot,
+                    tensor.shape,
+                    stride,
+                    tensor.dtype,
+                    device,
+                    tensor.requires_grad,
+                    inplace,
+                ),
+            )
+        )
+        self._take(row, tensor, storage)
+        if self.on_row is not None:
+            self.on_row(row)
+        return row
+
+    def _row_of_odd_tensor(self, tensor: Tensor, call: int, slot: int, inplace: bool) -> int:
+        """vmap's and grad's wrappers (their inner value is the row), sparse and nested tensors."""
+        inner = unwrapped(tensor)
+        if inner is not tensor:
+            with temporarily_clear_interpreter_stack():
+                row = self._row(inner, call, slot, inplace)
+            self.tape.wrapped.add(call)
+            self._live[id(tensor)] = Known(ref(tensor), row, storage_of(inner))
+            return row
+        row = len(self._rows)
+        self._live[id(tensor)] = Known(ref(tensor), row, 0)
+        with torch._C.DisableTorchFunctionSubclass():  # a lazy parameter refuses otherwise
+            try:
+                shape = tuple(n if type(n) is int else -1 for n in tensor.shape)
+            except RuntimeError:  # a nested tensor has no one shape
+                shape = (-1,) * tensor.dim()
+            self._rows.append(
+                Row(
+                    call,
+                    slot,
+                    shape,
+                    (),
+                    tensor.dtype,
+                    tensor.device,
+                    tensor.requires_grad,
+                    inplace,
+                )
+            )
+        if isinstance(tensor, UninitializedTensorMixin):
+            self.values.leave_out()
+        else:
+            self._take(row, tensor, 0)
+        if self.on_row is not None:
+            self.on_row(row)
+        return row
+
+    def _note_backward(self, args: Any) -> None:
+        """`.grad`, when read later, comes from this loss."""
+        for tensor in args[:1]:
+            known = self._live.get(id(tensor))
+            if known is not None and known.source >= 0:
+                self._differentiated.append(known.source)
+
+    def returned(self, tensor: Tensor, module: int) -> None:
+        """A module call returned this tensor."""
+        known = self._live.get(id(tensor))
+        if known is None or known[0]() is not tensor or known[2] in self._writes:
+            with torch._C.DisableTorchFunction():  # in a hook the mode would see what follows
+                source = self.lineage.source(tensor)
+        else:
+            source = known[1]
+        if source >= 0:
+            self.tape.returned.setdefault(source, []).append(module)
+            if self.values.module_wanted is not None:
+                with torch._C.DisableTorchFunction():
+                    self.values.returned(source, tensor, module)
+
+    def given(self, kind: str, path: str, tensor: Tensor) -> int:
+        """A row for an input or an output."""
+        sources = (self.lineage.source(tensor),) if kind == "output" else ()
+        return self._synthetic_row(kind, sources, tensor, path)
+
+    def _synthetic_row(
+        self,
+        kind: str,
+        sources: tuple[int, ...],
+        tensor: Tensor,
+        path: str = "",
+        config: dict[str, Any] = _NO_KWARGS,
+    ) -> int:
+        """A row that no torch function made."""
+        args = (SLOT,) * len(sources)
+        call = self._call(_SYNTHETIC[kind], (args, config, sources))
+        row = len(self._rows)
+        self.tape.kinds[row] = kind
+        if path:
+            self.tape.paths[row] = path
+        return self._row(tensor, call, 0)
+
+
+class _ScriptOperators(TorchDispatchMode):
+    """Inside a ScriptModule no Python calls torch: its ATen operators are the rows."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._tracer = tracer
+        self._count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._count += 1
+        with torch._C.DisableTorchFunction():
+            return self._tracer.scripted(func, args, kwargs or {}, self._count)
+
+
+def _caller() -> Any:
+    """The innermost frame that is not the tracer's own."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_filename.startswith(OURS) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
+
+
+_OPEN = id(Tracer._open.__code__)

@@ -1,0 +1,113 @@
+"""Which values are kept, and that they never change afterwards.
+
+Values are kept by reference; before a write, and at the end for what others can still reach,
+the kept values that share the storage get a copy of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor
+
+from lensframe_pd.tape.storage import faithful_clone, storage_of
+from lensframe_pd.tape.tape import Tape
+
+
+class Values:
+    """The kept values of a tape.
+
+    Parameters
+    ----------
+    tape
+        Its `values` list is filled, one entry a row.
+    wanted
+        `True` for every row, `False` for none, or a function of the row's index.
+    """
+
+    def __init__(self, tape: Tape, wanted: bool | Callable[[int], bool]) -> None:
+        self._values = tape.values
+        self._wanted = wanted
+        self.keeps_all = wanted is True
+        self._by_storage: dict[int, list[int]] = {}
+        self._shared: set[int] = set()
+        self.module_wanted: Callable[[int], bool] | None = None
+
+    def take(self, row: int, tensor: Tensor, storage: int) -> None:
+        """A new row: keep its tensor if it is wanted."""
+        wanted = self._wanted
+        if wanted is True:
+            self._values.append(tensor.detach())
+            if storage in self._by_storage:
+                self._by_storage[storage].append(row)
+            else:
+                self._by_storage[storage] = [row]
+        else:
+            self._values.append(None)
+            if wanted is not False and wanted(row):
+                self._keep(row, tensor, storage)
+
+    def leave_out(self) -> None:
+        """A new row that has no value: a lazy parameter before it is initialised."""
+        self._values.append(None)
+
+    def returned(self, row: int, tensor: Tensor, module: int) -> None:
+        """A module call returned the tensor of `row`: keep it if that module is selected."""
+        if self._values[row] is None and self.module_wanted and self.module_wanted(module):
+            self._keep(row, tensor, storage_of(tensor))
+
+    def preserve(self, storage: int) -> None:
+        """The storage is about to be written: give the kept values in it their own copy."""
+        if not storage:  # sparse and other layouts: their values are not kept by reference
+            return
+        copies: dict[Any, Tensor] = {}
+        for row in self._by_storage.pop(storage, ()):
+            value = self._values[row]
+            if value is not None:
+                key = (
+                    value.storage_offset(), value.shape, value.stride(), value.dtype,
+                    value.is_conj(), value.is_neg(),
+                )  # fmt: skip
+                if key not in copies:
+                    copies[key] = faithful_clone(value)
+                self._values[row] = copies[key]
+
+    def last_in(self, storage: int) -> int | None:
+        """The newest row kept by reference in a storage, which therefore is still that storage."""
+        rows = self._by_storage.get(storage)
+        return rows[-1] if rows else None
+
+    def share(self, storage: int) -> None:
+        """Somebody outside the trace can reach the storage: parameters, NumPy arrays."""
+        self._shared.add(storage)
+
+    def settle(self, kept_elsewhere: Callable[[], set[int]]) -> None:
+        """The run is over: nobody but the trace may reach a kept value from here on."""
+        if self._by_storage:
+            for storage in (kept_elsewhere() | self._shared) & self._by_storage.keys():
+                self.preserve(storage)
+            self._by_storage.clear()
+
+    def keep_if(self, wanted: Callable[[int], bool]) -> None:
+        """From here on keep the rows that `wanted` says."""
+        self._wanted, self.keeps_all = wanted, False
+
+    def drop(self, rows: Iterable[int]) -> None:
+        """Let go of the values of rows."""
+        for row in rows:
+            self._values[row] = None
+
+    def _keep(self, row: int, tensor: Tensor, storage: int) -> None:
+        value = tensor.detach()
+        if storage:
+            if self._wanted is not True and _much_smaller(value):
+                value = value.clone()
+            else:
+                self._by_storage.setdefault(storage, []).append(row)
+        self._values[row] = value
+
+
+def _much_smaller(value: Tensor) -> bool:
+    """Whether keeping this view would keep alive a storage more than twice its size."""
+    return value.untyped_storage().nbytes() > 2 * value.numel() * value.element_size()

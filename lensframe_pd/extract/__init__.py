@@ -1,0 +1,1 @@
+"""Several batches as one data set: `concat` joins those in memory."""

@@ -1,0 +1,339 @@
+"""Verbs on the graph a frame holds: which rows, and edges across rows that are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lensframe_pd.errors import LensTypeError, LensValueError, unknown_names
+from lensframe_pd.graph.roll import ROLLED, edges
+from lensframe_pd.schema import labels, names, require
+from lensframe_pd.validation.invariants import FACTS, plain
+
+if TYPE_CHECKING:
+    import networkx
+
+Mask = pd.Series | Sequence[bool] | np.ndarray[Any, Any] | Callable[[pd.DataFrame], Any]
+
+
+def keep(frame: pd.DataFrame, mask: Mask) -> pd.DataFrame:
+    """The rows where `mask` is true, still connected: edges pass through the rows dropped.
+
+    Parameters
+    ----------
+    frame
+        Rows of `layers`, rolled or not.
+    mask
+        One boolean per row, aligned by label if it is a Series; or a function of the frame that
+        gives them, for chains: `df.lens.keep(lambda rows: rows.func == "conv2d")`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The kept rows. `parents` are the nearest kept rows upstream; `parent_args` the argument
+        the path to them began at. Rows that were missing from `frame` already stay parents.
+
+    Raises
+    ------
+    LensTypeError, LensValueError
+        The mask is not boolean, or not one value per row.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> layers, _ = lf.trace(lambda x: x.exp().sin().cos(), torch.ones(2))
+    >>> keep(layers, layers["func"].isin(["input", "cos"]))["parents"].tolist()
+    [(), ('input_1',)]
+    """
+    require(frame, "keep", "parents", "parent_args")
+    kept = _boolean(frame, mask)
+    ops = labels(frame, "keep")
+    parents = {op: names("parents", cell) for op, cell in zip(ops, frame["parents"], strict=True)}
+    dropped = {op for op, k in zip(ops, kept, strict=True) if not k}
+    through: dict[str, tuple[str, ...]] = {}
+    rows: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
+    for op, roles, k in zip(ops, frame["parent_args"], kept, strict=True):
+        if k:
+            found = {
+                (source, role): None
+                for parent, role in zip(parents[op], names("parent_args", roles), strict=True)
+                for source in _upstream(parent, parents, dropped, through)
+            }
+            rows.append((tuple(s for s, _ in found), tuple(r for _, r in found)))
+    return _with_edges(frame[kept], rows)
+
+
+def _upstream(
+    op: str,
+    parents: dict[str, tuple[str, ...]],
+    dropped: set[str],
+    through: dict[str, tuple[str, ...]],
+) -> tuple[str, ...]:
+    """The nearest rows that were not dropped, from `op` upwards; loops end where they began."""
+    if op not in dropped:
+        return (op,)
+    waiting, open_ = [op], {op}
+    while waiting:
+        here = waiting[-1]
+        missing = [p for p in parents[here] if p in dropped and p not in through and p not in open_]
+        if missing:
+            waiting += missing
+            open_ |= {*missing}
+            continue
+        waiting.pop()
+        found: dict[str, None] = {}
+        for parent in parents[here]:
+            found.update(dict.fromkeys(through.get(parent, ()) if parent in dropped else (parent,)))
+        through[here] = tuple(found)
+    return through[op]
+
+
+def _with_edges(
+    frame: pd.DataFrame, rows: Sequence[tuple[tuple[str, ...], tuple[str, ...]]]
+) -> pd.DataFrame:
+    """The frame with these parents and arguments, and without what old edges alone could tell."""
+    columns: dict[str, Any] = {}
+    for name, k in (("parents", 0), ("parent_args", 1)):
+        cells = np.empty(len(rows), dtype=object)
+        cells[:] = [row[k] for row in rows]
+        columns[name] = cells
+    changed = frame.assign(**columns)
+    if "n_parents" in changed.columns:
+        changed["n_parents"] = [len(parents) for parents, _ in rows]
+    return changed.drop(columns=[c for c in ROLLED if c in changed.columns])
+
+
+def _boolean(frame: pd.DataFrame, mask: Mask) -> np.ndarray[Any, Any]:
+    if callable(mask):
+        mask = mask(frame)
+    if isinstance(mask, pd.Series) and not mask.index.equals(frame.index):
+        mask = mask.reindex(frame.index)
+        if mask.isna().any():
+            n = int(mask.isna().sum())
+            raise LensValueError(f"keep: the mask has no value for {n} of {len(frame)} rows")
+    values = np.asarray(mask)
+    if values.dtype != bool:
+        try:
+            values = np.array([{True: True, False: False}[v] for v in values.tolist()])
+        except (KeyError, TypeError):
+            raise LensTypeError(
+                "keep: the mask is not boolean; give a comparison such as df['func'] == 'conv2d'"
+            ) from None
+    if values.shape != (len(frame),):
+        raise LensValueError(f"keep: the mask has {values.size} values for {len(frame)} rows")
+    return values
+
+
+def find(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+    """The rows that `key` names: an op label, a layer, or the path of a module.
+
+    Parameters
+    ----------
+    key
+        `"conv2d_1"`, `"linear_1:2"` or `"layer1.0"`: all operations inside that module, of all its
+        calls; `"layer1.0:2"`: of its second call.
+
+    Raises
+    ------
+    LensKeyError
+        Nothing in the frame has this name; near misses are suggested.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU()).eval()
+    >>> layers, _ = lf.trace(model, torch.ones(2, 3))
+    >>> find(layers, "1").index.tolist(), find(layers, "linear_1").index.tolist()
+    (['relu_1'], ['linear_1'])
+    """
+    ops = labels(frame, "find")
+    mask = [op == key for op in ops]
+    if not any(mask) and "layer" in frame.columns:
+        mask = [layer == key for layer in frame["layer"]]
+    known = [*ops]
+    if not any(mask):
+        require(frame, "find", "module_stack")
+        stacks = [names("module_stack", stack) for stack in frame["module_stack"]]
+        mask = [any(key in (call, path_of(call)) for call in stack) for stack in stacks]
+        known += [*frame.get("layer", [])]
+        known += [path_of(call) for stack in stacks for call in stack]
+    if not any(mask):
+        raise unknown_names([key], known, "op, layer or module")
+    return frame[mask]
+
+
+def path_of(call: str) -> str:
+    """The module's path in a call of it: `"enc.0"` of `"enc.0:3"`."""
+    return call.rpartition(":")[0]
+
+
+def ancestors(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+    """The rows that what `key` names was computed from, without itself.
+
+    Parameters
+    ----------
+    key
+        As in `find`: an op label, a layer or a module path.
+
+    Raises
+    ------
+    LensKeyError
+        Nothing in the frame has this name.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> layers, _ = lf.trace(lambda x: (x.exp().sin(), x.cos()), torch.ones(2))
+    >>> ancestors(layers, "sin_1").index.tolist()
+    ['input_1', 'exp_1']
+    """
+    return _linked(frame, key, "ancestors", upwards=True)
+
+
+def descendants(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+    """The rows computed from what `key` names, without itself; see `ancestors`.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> layers, _ = lf.trace(lambda x: (x.exp().sin(), x.cos()), torch.ones(2))
+    >>> descendants(layers, "exp_1").index.tolist()
+    ['sin_1', 'output_1']
+    """
+    return _linked(frame, key, "descendants", upwards=False)
+
+
+def between(frame: pd.DataFrame, start: str, end: str) -> pd.DataFrame:
+    """The rows on any path from `start` to `end`, both included.
+
+    Parameters
+    ----------
+    start, end
+        As in `find`.
+
+    Raises
+    ------
+    LensKeyError
+        Nothing in the frame has one of these names.
+    LensValueError
+        No path leads from one to the other.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> layers, _ = lf.trace(lambda x: x.exp() + x.sin(), torch.ones(2))
+    >>> between(layers, "input_1", "exp_1").index.tolist()
+    ['input_1', 'exp_1']
+    """
+    ops = labels(frame, "between")
+    first, last = (set(labels(find(frame, key), "between")) for key in (start, end))
+    below = _closure(_neighbours(frame, upwards=False), first) | first
+    above = _closure(_neighbours(frame, upwards=True), last) | last
+    found = below & above
+    if not (found & first and found & last):
+        raise LensValueError(f"between: no path leads from {start!r} to {end!r} in this frame")
+    return frame[[op in found for op in ops]]
+
+
+def _linked(frame: pd.DataFrame, key: str, verb: str, upwards: bool) -> pd.DataFrame:
+    start = set(labels(find(frame, key), verb))
+    found = _closure(_neighbours(frame, upwards), start) - start
+    return frame[[op in found for op in labels(frame, verb)]]
+
+
+def _neighbours(frame: pd.DataFrame, upwards: bool) -> dict[str, list[str]]:
+    table = edges(frame)
+    here, there = ("target", "source") if upwards else ("source", "target")
+    found: dict[str, list[str]] = {}
+    for a, b in zip(table[here], table[there], strict=True):
+        found.setdefault(a, []).append(b)
+    return found
+
+
+def _closure(neighbours: dict[str, list[str]], start: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    waiting = [*start]
+    while waiting:
+        for op in neighbours.get(waiting.pop(), ()):
+            if op not in found:
+                found.add(op)
+                waiting.append(op)
+    return found
+
+
+def diff(frame: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The rows that two frames do not share.
+
+    Rows are matched by label and compared by every column that states a fact of the graph; times
+    and lines in files do not count.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows that are only in one, or not the same in both (then from each). Two columns more:
+        `side`, `"this"` or `"other"`, and `differs`, the columns in which the rows of one label
+        differ, empty for rows that only one frame has.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> def model(x):
+    ...     return x.exp() if x.sum() > 0 else x.sin()
+    >>> up, _ = lf.trace(model, torch.ones(2))
+    >>> down, _ = lf.trace(model, -torch.ones(2))
+    >>> diff(up, down)["side"].to_dict()
+    {'exp_1': 'this', 'output_1': 'other', 'sin_1': 'other'}
+    """
+    shared = [c for c in FACTS if c in frame.columns and c in other.columns]
+    shared = [c for c in shared if c not in ("step", "call")]  # they count what came before
+    mine, theirs = _facts(frame, shared), _facts(other, shared)
+    parts = []
+    for side, rows, own, foreign in (
+        ("this", frame, mine, theirs), ("other", other, theirs, mine),
+    ):  # fmt: skip
+        differs = {
+            op: tuple(
+                c for c, a, b in zip(shared, cells, foreign[op], strict=True) if a != b
+            ) if op in foreign else ()
+            for op, cells in own.items()
+        }  # fmt: skip
+        ops = labels(rows, "diff")
+        picked = rows[[op not in foreign or bool(differs[op]) for op in ops]]
+        column = np.empty(len(picked), dtype=object)
+        column[:] = [differs[op] for op in labels(picked, "diff")]
+        parts.append(picked.assign(side=side, differs=column))
+    return pd.concat(parts)
+
+
+def _facts(frame: pd.DataFrame, columns: list[str]) -> dict[str, tuple[Any, ...]]:
+    cells = zip(*([plain(cell) for cell in frame[c]] for c in columns), strict=True)
+    return dict(zip(labels(frame, "diff"), cells, strict=True))
+
+
+def to_networkx(frame: pd.DataFrame) -> networkx.MultiDiGraph:
+    """The rows as a `networkx.MultiDiGraph`: columns as node attributes, `arg` on the edges.
+
+    Edges from rows that are not in the frame are left out.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> layers, _ = lf.trace(lambda x: x * x, torch.ones(2))
+    >>> graph = to_networkx(layers)
+    >>> graph.number_of_edges("input_1", "mul_1"), graph.nodes["mul_1"]["func"]
+    (2, 'mul')
+    """
+    import networkx
+
+    require(frame, "to_networkx", "pass_num", "parents", "parent_args")
+    graph = networkx.MultiDiGraph()
+    ops = labels(frame, "to_networkx")
+    for op, cells in zip(ops, frame.to_dict("records"), strict=True):
+        graph.add_node(op, **{str(name): cell for name, cell in cells.items()})
+    for source, target, arg, passes in edges(frame).itertuples(index=False):
+        if source in graph:
+            graph.add_edge(source, target, arg=arg, passes=passes)
+    return graph

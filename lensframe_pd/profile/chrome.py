@@ -1,0 +1,108 @@
+"""Step times as a trace file that Perfetto, chrome://tracing and speedscope open."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lensframe_pd.errors import LensValueError
+from lensframe_pd.schema import labels, require
+from lensframe_pd.validation.invariants import plain
+
+_US = 1e6
+_NEEDED = (
+    "step", "kind", "func", "call", "module", "module_stack", "shape_str", "source", "seconds",
+)  # fmt: skip
+
+
+def chrome_trace(frame: pd.DataFrame) -> dict[str, Any]:
+    """The time of each operation within its modules, in Chrome's trace event format.
+
+    Parameters
+    ----------
+    frame
+        Rows of `layers`.
+
+    Returns
+    -------
+    dict
+        For `json.dump`: `traceEvents` holds a complete event (`"ph": "X"`, times in microseconds)
+        for each call and for each module call around it, and one for the model. A frame knows how
+        long each operation took, not when it began, so they stand one after another without
+        gaps, and a module lasts as long as what is inside.
+
+    Raises
+    ------
+    LensKeyError
+        The frame lacks a column.
+    LensValueError
+        There are no operations.
+
+    Notes
+    -----
+    The format is documented in "Trace Event Format" (Google, 2016), and read by
+    https://ui.perfetto.dev.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> layers, _ = lf.trace(torch.nn.Sequential(torch.nn.ReLU()).eval(), torch.ones(4, 3))
+    >>> [event["name"] for event in chrome_trace(layers)["traceEvents"]]
+    ['process_name', 'model', '0', 'relu_1']
+    """
+    require(frame, "chrome_trace", *_NEEDED)
+    ops = frame.set_axis(labels(frame, "chrome_trace")).sort_values("step")
+    ops = ops[(ops["kind"] == "op") & ~ops["call"].duplicated()]
+    if ops.empty:
+        raise LensValueError("chrome_trace: the frame has no rows of kind 'op'")
+    events: list[dict[str, Any]] = [{"ph": "M", "pid": 0, "name": "process_name"}]
+    events[0]["args"] = {"name": str(frame.attrs.get("model", "model"))}
+    events.append(_event("model", "module", 0.0, 0.0, {}))
+    now = 0.0
+    opened: list[tuple[str, dict[str, Any]]] = [("", events[1])]
+    for label, row in zip(ops.index, ops[list(_NEEDED)].to_dict("records"), strict=True):
+        stack = ("", *plain(row["module_stack"]))
+        common = 0
+        while common < min(len(stack), len(opened)) and opened[common][0] == stack[common]:
+            common += 1
+        del opened[common:]
+        for entry in stack[common:]:
+            path, _, number = entry.rpartition(":")
+            event = _event(path, "module", now, 0.0, {"call": int(number)})
+            events.append(event)
+            opened.append((entry, event))
+        spent = float(row["seconds"]) * _US
+        facts = {name: str(row[name]) for name in ("func", "module", "shape_str", "source")}
+        events.append(_event(str(label), "op", now, spent, facts))
+        now += spent
+        for _, event in opened:
+            event["dur"] = now - event["ts"]
+    return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def write_chrome_trace(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
+    """Write `chrome_trace(frame)` as JSON; open it at https://ui.perfetto.dev.
+
+    Raises
+    ------
+    LensKeyError
+        The frame lacks a column.
+    LensValueError
+        There are no operations.
+    """
+    path = Path(path)
+    path.write_text(json.dumps(chrome_trace(frame)), encoding="utf-8")
+    return path
+
+
+def _event(
+    name: str, category: str, start: float, spent: float, facts: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "ph": "X", "pid": 0, "tid": 0, "name": name, "cat": category, "ts": start, "dur": spent,
+        "args": facts,
+    }  # fmt: skip

@@ -1,0 +1,213 @@
+"""What is alive in memory at each step of a forward, and which operations hold it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lensframe_pd.errors import unknown_names
+from lensframe_pd.profile.costs import NEEDED, buffer_bytes, rows_of, with_costs
+from lensframe_pd.schema import require
+
+_GIVEN = ("input", "constant")
+
+
+def memory(frame: pd.DataFrame) -> pd.DataFrame:
+    """Assign what is alive in memory as each row's operation ends.
+
+    Parameters
+    ----------
+    frame
+        Rows of `layers`, all of a forward: rows filtered away hold nothing here, so assign first
+        and filter then.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The frame with the columns
+
+        - `live_bytes` (int64): bytes that operations of the forward allocated and that are still
+          alive when the row's operation has made its result and not yet let go of its arguments;
+        - `held_bytes` (int64): bytes of parameters, buffers, inputs and constants, which somebody
+          else holds all the time: the same number in each row. The sum of both is in use.
+
+        Their peak is `frame["live_bytes"].max()`, at `frame["live_bytes"].idxmax()`; `alive` says
+        which rows hold it.
+
+    Raises
+    ------
+    LensKeyError
+        The frame lacks a column.
+    LensValueError
+        The frame has no rows, or a label twice.
+
+    Notes
+    -----
+    This is a forward that saves nothing, as under `torch.no_grad`. A storage lives from the
+    operation that allocated it to the last that reads it or a view of it; a module call holds its
+    arguments until it ends, as Python does, and what the model returns lives to the end. Views and
+    writes in place allocate nothing. What an operation allocates and frees inside itself is not
+    seen, nor what a local variable of the model holds after its last use; `backward_bytes` of
+    `costs` says what autograd would add. Of buffers a frame holds the shapes only: their element
+    type is taken to be the one that fits the operation.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> layers, _ = lf.trace(model.eval(), torch.ones(4, 3))
+    >>> memory(layers)[["live_bytes", "held_bytes"]]
+              live_bytes  held_bytes
+    op
+    input_1            0         248
+    linear_1         128         248
+    relu_1           256         248
+    linear_2         160         248
+    output_1          32         248
+    """
+    forward = _Forward(frame, "memory")
+    live = forward.live()
+    return forward.frame.assign(
+        live_bytes=np.array([live[op] for op in forward.rows], "int64"),
+        held_bytes=np.full(len(live), forward.held(), "int64"),
+    )
+
+
+def alive(frame: pd.DataFrame, op: str | None = None) -> pd.DataFrame:
+    """The operations that hold memory at one moment: by default at the peak.
+
+    Parameters
+    ----------
+    frame
+        Rows of `layers`, all of a forward.
+    op
+        Label of the row; without it the one at which most is alive.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per storage alive as `op` ends, largest first, indexed by the label of the row that
+        allocated it: `func`, `module`, `shape_str`, `bytes`, and `until`, the label of the row
+        after which it is free. `bytes` sum to `live_bytes` of `op`.
+
+    Raises
+    ------
+    LensKeyError
+        The frame lacks a column, or has no row `op`.
+    LensValueError
+        The frame has no rows, or a label twice.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> layers, _ = lf.trace(model.eval(), torch.ones(4, 3))
+    >>> alive(layers)[["bytes", "until"]]
+              bytes     until
+    op
+    linear_1    128    relu_1
+    relu_1      128  linear_2
+    """
+    require(frame, "alive", "func", "module", "shape_str")
+    forward = _Forward(frame, "alive")
+    live = forward.live()
+    if op is None:
+        op = max(live, key=live.__getitem__)
+    elif op not in live:
+        raise unknown_names([op], live, "op")
+    step = forward.rows[op]["step"]
+    at = {row["step"]: label for label, row in forward.rows.items()}
+    spans = {
+        owner: span for owner, span in forward.spans.items() if span.first <= step <= span.last
+    }
+    table = forward.frame.set_axis(list(forward.rows)).loc[
+        [*spans], ["func", "module", "shape_str"]
+    ]
+    table = table.assign(
+        bytes=[span.nbytes for span in spans.values()],
+        until=[at.get(span.last, "") for span in spans.values()],
+    )
+    return table.sort_values("bytes", ascending=False, kind="stable").rename_axis("op")
+
+
+class _Span(NamedTuple):
+    """The life of one storage, from step to step, both included."""
+
+    first: int
+    last: int
+    nbytes: int
+
+
+class _Forward:
+    """The rows of a forward, and how long each storage lives."""
+
+    def __init__(self, frame: pd.DataFrame, verb: str) -> None:
+        require(frame, verb, "module_stack")
+        self.frame = with_costs(frame, verb)
+        self.rows = rows_of(self.frame, verb, (*NEEDED, "module_stack", "storage", "act_bytes"))
+        self.spans = self._spans()
+
+    def live(self) -> dict[str, int]:
+        """Label to the bytes alive."""
+        changes: dict[int, int] = {}
+        for span in self.spans.values():
+            changes[span.first] = changes.get(span.first, 0) + span.nbytes
+            changes[span.last + 1] = changes.get(span.last + 1, 0) - span.nbytes
+        steps = sorted({*changes, *(row["step"] for row in self.rows.values())})
+        at, now = {}, 0
+        for step in steps:
+            now += changes.get(step, 0)
+            at[step] = now
+        return {op: at[row["step"]] for op, row in self.rows.items()}
+
+    def held(self) -> int:
+        """Bytes of parameters, buffers, inputs and constants."""
+        params: dict[str, float] = {}
+        buffers: dict[str, int] = {}
+        given: dict[str, int] = {}
+        for op, row in self.rows.items():
+            for name, shape in zip(row["params"], row["param_shapes"], strict=True):
+                if row["n_params"]:
+                    params[name] = math.prod(shape) * row["params_nbytes"] / row["n_params"]
+            buffers |= buffer_bytes(row)
+            if row["kind"] in _GIVEN and row["storage"] == op:
+                given[op] = row["nbytes"]
+        return round(sum(params.values())) + sum(buffers.values()) + sum(given.values())
+
+    def _spans(self) -> dict[str, _Span]:
+        """Storages that operations allocated, by the label of their row."""
+        ends = self._ends()
+        last_step = max(row["step"] for row in self.rows.values())
+        last: dict[str, int] = {}
+        for row in self.rows.values():
+            step = row["step"]
+            keeps = last_step if row["kind"] == "output" else step
+            last[row["storage"]] = max(last.get(row["storage"], 0), keeps)
+            for parent in row["parents"]:
+                if parent in self.rows:
+                    made = self.rows[parent]
+                    until = max(step, _held_by_call(made, row, ends))
+                    last[made["storage"]] = max(last.get(made["storage"], 0), until)
+        return {
+            op: _Span(row["step"], last[op], row["act_bytes"])
+            for op, row in self.rows.items()
+            if row["storage"] == op and row["act_bytes"] and row["kind"] not in _GIVEN
+        }
+
+    def _ends(self) -> dict[str, int]:
+        """Module call to its last step."""
+        ends: dict[str, int] = {}
+        for row in self.rows.values():
+            for entry in row["module_stack"]:
+                ends[entry] = max(ends.get(entry, 0), row["step"])
+        return ends
+
+
+def _held_by_call(made: Mapping[str, Any], read: Mapping[str, Any], ends: Mapping[str, int]) -> int:
+    """Last step of the outermost module call that got the tensor as argument."""
+    outside = {*made["module_stack"]}
+    return next((ends[entry] for entry in read["module_stack"] if entry not in outside), 0)

@@ -1,0 +1,256 @@
+"""Where time, memory and FLOPs go: rows of `layers` summed by op, layer, module, func or line."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable
+
+import pandas as pd
+
+from lensframe_pd.errors import LensValueError, LensWarning, unknown_names
+from lensframe_pd.profile.costs import with_costs
+from lensframe_pd.schema import labels, names, require
+
+NEEDED = (
+    "step", "kind", "layer", "func", "module", "module_type", "module_stack", "module_types",
+    "source", "call", "seconds", "params", "param_shapes", "n_params", "params_nbytes",
+    "n_trainable",
+)  # fmt: skip
+BY = ("op", "layer", "module", "func", "source")
+_SHOWN = 5
+_OF_CALL = ("seconds", "flops", "moved_bytes", "backward_bytes")
+_COLUMNS = (
+    "calls", "seconds", "share", "flops", "macs", "act_bytes", "params", "params_bytes",
+    "n_trainable", "backward_bytes", "moved_bytes", "intensity", "flops_per_s", "uncounted",
+)  # fmt: skip
+
+
+def profile(frame: pd.DataFrame, by: str = "op", depth: int | None = None) -> pd.DataFrame:
+    """Time, FLOPs, bytes and parameters of each op, layer, module, function or line of code.
+
+    Parameters
+    ----------
+    frame
+        Rows of `layers`. FLOPs need the parents' rows: to profile a selection, filter the result,
+        or assign the costs first (`frame.lens.costs()`) and filter then.
+    by
+        What a row of the result is: `"op"`, `"layer"`, `"module"`, `"func"` or `"source"`.
+    depth
+        With `by="module"`: leave out modules of more than so many names (`layer1.0` has two).
+        What they did stays in the totals of those that hold them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        In order of first execution, indexed by `by`:
+
+        - `calls`: how often it ran;
+        - `seconds`, `share`: time of its torch calls, and its part of the frame's. What Python
+          does between the calls is not in it;
+        - `flops`, `macs`: floating-point operations, and half as many multiply-accumulates. Only
+          matrix products, convolutions and attention count, as in `torch.utils.flop_counter`;
+        - `act_bytes`: bytes its results allocated; views and writes in place are no new bytes;
+        - `params`, `params_bytes`, `n_trainable`: of the parameters it read, each once. One that
+          two modules share counts in both and once in what holds both;
+        - `backward_bytes`: what autograd keeps for the backward pass, parameters apart; a tensor
+          that several calls keep counts at the first;
+        - `moved_bytes`: the least traffic to memory; `intensity`: FLOPs per byte of it;
+        - `flops_per_s`: FLOPs by the time measured;
+        - `uncounted`: calls whose FLOPs are not in `flops`, and why.
+
+        By module also `module_type`, `ops` (torch calls) and `self_seconds` (without the modules
+        inside); then totals include the modules inside, and the first row, `""`, is the model.
+
+    Raises
+    ------
+    LensKeyError
+        The frame lacks a column.
+    LensValueError
+        `by` is none of these, `depth` is given without modules, or there are no operations.
+
+    Warns
+    -----
+    LensWarning
+        Calls that multiply, or may, have no FLOPs; it names them.
+
+    Notes
+    -----
+    `seconds` are one run's: the first run of a model is slower than the next. `intensity` and
+    `flops_per_s` are the axes of the roofline model (Williams, Waterman and Patterson 2009,
+    doi:10.1145/1498765.1498785).
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> layers, _ = lf.trace(model.eval(), torch.ones(4, 3))
+    >>> profile(layers, "module")[["calls", "flops", "params", "act_bytes"]]
+            calls  flops  params  act_bytes
+    module
+                1    320      50        288
+    0           1    192      32        128
+    1           1      0       0        128
+    2           1    128      18         32
+    """
+    _check(by, depth)
+    require(frame, "profile", *NEEDED)
+    ops = operations(frame, "profile")
+    warn_of_uncounted(ops, stacklevel=4)
+    members = _tree(ops) if by == "module" else _partition(ops, by)
+    table = _totals(ops, members)
+    if by == "module":
+        table = _as_modules(table, ops, depth)
+    elif by in ("op", "layer"):
+        first = ops.assign(op=ops.index).drop_duplicates(by).set_index(by)
+        table = table.assign(func=first["func"], module=first["module"])
+    total = table["seconds"].iloc[0] if by == "module" else table["seconds"].sum()
+    table["share"] = table["seconds"] / total if total else math.nan
+    table["macs"] = table["flops"] // 2
+    table["intensity"] = _ratio(table["flops"], table["moved_bytes"])
+    table["flops_per_s"] = _ratio(table["flops"], table["seconds"])
+    extra = [name for name in table.columns if name not in _COLUMNS]
+    return table.rename_axis(by)[[*extra, *_COLUMNS]]
+
+
+def operations(frame: pd.DataFrame, verb: str) -> pd.DataFrame:
+    """The rows of operations, indexed by label, with their costs; what a call has, once a call.
+
+    Raises
+    ------
+    LensValueError
+        There are none.
+    """
+    costed = with_costs(frame, verb)
+    costed = costed.set_axis(pd.Index(labels(costed, verb), name="op")).sort_values("step")
+    ops = costed[costed["kind"] == "op"]
+    if ops.empty:
+        raise LensValueError(f"{verb}: the frame has no rows of kind 'op'; a filter kept none")
+    again = ops["call"].duplicated()
+    once = {name: ops[name].mask(again, 0) for name in _OF_CALL}
+    return ops.assign(**once, is_call=~again, uncounted=ops["uncounted"].mask(again, ""))
+
+
+def _check(by: str, depth: int | None) -> None:
+    if by not in BY:
+        close = str(unknown_names([by], BY, "way to profile by:"))
+        raise LensValueError(close)
+    if depth is not None and by != "module":
+        raise LensValueError(f"depth cuts the tree of modules; it means nothing by={by!r}")
+    if depth is not None and depth < 0:
+        raise LensValueError(f"depth must be 0 (the model alone) or more, not {depth}")
+
+
+def _partition(ops: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Pairs of group and row, where each row is in one group."""
+    key = ops.index if by == "op" else ops[by]
+    return pd.DataFrame({"group": list(key), "row": range(len(ops))})
+
+
+def _tree(ops: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of module and row, where each row is in all modules around it; tree order."""
+    around: dict[tuple[str, ...], tuple[str, ...]] = {}
+    pairs = []
+    for row, cell in enumerate(ops["module_stack"]):
+        stack = names("module_stack", cell)
+        if stack not in around:
+            around[stack] = tuple(_modules_around(stack))
+        pairs += [(path, row) for path in around[stack]]
+    members = pd.DataFrame(pairs, columns=["group", "row"])
+    rank = {path: i for i, path in enumerate(dict.fromkeys(members["group"]))}
+
+    def place(path: str) -> list[int]:
+        parts = path.split(".")
+        return [rank[".".join(parts[: k + 1])] for k in range(len(parts))] if path else []
+
+    order = {path: i for i, path in enumerate(sorted(rank, key=place))}
+    return members.sort_values("group", key=lambda g: g.map(order), kind="stable")
+
+
+def _modules_around(stack: Iterable[str]) -> Iterable[str]:
+    """The model, the modules called, and the containers their paths name, each once."""
+    found = {"": None}
+    for entry in stack:
+        parts = entry.rpartition(":")[0].split(".")
+        for k in range(len(parts)):
+            found[".".join(parts[: k + 1])] = None
+    return found
+
+
+def _totals(ops: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
+    added = [*_OF_CALL, "act_bytes", "is_call"]
+    spread = ops[added].iloc[members["row"]].set_axis(members["group"])
+    table = spread.groupby(level=0, sort=False).sum(min_count=1)
+    table = table.rename(columns={"is_call": "calls"}).astype({"calls": "int64"})
+    params = _parameters(ops).merge(members, on="row").drop_duplicates(["group", "name"])
+    params = params.groupby("group")[["params", "params_bytes", "n_trainable"]].sum().round()
+    table = table.join(params.reindex(table.index, fill_value=0).astype("int64"))
+    return table.assign(uncounted=_uncounted(ops, members).reindex(table.index, fill_value=""))
+
+
+def _parameters(ops: pd.DataFrame) -> pd.DataFrame:
+    """Each row's parameters by name; bytes and what is trainable in proportion to their sizes.
+
+    A frame holds these two per row, which is exact but for a row that mixes element types, or
+    frozen and trainable parameters, and shares only some of them with other rows.
+    """
+    found = []
+    cells = zip(ops["params"], ops["param_shapes"], ops["n_params"], strict=True)
+    per = zip(ops["params_nbytes"], ops["n_trainable"], strict=True)
+    for row, ((params, shapes, n), (nbytes, trainable)) in enumerate(zip(cells, per, strict=True)):
+        for name, shape in zip(params, shapes, strict=True) if n else ():
+            size = math.prod(int(k) for k in shape)
+            found.append((row, str(name), size, size * nbytes / n, size * trainable / n))
+    columns = ["row", "name", "params", "params_bytes", "n_trainable"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def _uncounted(ops: pd.DataFrame, members: pd.DataFrame) -> pd.Series:
+    """By group: the calls that are not counted, and why the first is not."""
+    reasons = members.assign(
+        op=ops.index[members["row"]], reason=ops["uncounted"].array[members["row"]]
+    )
+    found = {
+        group: f"{', '.join(rows['op'])}: {rows['reason'].iloc[0]}"
+        for group, rows in reasons[reasons["reason"] != ""].groupby("group", sort=False)
+    }
+    return pd.Series(found, dtype="str")
+
+
+def _as_modules(table: pd.DataFrame, ops: pd.DataFrame, depth: int | None) -> pd.DataFrame:
+    """By module: `calls` are the module's own, and what it does itself is told apart."""
+    calls: dict[str, set[str]] = {"": {""}}
+    types: dict[str, str] = {}
+    for stack, classes in zip(ops["module_stack"], ops["module_types"], strict=True):
+        for entry, kind in zip(stack, classes, strict=True):
+            path = entry.rpartition(":")[0]
+            calls.setdefault(path, set()).add(entry)
+            types[path] = str(kind)
+    types |= dict(zip(ops["module"], ops["module_type"], strict=True))
+    own = ops["seconds"].groupby(ops["module"]).sum()
+    table = table.rename(columns={"calls": "ops"}).assign(
+        calls=[len(calls.get(path, ())) for path in table.index],
+        self_seconds=own.reindex(table.index, fill_value=0.0),
+        module_type=[types.get(path, "") for path in table.index],
+    )
+    if depth is None:
+        return table
+    return table[[not path or path.count(".") < depth for path in table.index]]
+
+
+def _ratio(above: pd.Series, below: pd.Series) -> pd.Series:
+    numbers = above.astype("Float64").to_numpy("float64", na_value=math.nan)
+    bottom = below.astype("Float64").to_numpy("float64", na_value=math.nan)
+    return pd.Series(numbers, above.index) / pd.Series(bottom, above.index).where(bottom != 0)
+
+
+def warn_of_uncounted(ops: pd.DataFrame, stacklevel: int) -> None:
+    """One warning for all calls whose FLOPs are missing."""
+    missing = ops[ops["uncounted"] != ""]
+    if missing.empty:
+        return
+    shown = [f"{op} ({reason})" for op, reason in missing["uncounted"].head(_SHOWN).items()]
+    more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+    warnings.warn(
+        f"FLOPs do not include {'; '.join(shown)}{more}", LensWarning, stacklevel=stacklevel
+    )

@@ -1,0 +1,134 @@
+"""Times of a forward's operations as the median of several runs, which leave no trace."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from lensframe_pd.capture.modules import find_roots
+from lensframe_pd.capture.run import Run
+from lensframe_pd.capture.state import Generators, Snapshot
+from lensframe_pd.errors import LensWarning
+from lensframe_pd.tape.tape import Tape
+from lensframe_pd.validation.twice import Origin, closure_of
+
+
+def everything(model: Any, args: Any, kwargs: Any) -> Snapshot:
+    """What a run may change: the modules, the arguments and what a callable holds."""
+    return Snapshot(*find_roots(model).values(), args, kwargs, *closure_of(model))
+
+
+def retime(tape: Tape, origin: Origin, before: Snapshot, generators: Generators, n: int) -> None:
+    """Set the seconds of each call to the median of `n` further runs from the same state.
+
+    The runs keep no values. Afterwards the model, its arguments and the random generators are as
+    the first run left them. A run that takes another path than the first, as a dynamic model may,
+    is left out, with a warning; the time of the first run counts only where all are left out.
+
+    Parameters
+    ----------
+    tape
+        What the first run recorded.
+    origin
+        What it was made from.
+    before, generators
+        The state before it, as `everything` and `Generators` found it.
+    n
+        How many runs.
+
+    Warns
+    -----
+    LensWarning
+        Runs were left out.
+    """
+    after, generators_after = everything(origin.model, origin.args, origin.kwargs), Generators()
+    path = [call.function.target for call in tape.calls]
+    runs = []
+    try:
+        for _ in range(n):
+            before.restore()
+            generators.restore()
+            torch.set_rng_state(origin.generator)
+            seconds = _timed(origin)
+            if [target for target, _ in seconds] == path:
+                runs.append([s for _, s in seconds])
+    finally:
+        after.restore()
+        generators_after.restore()
+    if len(runs) < n:
+        warnings.warn(
+            f"{n - len(runs)} of {n} repeats ran other operations than the first run and are not "
+            "in the times",
+            LensWarning,
+            stacklevel=3,
+        )
+    if runs:
+        medians = map(median, zip(*runs, strict=True))
+        tape.calls[:] = [
+            call._replace(seconds=s) for call, s in zip(tape.calls, medians, strict=True)
+        ]
+    tape.facts["repeats"] = len(runs)
+
+
+def _timed(origin: Origin) -> list[tuple[str, float]]:
+    """Target and seconds of each call of one run."""
+    run = Run(origin.model, None)
+    clock = _CudaClock(run.tape)
+    if torch.cuda.is_initialized():  # untested: no GPU here
+        run.watch = clock.watch
+    try:
+        run.execute(origin.args, origin.kwargs)
+        clock.write()
+        return [(call.function.target, call.seconds) for call in run.tape.calls]
+    finally:
+        run.close()
+
+
+class _CudaClock(TorchFunctionMode):
+    """Times calls by events on the stream; untested: no GPU here.
+
+    A call on a GPU returns before its work is done. Entered before the tracer's mode, this one
+    sees the calls that the tracer makes. The event's call is the first that torch made at or after
+    the length the tape had: the tracer writes a call down after it, at most behind alias rows.
+    """
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self._tape = tape
+        self._events: dict[int, tuple[Any, Any]] = {}
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        with self:
+            yield
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        start = torch.cuda.Event(enable_timing=True)
+        end = torch.cuda.Event(enable_timing=True)
+        place = len(self._tape.calls)
+        start.record()
+        result = func(*args, **(kwargs or {}))
+        end.record()
+        self._events[place] = start, end
+        return result
+
+    def write(self) -> None:
+        """Wait for the GPU, and give its times to the calls."""
+        if not self._events:
+            return
+        torch.cuda.synchronize()
+        calls = self._tape.calls
+        for place, (start, end) in self._events.items():
+            at = place
+            while at < len(calls) and not calls[at].function.target:
+                at += 1
+            if at < len(calls):
+                calls[at] = calls[at]._replace(seconds=start.elapsed_time(end) / 1e3)

@@ -1,0 +1,205 @@
+"""Run a recorded call again, on any values."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lensframe_pd.tape.functions import is_accessor
+from lensframe_pd.tape.storage import (
+    distinct,
+    faithful_clone,
+    misalignment,
+    placed,
+    version_of,
+    write,
+)
+from lensframe_pd.tape.tape import (
+    SLOT,
+    Array,
+    Call,
+    Context,
+    Opaque,
+    Row,
+    tensors_in,
+    written_arguments,
+)
+
+_AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
+
+
+class Unreplayable(Exception):
+    """This call cannot be run again by itself; the text says why."""
+
+
+class Surroundings:
+    """Enters the switches of a call, and leaves them only when a call has others."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._context: Context | None = None
+
+    def __enter__(self) -> Surroundings:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def enter(self, context: Context) -> None:
+        if context == self._context:
+            return
+        self._stack.close()
+        self._context = context
+        self._stack.enter_context(torch.inference_mode(context.inference))
+        self._stack.enter_context(torch.set_grad_enabled(context.grad))
+        enabled = dict(context.autocast)
+        for device in _AUTOCAST_DEVICES:
+            if device in enabled:
+                dtype = getattr(torch, enabled[device])
+                self._stack.enter_context(torch.autocast(device, dtype))
+            elif torch.is_autocast_enabled(device):
+                self._stack.enter_context(torch.autocast(device, enabled=False))
+
+
+class Rerun:
+    """Runs a recorded call again: called with tensors for its slots, gives what its rows hold.
+
+    The tensors are not written: a call that writes gets copies. `written` says in which slots
+    the last run wrote.
+
+    Raises
+    ------
+    Unreplayable
+        When called: the record does not hold all that the call depends on.
+    """
+
+    def __init__(self, call: Call, rows: Sequence[Row]) -> None:
+        self.call = call
+        self.rows = rows
+        self.written: set[int] = set()
+
+    def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        call, function = self.call, self.call.function
+        if not function.target:  # a row no torch function made
+            if function.name == "alias":
+                self.written = {0}  # what was there before, laid over with what was written
+                return [overlay(call, tensors, self.rows[0])]
+            return list(tensors)  # an output is its parent
+        if function.name == "grad":
+            raise Unreplayable(
+                "backward() left this gradient, and is no row"
+                if is_accessor(function.func)
+                else "it differentiates other rows, so it depends on more than its parents"
+            )
+        if function.name == "deepcopy":
+            return [copy.deepcopy(tensors[0].detach())]
+        return self._run(tensors)
+
+    def _run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        call, function = self.call, self.call.function
+        args, kwargs = filled(call, tensors)
+        written = written_arguments(args, kwargs, function)
+        if written:
+            ids = {id(t) for t in written}
+            copies = {id(t): copied(t) for t in tensors if id(t) in ids}
+            tensors = [copies.get(id(t), t) for t in tensors]
+            args, kwargs = filled(call, tensors)
+            written = written_arguments(args, kwargs, function)
+        versions = [version_of(t) for t in written]
+        if call.generator is not None and kwargs.get("generator") is None:
+            torch.set_rng_state(call.generator)
+        result = function.func(*args, **kwargs)
+        if not function.certain:
+            written = [
+                t for t, v in zip(written, versions, strict=True) if v is None or version_of(t) != v
+            ]
+        ids = {id(t) for t in written}
+        self.written = {slot for slot, t in enumerate(tensors) if id(t) in ids}
+        made = [t for _, t in tensors_in(result)]
+        return distinct([*made, *written]) if written else made
+
+
+def filled(call: Call, tensors: Sequence[Tensor]) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a call with `tensors` in its slots."""
+    remaining = iter(tensors)
+    args = [_fill(value, remaining, call) for value in call.args]
+    kwargs = {name: _fill(value, remaining, call) for name, value in call.kwargs.items()}
+    return args, kwargs
+
+
+def _fill(value: Any, tensors: Iterator[Tensor], call: Call) -> Any:
+    if value is SLOT:
+        return next(tensors)
+    if isinstance(value, Array):
+        return value.value
+    if isinstance(value, Opaque):
+        if value.value is not None:
+            return value.value
+        if value.description == "torch._C.Generator":
+            return _generator(call)
+        raise Unreplayable(f"an argument is a {value.description}, which the record does not hold")
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind([_fill(v, tensors, call) for v in value])
+    if kind is dict:
+        return {k: _fill(v, tensors, call) for k, v in value.items()}
+    if kind is slice:
+        return slice(
+            *(_fill(part, tensors, call) for part in (value.start, value.stop, value.step))
+        )
+    return value
+
+
+def _generator(call: Call) -> torch.Generator:
+    generator = torch.Generator()
+    if call.generator is not None:
+        generator.set_state(call.generator)
+    return generator
+
+
+def overlay(call: Call, tensors: Sequence[Tensor], row: Row) -> Tensor:
+    """One storage laid over with the parents of an alias row, read as the alias sees it."""
+    config = call.kwargs
+    if "offsets" not in config:
+        raise Unreplayable("a tensor subclass put its parts together out of torch's sight")
+    offsets: tuple[int, ...] = config["offsets"]
+    start = min(config["offset"], *offsets) // 16 * 16
+    ends = [o + _reach(t.shape, t.stride(), t.dtype) for o, t in zip(offsets, tensors, strict=True)]
+    end = max(config["offset"] + _reach(row.shape, row.stride, row.dtype), *ends)
+    storage = torch.zeros((end - start + 15) // 16 * 16, dtype=torch.uint8, device=row.device)
+    for offset, tensor in zip(offsets, tensors, strict=True):
+        place = _placed(storage, tensor.shape, tensor.stride(), tensor.dtype, offset - start)
+        write(place, tensor.detach())
+    return _placed(storage, row.shape, row.stride, row.dtype, config["offset"] - start)
+
+
+def _reach(shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> int:
+    if 0 in shape:
+        return 0
+    return (1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))) * dtype.itemsize
+
+
+def _placed(
+    storage: Tensor, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype, offset: int
+) -> Tensor:
+    return storage.view(dtype).as_strided(tuple(shape), tuple(stride), offset // dtype.itemsize)
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """A copy with the same layout, which autograd follows if it followed the tensor."""
+    if tensor.requires_grad and torch.is_grad_enabled():
+        return laid_out(tensor.clone(), tensor.stride())  # no leaf, so that it may be written
+    return laid_out(faithful_clone(tensor.detach()), tensor.stride())
+
+
+def laid_out(value: Tensor, stride: Sequence[int]) -> Tensor:
+    """`value` with these strides, as the operation saw it: layouts choose kernels."""
+    stride = tuple(stride)
+    if value.stride() == stride or not value.numel() or len(stride) != value.dim():
+        return value
+    return placed(value, stride, misalignment(value))

@@ -1,0 +1,196 @@
+"""A trace as it is replayed: its calls, their arguments by the frame, its saved values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from lensframe_pd.replay.call import Rerun, Unreplayable, laid_out
+from lensframe_pd.tables.layers import CallFacts
+from lensframe_pd.tape.passes import Passes
+from lensframe_pd.tape.tape import Call, Opaque, Tape
+from lensframe_pd.validation.invariants import Rows
+
+
+class Misfit(Exception):
+    """The arguments a frame names are not those of the call; the text says which."""
+
+
+class Saved:
+    """Saved values as tensors, with the layout, kind and device the operation saw."""
+
+    def __init__(self, activations: xr.Dataset, rows: Rows) -> None:
+        self._variables = activations.variables
+        self._rows = rows
+
+    def __contains__(self, op: str) -> bool:
+        return op in self._variables
+
+    def tensor(self, op: str) -> Tensor:
+        """A value."""
+        row = self._rows[op]
+        value = torch.from_numpy(np.asarray(self._variables[op].values))
+        dtype = getattr(torch, row["dtype"], None)
+        if isinstance(dtype, torch.dtype):
+            value = value.to(dtype)
+        if row["device"] != "cpu":  # untested: no GPU here
+            with suppress(RuntimeError):  # no such device here
+                value = value.to(row["device"])
+        return laid_out(value, row["stride"])
+
+    def argument(self, op: str) -> Tensor:
+        """A value as an argument."""
+        return self.followed(op, self.tensor(op))
+
+    def followed(self, op: str, value: Tensor) -> Tensor:
+        """`value`, which autograd follows if it followed the row: that, too, chooses kernels."""
+        follows = value.is_floating_point() or value.is_complex()
+        needed = follows and bool(self._rows[op]["requires_grad"])
+        return value.detach().requires_grad_() if needed else value
+
+
+class Recorded(NamedTuple):
+    """One call of the reference, with the labels of its rows."""
+
+    call: Call
+    rows: list[int]
+    ops: list[str]
+
+
+def recorded_calls(tape: Tape, again: Tape, grouped: Passes) -> list[Recorded]:
+    """The calls in order, arguments that the tape only describes taken from the fresh run."""
+    ops = grouped.labels()
+    found: dict[int, Recorded] = {}
+    for i, row in enumerate(tape.rows):
+        if row.call not in found:
+            call = tape.calls[row.call]
+            if tape is not again and row.call < len(again.calls):
+                call = _with_arguments(call, again.calls[row.call])
+            found[row.call] = Recorded(call, [], [])
+        found[row.call].rows.append(i)
+        found[row.call].ops.append(ops[i])
+    return [*found.values()]
+
+
+def _with_arguments(call: Call, again: Call) -> Call:
+    described = [v for v in (*call.args, *call.kwargs.values()) if isinstance(v, Opaque)]
+    if not described or again.function is not call.function:
+        return call
+    return call._replace(args=again.args, kwargs=again.kwargs)
+
+
+class Argument(NamedTuple):
+    """What one slot of a call holds, by the frame's own cells."""
+
+    role: str
+    op: str | None
+    """Label of the row, None for a parameter or buffer."""
+    name: str
+    """Name of the parameter or buffer."""
+
+
+class Recording:
+    """The calls of a trace, with the arguments the frame names and the values the Dataset holds.
+
+    Parameters
+    ----------
+    seeded
+        Whether the random states on the tape are those of the saved values.
+    """
+
+    def __init__(
+        self, calls: list[Recorded], rows: Rows, saved: Saved, tape: Tape, seeded: bool
+    ) -> None:
+        self.calls = calls
+        self.rows = rows
+        self.saved = saved
+        self.tape = tape
+        self.seeded = seeded
+        self._facts = CallFacts(tape)
+        self._held_now = {h.name: h.alive for h in tape.held}
+        self._held_before = {tape.held[k].name: value for k, value in tape.before.items()}
+
+    def ops(self, recorded: Recorded) -> list[str]:
+        """The rows of a call that are in the frame."""
+        return [op for op in recorded.ops if op in self.rows]
+
+    def rerun(self, recorded: Recorded) -> Rerun:
+        """What runs the call again.
+
+        Raises
+        ------
+        Unreplayable
+            It cannot be run by itself.
+        """
+        if self.tape.rows[recorded.rows[0]].call in self.tape.wrapped:
+            raise Unreplayable("it ran inside torch.func, where a row holds the unwrapped value")
+        if recorded.call.generator is not None and not self.seeded:
+            raise Unreplayable("it draws random numbers, and the trace recorded no seed")
+        return Rerun(recorded.call, [self.tape.rows[i] for i in recorded.rows])
+
+    def arguments(self, recorded: Recorded) -> list[Argument]:
+        """What the frame says each slot of the call holds.
+
+        Raises
+        ------
+        Misfit
+            The frame's arguments are not those of the call.
+        """
+        row = self.rows[self.ops(recorded)[0]]
+        named: dict[str, list[tuple[str | None, str]]] = {}
+        for role, parent in zip(row["parent_args"], row["parents"], strict=False):
+            named.setdefault(role, []).append((parent, ""))
+        for kind, arg in (("params", "param_args"), ("buffers", "buffer_args")):
+            for role, name in zip(row[arg], row[kind], strict=False):
+                named.setdefault(role, []).append((None, name))
+        call = recorded.call
+        found = []
+        for role in self._facts.roles(call.function, call.args, call.kwargs, call.sources):
+            if not named.get(role):
+                raise Misfit(f"no parent for the argument {role!r} of the call")
+            found.append(Argument(role, *named[role].pop(0)))
+        extra = [role for role, rest in named.items() if rest]
+        if extra:
+            raise Misfit(f"the call has no argument {extra[0]!r}")
+        return found
+
+    def tensors(
+        self,
+        arguments: Sequence[Argument],
+        instead: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """The tensors of the slots: of `instead` by label, else the saved ones."""
+        once: dict[Any, Tensor] = dict(instead or {})
+        tensors = []
+        for _, op, name in arguments:
+            key = op if op is not None else ("held", name)
+            if key not in once:
+                once[key] = self.held(name) if op is None else self._saved(op)
+            tensors.append(once[key])
+        return tensors
+
+    def _saved(self, op: str) -> Tensor:
+        if op not in self.rows:
+            raise Unreplayable(f"its parent {op!r} is not in the frame")
+        if op not in self.saved:
+            why = self.rows[op]["unsaved_reason"]
+            raise Unreplayable(f"its parent {op!r} is not saved" + (f" ({why})" if why else ""))
+        return self.saved.argument(op)
+
+    def held(self, name: str) -> Tensor:
+        """A parameter or buffer as the call read it, if it was not written before."""
+        if name in self._held_before:
+            value = self._held_before[name]
+            if value is None:
+                raise Unreplayable(f"it reads {name!r}, which the run then wrote")
+            return value
+        tensor = self._held_now[name]() if name in self._held_now else None
+        if tensor is None:
+            raise Unreplayable(f"the model does not hold {name!r} any more")
+        return tensor

@@ -1,0 +1,5 @@
+"""Activations to numbers: representational analysis, with the ids of the stimuli kept.
+
+Read `view` (one layer as one array), `ids` and `features` (matrices, stimulus x feature) first;
+then `distances`, `rdm`, `cka`, `score`, and `handoff` (to other packages).
+"""

@@ -1,0 +1,190 @@
+"""Centred kernel alignment: how alike two representations are, whatever their features."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lensframe_pd.errors import LensValueError, LensWarning
+from lensframe_pd.rsa.distances import Array, inner_products, squared_distances
+from lensframe_pd.rsa.features import Pool, check_axes, executions, patterns
+from lensframe_pd.rsa.ids import STIMULUS, ids_of, positions, shown
+
+_BYTES_KEPT = 2**31
+"""Kernels held at a time; beyond, those of the inner loop are computed again."""
+
+
+def cka(
+    dataset: xr.Dataset,
+    other: xr.Dataset | None = None,
+    layers: str | Iterable[str] | None = None,
+    other_layers: str | Iterable[str] | None = None,
+    *,
+    kernel: str = "linear",
+    bandwidth: float = 1.0,
+    debiased: bool = False,
+    pool: Pool = None,
+) -> xr.DataArray:
+    """Centred kernel alignment of each layer with each, within a model or across two.
+
+    Parameters
+    ----------
+    dataset
+        The activations of a trace, or any selection of their variables.
+    other
+        Those of another model for the same stimuli, joined by id. None: the same dataset.
+    layers, other_layers
+        Labels, layers or module paths; None: every variable with a stimulus axis (for
+        `other_layers` without `other`: the same as `layers`).
+    kernel
+        `"linear"`, or `"rbf"`: exp(-d^2 / (2 sigma^2)).
+    bandwidth
+        sigma of the RBF kernel, as a fraction of the median distance between stimuli.
+    debiased
+        Use the unbiased estimator of HSIC: near 0 for unrelated representations even where
+        features are many and stimuli few. It needs at least 4 stimuli.
+    pool
+        As for `rdm`.
+
+    Returns
+    -------
+    xarray.DataArray
+        `(layer, layer_)`, float64: 1 for representations equal up to rotation and scale.
+
+    Raises
+    ------
+    LensValueError
+        An unknown kernel, too few stimuli, or datasets that are not about the same ids.
+
+    Warns
+    -----
+    LensWarning
+        Naming layers that do not vary over stimuli or are not finite: NaN.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> _, activations = lf.trace(torch.nn.Linear(9, 4).eval(), torch.eye(9)[:5])
+    >>> cka(activations, layers=["input_1", "linear_1"]).values.diagonal().round(12)
+    array([1., 1.])
+
+    References
+    ----------
+    Kornblith et al. (2019), Similarity of neural network representations revisited, ICML,
+    arXiv:1905.00414; unbiased HSIC: Song et al. (2012), JMLR 13:1393, eq. 5.
+    """
+    if kernel not in ("linear", "rbf"):
+        raise LensValueError(f"no kernel {kernel!r}; there are 'linear' and 'rbf'")
+    rows = columns = executions(dataset, layers)
+    if other is not None or other_layers is not None:
+        columns = executions(dataset if other is None else other, other_layers)
+    check_axes({**rows, **{f"{name} (other)": array for name, array in columns.items()}}, pool)
+    if other is not None:
+        wanted, found = ids_of(dataset, "the first Dataset"), ids_of(other, "the other Dataset")
+        order = positions(wanted, found, "the first Dataset", "the other Dataset")
+        columns = {name: array.isel({STIMULUS: order}) for name, array in columns.items()}
+    n = next(iter(rows.values())).sizes[STIMULUS]
+    if debiased and n < 4:
+        raise LensValueError(f"debiased CKA needs at least 4 stimuli, not {n}")
+    kernels = _Kernels(rows, columns, pool, kernel, bandwidth, debiased)
+    values = np.array([kernels.alignments(a) for a in rows])
+    if kernels.dead:
+        warnings.warn(
+            "layers that do not vary over stimuli, or hold NaN or infinity, have no CKA (NaN): "
+            f"{shown(dict.fromkeys(kernels.dead))}",
+            LensWarning,
+            stacklevel=3,
+        )
+    coords = {"layer": np.array(list(rows), np.str_), "layer_": np.array(list(columns), np.str_)}
+    attrs = {"kernel": kernel, "debiased": int(debiased)}
+    return xr.DataArray(values, coords, ("layer", "layer_"), name="cka", attrs=attrs)
+
+
+def alignment(first: Array, second: Array) -> float:
+    """CKA of two kernels made by `centred` or `debias`: the cosine of the two matrices."""
+    return float(np.vdot(first, second) / (np.linalg.norm(first) * np.linalg.norm(second)))
+
+
+def kernel_matrix(rows: Any, kernel: str = "linear", bandwidth: float = 1.0) -> Array:
+    """The n x n kernel of the rows of a matrix; the linear one is centred."""
+    if kernel == "linear":
+        return inner_products(rows)
+    squared = np.empty((rows.shape[0],) * 2)
+    squared_distances(rows, lambda columns: None, squared)
+    median = np.median(squared[~np.tri(len(squared), dtype=bool)])
+    squared *= -1 / (2 * bandwidth**2 * median)
+    return np.asarray(np.exp(squared, out=squared))
+
+
+def centred(kernel: Array) -> Array:
+    """The kernel with the mean of each row and column taken off, in place."""
+    mean = kernel.mean(axis=0)
+    kernel -= mean
+    kernel -= mean[:, None]
+    kernel += mean.mean()
+    return kernel
+
+
+def debias(kernel: Array) -> Array:
+    """The U-centred kernel, whose products give the unbiased HSIC; in place.
+
+    Szekely & Rizzo (2014), Annals of Statistics 42:2382, eq. 2.4; equal to Song et al. (2012).
+    """
+    n = len(kernel)
+    np.fill_diagonal(kernel, 0)
+    mean = kernel.sum(axis=0) / (n - 2)
+    total = mean.sum() / (n - 1)
+    kernel -= mean
+    kernel -= mean[:, None]
+    kernel += total
+    np.fill_diagonal(kernel, 0)
+    return kernel
+
+
+class _Kernels:
+    """Kernels of layers, kept while there is room."""
+
+    def __init__(
+        self,
+        rows: dict[str, xr.DataArray],
+        columns: dict[str, xr.DataArray],
+        pool: Pool,
+        kernel: str,
+        bandwidth: float,
+        debiased: bool,
+    ) -> None:
+        self.sides, self.pool = (rows, columns), pool
+        self.kernel, self.bandwidth, self.debiased = kernel, bandwidth, debiased
+        n = next(iter(rows.values())).sizes[STIMULUS]
+        self.room = _BYTES_KEPT // (8 * n * n)
+        self.kept: dict[tuple[int, str], Array | None] = {}
+        self.dead: list[str] = []
+
+    def alignments(self, row: str) -> list[float]:
+        """CKA of one layer with every layer of the other side."""
+        first, side = self._of(0, row), int(self.sides[0] is not self.sides[1])
+        seconds = (self._of(side, column) for column in self.sides[1])
+        return [np.nan if first is None or b is None else alignment(first, b) for b in seconds]
+
+    def _of(self, side: int, name: str) -> Array | None:
+        key = (side, name)
+        if key in self.kept:
+            return self.kept[key]
+        found = self._make(self.sides[side][name], name)
+        if len(self.kept) < self.room:
+            self.kept[key] = found
+        return found
+
+    def _make(self, array: xr.DataArray, name: str) -> Array | None:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = kernel_matrix(patterns(array, self.pool, name), self.kernel, self.bandwidth)
+            found = debias(found) if self.debiased else centred(found)
+            norm = np.linalg.norm(found)
+        if not np.isfinite(norm) or norm == 0:
+            self.dead.append(name)
+            return None
+        return found

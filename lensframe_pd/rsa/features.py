@@ -1,0 +1,281 @@
+"""A layer as a matrix, stimulus x feature, with what to do about space and tokens said openly."""
+
+from __future__ import annotations
+
+import math
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lensframe_pd.errors import LensTypeError, LensValueError
+from lensframe_pd.rsa.ids import STIMULUS, ids_of, positions, shown
+from lensframe_pd.rsa.view import PASS, plain, select
+
+Pool = str | Mapping[str, Any] | None
+_SPACE = ("z", "y", "x")
+_POSITIONS = (*_SPACE, "token", "time")
+_IN_MEMORY = 2**30
+_UNNAMED = re.compile(r"dim\d+_*$")
+
+
+def features(dataset: xr.Dataset, key: str, pool: Pool = None) -> xr.DataArray:
+    """One layer as a matrix: a row per stimulus, a column per feature.
+
+    Parameters
+    ----------
+    dataset
+        The activations of a trace, or any selection of their variables.
+    key
+        An op label, a layer or the path of a module, as for `activations.lens[key]`.
+    pool
+        What to do with axes other than `stimulus`, before the rest becomes features:
+
+        - None: nothing; each position of each axis is a feature.
+        - `"mean"` or `"max"`: over every axis of positions the layer has (z, y, x, token, time).
+        - a mapping of axes to what to do: `"mean"`, `"max"`; one position, by its number or
+          `"first"` or `"last"`; its name, where `assign_coords` has named the positions; or a
+          mask (stimulus x position) for the mean over positions where it is not 0, as padded
+          texts need. `"space"` stands for those of z, y, x that are there.
+        - another text: the token of that name, as `{"token": text}`.
+
+    Returns
+    -------
+    xarray.DataArray
+        `(stimulus, feature)`, float32 or float64; means are accumulated in float64. The axes the
+        features come from are coordinates of `feature`. Complex values become two features each,
+        told apart by the coordinate `part`.
+
+    Raises
+    ------
+    LensKeyError
+        Nothing in the dataset has this name.
+    LensValueError
+        The layer has no stimulus axis, no such axis to pool, or no such token.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> _, activations = lf.trace(torch.nn.Conv2d(3, 8, 3).eval(), torch.ones(2, 3, 6, 6))
+    >>> features(activations, "conv2d_1").sizes
+    Frozen({'stimulus': 2, 'feature': 128})
+    >>> features(activations, "conv2d_1", pool={"space": "mean"}).sizes
+    Frozen({'stimulus': 2, 'feature': 8})
+    """
+    return flat(pooled(select(dataset, key), pool, key), key)
+
+
+def executions(dataset: xr.Dataset, keys: str | Iterable[str] | None) -> dict[str, xr.DataArray]:
+    """Label to array, for every pass of every layer named.
+
+    Parameters
+    ----------
+    dataset
+        Activations.
+    keys
+        Labels, layers, module paths; None for all variables with a stimulus axis.
+
+    Returns
+    -------
+    dict
+        In the order asked for; passes of a layer are separate, so they may differ in shape.
+
+    Raises
+    ------
+    LensKeyError
+        Nothing in the dataset has a name.
+    LensValueError
+        No variable has a stimulus axis.
+    """
+    if keys is None:
+        found = {str(k): plain(v) for k, v in dataset.items() if STIMULUS in v.dims and v.ndim > 1}
+        if not found:
+            raise LensValueError("no variable of this Dataset has axes stimulus and another")
+        return found
+    arrays: dict[str, xr.DataArray] = {}
+    for key in [keys] if isinstance(keys, str) else keys:
+        labels = [name for name, v in dataset.items() if v.attrs.get("layer") == key]
+        if key not in dataset.data_vars and labels:
+            labels.sort(key=lambda name: int(dataset[name].attrs.get(PASS, 1)))
+            arrays.update({str(name): plain(dataset[name]) for name in labels})
+            continue
+        array = select(dataset, key)
+        if PASS in array.dims:
+            numbers = array[PASS].values
+            arrays.update({f"{key}:{n}": array.sel({PASS: n}, drop=True) for n in numbers})
+        else:
+            arrays[key] = array
+    return arrays
+
+
+def pooled(array: xr.DataArray, pool: Pool, name: str, strict: bool = True) -> xr.DataArray:
+    """`array` up-cast, and pooled as `features` says; if not `strict`, axes it lacks are passed."""
+    array = _upcast(array)
+    todo = _by_axis(array, pool, name)
+    lacking = [axis for axis in todo if axis not in array.dims]
+    if lacking and strict:
+        raise LensValueError(
+            f"cannot pool {shown(lacking)} of {name!r}: its axes are "
+            f"{', '.join(map(str, array.dims))}"
+        )
+    for axis, how in todo.items():
+        if axis in array.dims:
+            array = _reduced(array, axis, how, name)
+    return array
+
+
+def flat(array: xr.DataArray, name: str) -> xr.DataArray:
+    """Stimulus x feature; the axes that were flattened are coordinates of `feature`."""
+    dims, sizes = _rest(array, name), array.sizes
+    keep = {str(k): v.variable for k, v in array.coords.items() if v.dims in ((STIMULUS,), ())}
+    shape = tuple(sizes[d] for d in dims)
+    if dims != ("feature",):
+        index = np.unravel_index(np.arange(math.prod(shape)), shape) if dims else ()
+        for dim, place in zip(dims, index, strict=True):
+            values = array[dim].to_numpy()[place] if dim in array.coords else place
+            keep["feature_" if dim == "feature" else str(dim)] = xr.Variable("feature", values)
+    return xr.DataArray(
+        _matrix(array, name), coords=keep, dims=(STIMULUS, "feature"), name=name, attrs=array.attrs
+    )
+
+
+def patterns(array: xr.DataArray, pool: Pool, name: str) -> np.ndarray[Any, Any]:
+    """Stimulus x feature as a NumPy array for computing, of any real type if nothing is pooled.
+
+    A mapped file stays mapped, so a caller that takes it by chunks never has all of it in memory;
+    what dask would compute is computed once, and beyond 1 GB kept in a temporary file.
+    """
+    if array.dtype.kind not in "fiub" or pool is not None:
+        array = pooled(array, pool, name, strict=False)
+    data = _matrix(array, name)
+    if isinstance(data, np.ndarray):
+        return data
+    if data.nbytes <= _IN_MEMORY:
+        return np.asarray(data)
+    with tempfile.TemporaryFile() as file:
+        held = np.memmap(file, data.dtype, "w+", shape=data.shape)
+        data.store(held)
+    return held
+
+
+def check_axes(arrays: Mapping[str, xr.DataArray], pool: Pool) -> None:
+    """Raise where there is no stimulus axis, or where an axis to pool is in none of the arrays."""
+    without = [name for name, array in arrays.items() if STIMULUS not in array.dims]
+    if without or not arrays:
+        raise LensValueError(
+            f"without a stimulus axis: {shown(without)}" if without else "no layers"
+        )
+    if pool is None or (isinstance(pool, str) and pool in ("mean", "max")):
+        return
+    there = {str(d) for a in arrays.values() for d in a.dims}
+    there |= {"space"} if there & set(_SPACE) else set()
+    lacking = [
+        axis for axis in ({"token": pool} if isinstance(pool, str) else pool) if axis not in there
+    ]
+    if lacking:
+        raise LensValueError(
+            f"cannot pool {shown(lacking)}: none of these layers has such an axis; there are "
+            f"{', '.join(sorted(there))}"
+        )
+
+
+def _matrix(array: xr.DataArray, name: str) -> Any:
+    dims = _rest(array, name)
+    data = array.variable.transpose(STIMULUS, *dims).data
+    return data.reshape(data.shape[0], math.prod(data.shape[1:]))
+
+
+def _rest(array: xr.DataArray, name: str) -> tuple[Any, ...]:
+    if STIMULUS not in array.dims:
+        raise LensValueError(
+            f"{name!r} has no stimulus axis: its axes are {', '.join(map(str, array.dims)) or '()'}"
+        )
+    return tuple(d for d in array.dims if d != STIMULUS)
+
+
+def _upcast(array: xr.DataArray) -> xr.DataArray:
+    """At least float32; complex numbers as an axis of two parts."""
+    if array.dtype.kind == "c":
+        parts = [array.real, array.imag]
+        joined = xr.concat(parts, xr.Variable("part", ["real", "imag"]), coords="minimal")
+        return joined.transpose(..., "part")
+    if array.dtype.kind not in "fiub":
+        raise LensTypeError(f"{array.name!r} holds {array.dtype}, which are no numbers")
+    target = np.result_type(array.dtype, np.float32)
+    return array if array.dtype == target else array.astype(target)
+
+
+def _by_axis(array: xr.DataArray, pool: Pool, name: str) -> dict[str, Any]:
+    if pool is None:
+        return {}
+    if isinstance(pool, str):
+        if pool not in ("mean", "max"):
+            return {"token": pool}
+        unnamed = [str(d) for d in array.dims if _UNNAMED.match(str(d))]
+        if unnamed:
+            sizes = ", ".join(f"{d} ({array.sizes[d]})" for d in unnamed)
+            raise LensValueError(
+                f"pool={pool!r} cannot know whether {sizes} of {name!r} are positions or features; "
+                f"say which to pool, as in pool={{{unnamed[0]!r}: {pool!r}}}"
+            )
+        return {axis: pool for axis in _POSITIONS if axis in array.dims}
+    if not isinstance(pool, Mapping):
+        raise LensTypeError(f"pool is None, a text or a mapping of axes, not {pool!r}")
+    todo: dict[str, Any] = {}
+    for axis, how in pool.items():
+        there = [a for a in _SPACE if a in array.dims]
+        todo.update(dict.fromkeys(there or ["space"], how) if axis == "space" else {axis: how})
+    return todo
+
+
+def _reduced(array: xr.DataArray, axis: str, how: Any, name: str) -> xr.DataArray:
+    if isinstance(how, xr.DataArray):
+        return _masked_mean(array, axis, how, name)
+    if isinstance(how, str) and how == "mean":
+        return array.mean(axis, dtype=np.float64, skipna=False, keep_attrs=True).astype(array.dtype)
+    if isinstance(how, str) and how == "max":
+        return array.max(axis, skipna=False, keep_attrs=True)
+    if axis in array.indexes and how in array.indexes[axis]:
+        return array.sel({axis: how}, drop=True)
+    place = {"first": 0, "last": -1}.get(how, how) if isinstance(how, str) else how
+    n = array.sizes[axis]
+    if isinstance(place, (int, np.integer)) and -n <= place < n:
+        return array.isel({axis: int(place)}, drop=True)
+    raise LensValueError(_no_such(array, axis, how, name))
+
+
+def _no_such(array: xr.DataArray, axis: str, how: Any, name: str) -> str:
+    n = array.sizes[axis]
+    if axis in array.indexes:
+        known = f"its names are {shown(array.indexes[axis])}"
+    elif isinstance(how, str):
+        known = (
+            f"its {n} positions have no names; give the position, as in pool={{{axis!r}: 0}}, or "
+            f"name them: activations.assign_coords({axis}_{n}=[...])"
+        )
+    else:
+        known = f"it has {n} positions"
+    return f"no {axis} {how!r} in {name!r}: {known}"
+
+
+def _masked_mean(array: xr.DataArray, axis: str, mask: xr.DataArray, name: str) -> xr.DataArray:
+    other = [d for d in mask.dims if d != STIMULUS]
+    n = array.sizes[axis]
+    if STIMULUS not in mask.dims or len(other) != 1 or mask.sizes[other[0]] != n:
+        raise LensValueError(
+            f"the mask for {axis} of {name!r} must be stimulus x {n}, not {dict(mask.sizes)}"
+        )
+    if STIMULUS in array.indexes:
+        wanted, found = ids_of(array, repr(name)), ids_of(mask, "the mask")
+        mask = mask.isel({STIMULUS: positions(wanted, found, repr(name), "the mask")})
+    mask = mask.drop_vars(list(mask.coords)).rename({other[0]: axis} if other[0] != axis else {})
+    weight = (mask != 0).astype(np.float64)
+    bare = array.drop_vars(axis, errors="ignore")
+    total = xr.where(weight != 0, bare, 0).sum(axis, dtype=np.float64, skipna=False)
+    mean = (total / weight.sum(axis)).astype(array.dtype)
+    mean = mean.transpose(*[d for d in array.dims if d != axis])
+    kept: xr.DataArray = mean.assign_attrs(array.attrs)
+    return kept

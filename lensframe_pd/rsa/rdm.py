@@ -1,0 +1,102 @@
+"""Representational dissimilarity matrices of layers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lensframe_pd.errors import LensWarning
+from lensframe_pd.rsa.distances import dissimilarities
+from lensframe_pd.rsa.features import Pool, check_axes, executions, patterns
+from lensframe_pd.rsa.ids import STIMULUS, shown
+
+SECOND = "stimulus_"
+
+
+def rdm(
+    dataset: xr.Dataset,
+    layers: str | Iterable[str] | None = None,
+    metric: str = "correlation",
+    *,
+    pool: Pool = None,
+) -> xr.DataArray:
+    """Dissimilarity of each stimulus with each other, in every layer and pass.
+
+    Parameters
+    ----------
+    dataset
+        The activations of a trace, or any selection of their variables.
+    layers
+        Labels, layers or module paths; a layer with several passes gives one RDM per pass. None:
+        every variable with a stimulus axis and another.
+    metric
+        `correlation` (1 - Pearson's r), `spearman`, `cosine`, `euclidean`, `sqeuclidean`, or any
+        other of `scipy.spatial.distance.pdist`.
+    pool
+        As for `features`; layers that lack an axis are taken as they are, if one layer has it.
+
+    Returns
+    -------
+    xarray.DataArray
+        `(layer, stimulus, stimulus_)`, float64; `layer` holds labels, and both stimulus axes the
+        ids. Computed in float64, by chunks of features.
+
+    Raises
+    ------
+    LensKeyError
+        Nothing in the dataset has a name.
+    LensValueError
+        An unknown metric, or an axis to pool that no layer has.
+
+    Warns
+    -----
+    LensWarning
+        Naming patterns without a dissimilarity, which is then NaN: constant ones (for
+        `euclidean` there are none), and those that hold NaN or infinity.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> _, activations = lf.trace(torch.nn.Linear(9, 4).eval(), torch.eye(9)[:3])
+    >>> rdm(activations, "linear_1").sizes
+    Frozen({'layer': 1, 'stimulus': 3, 'stimulus_': 3})
+
+    References
+    ----------
+    Kriegeskorte, Mur & Bandettini (2008), Representational similarity analysis, Frontiers in
+    Systems Neuroscience 2:4, doi:10.3389/neuro.06.004.2008.
+    """
+    arrays = executions(dataset, layers)
+    check_axes(arrays, pool)
+    n = next(iter(arrays.values())).sizes[STIMULUS]
+    values = np.empty((len(arrays), n, n))
+    n_features, notes = [], list[str]()
+    for out, (label, array) in zip(values, arrays.items(), strict=True):
+        rows = patterns(array, pool, label)
+        found = dissimilarities(rows, metric, out)
+        n_features.append(rows.shape[1])
+        notes += _notes(label, array, found.constant, found.broken)
+    if notes:
+        warnings.warn("\n".join(notes), LensWarning, stacklevel=3)
+    first = next(iter(arrays.values()))
+    coords: dict[Any, Any] = {
+        name: coord.variable for name, coord in first.coords.items() if coord.dims == (STIMULUS,)
+    }
+    if STIMULUS in coords:
+        coords[SECOND] = (SECOND, first[STIMULUS].to_numpy())
+    coords["layer"] = ("layer", np.array(list(arrays), dtype=np.str_))
+    coords["n_features"] = ("layer", np.array(n_features))
+    return xr.DataArray(
+        values, coords, ("layer", STIMULUS, SECOND), name="rdm", attrs={"metric": metric}
+    )
+
+
+def _notes(label: str, array: xr.DataArray, constant: Any, broken: Any) -> Iterable[str]:
+    names = array.indexes.get(STIMULUS, np.arange(array.sizes[STIMULUS]))
+    for rows, what in ((constant, "constant patterns"), (broken, "patterns with NaN or infinity")):
+        if rows.any():
+            yield f"{what} in {label}, whose dissimilarity is NaN: {shown(names[rows])}"

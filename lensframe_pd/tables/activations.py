@@ -1,0 +1,138 @@
+"""Kept values as an xarray Dataset, and the accessor's view of one layer with all its passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor
+
+from lensframe_pd.tables.dims import axis_names, dims
+from lensframe_pd.tape.passes import Passes
+from lensframe_pd.tape.tape import ModuleCall, Tape
+
+_NUMPY_HOLDS = frozenset(
+    (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32,
+     torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool,
+     torch.complex64, torch.complex128)
+)  # fmt: skip
+
+
+def unsaved_reasons(tape: Tape) -> dict[int, str]:
+    """Rows whose value was wanted and that NumPy cannot hold, with the reason."""
+    reasons = {}
+    for i, value in enumerate(tape.values):
+        if value is not None:
+            reason = _reason(value)
+            if reason:
+                reasons[i] = reason
+    return reasons
+
+
+def _reason(value: Tensor) -> str:
+    if value.is_nested:
+        return "a nested tensor is not one array"
+    if value.dtype not in _NUMPY_HOLDS:
+        kind = str(value.dtype).removeprefix("torch.")
+        return f"NumPy has no {kind}"
+    if value.layout is not torch.strided:
+        kind = str(value.layout).removeprefix("torch.")
+        return f"the {kind} layout is not one array"
+    if value.is_meta:
+        return "a meta tensor has no data"
+    if type(value) is not Tensor:  # a subclass may have its values anywhere, or nowhere
+        try:
+            value.numpy()
+        except Exception as error:
+            return f"a {type(value).__name__} gives no array: {error}"
+    return ""
+
+
+def to_numpy(value: Tensor) -> np.ndarray[Any, Any]:
+    """The value as a read-only array: zero-copy on CPU, bfloat16 as float32 (exact)."""
+    if value.dtype is torch.bfloat16:
+        value = value.float()
+    try:
+        array = value.numpy()
+    except (RuntimeError, TypeError):  # another device, a conjugate or negative view
+        array = value.resolve_conj().resolve_neg().cpu().numpy()
+    array.flags.writeable = False
+    return array
+
+
+def dataset(
+    tape: Tape, grouped: Passes, unsaved: dict[int, str], stimulus: pd.DataFrame | None
+) -> xr.Dataset:
+    """One variable per kept row, named by its label."""
+    variables: dict[str, Any] = {}
+    labels = grouped.labels()
+    names = axis_names(tape)
+    modules, calls, returned = tape.modules, tape.calls, tape.returned
+    memo: dict[Any, tuple[str, ...]] = {}
+    sizes: dict[str, int] = {}
+    dtypes: dict[torch.dtype, str] = {}
+    for i, value in enumerate(tape.values):
+        if value is None or i in unsaved:
+            continue
+        shape = value.shape
+        key = (names[i], shape)
+        found = memo.get(key)
+        if found is None:
+            found = memo[key] = dims(names[i], shape)
+            sizes.update(zip(found, shape, strict=True))
+        row = tape.rows[i]
+        call = calls[row.call]
+        dtype = dtypes.get(row.dtype)
+        if dtype is None:
+            dtype = dtypes[row.dtype] = str(row.dtype).removeprefix("torch.")
+        variables[labels[i]] = xr.Variable(
+            found,
+            to_numpy(value),
+            {
+                "layer": grouped.layers[i],
+                "pass_num": grouped.pass_nums[i],
+                "func": call.function.name,
+                "module": modules[call.module].path,
+                "torch_dtype": dtype,
+                "returned_by": _keys(modules, returned[i]) if i in returned else "",
+            },
+            fastpath=True,
+        )
+    # The public constructor compares every variable with every other's dims: 8 times the cost.
+    bare = xr.Dataset._construct_direct(variables, set(), sizes, dict(tape.facts), {})
+    return bare.assign_coords(_coordinates(stimulus)) if stimulus is not None else bare
+
+
+def _keys(modules: list[ModuleCall], indices: list[int]) -> str:
+    return ",".join(dict.fromkeys([modules[i].key for i in indices]))
+
+
+def _coordinates(stimulus: pd.DataFrame | None) -> dict[str, Any]:
+    if stimulus is None:
+        return {}
+    coords = {"stimulus": ("stimulus", _plain_array(stimulus.index))}
+    for name in stimulus.columns:
+        coords[str(name)] = ("stimulus", _plain_array(stimulus[name]))
+    return coords
+
+
+def _plain_array(values: pd.Index | pd.Series) -> np.ndarray[Any, Any]:
+    """As NumPy holds it best: text as fixed-width text, which every file format takes."""
+    text = pd.api.types.infer_dtype(values, skipna=False) == "string"
+    return values.to_numpy(dtype=np.str_) if text else values.to_numpy()
+
+
+def stimulus_table(stimulus: Any) -> pd.DataFrame | None:
+    """Ids, a Series or a DataFrame as a table with one row per stimulus, indexed by id."""
+    if stimulus is None:
+        return None
+    if isinstance(stimulus, pd.DataFrame):
+        return stimulus
+    if isinstance(stimulus, pd.Series):
+        return pd.DataFrame(index=pd.Index(stimulus.to_numpy()))
+    if isinstance(stimulus, Tensor):
+        stimulus = stimulus.tolist()
+    return pd.DataFrame(index=pd.Index(stimulus))

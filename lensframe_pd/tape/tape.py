@@ -1,0 +1,230 @@
+"""What ran: one `Call` per torch function call, one `Row` per tensor it made or wrote."""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lensframe_pd.tape.functions import Function
+from lensframe_pd.tape.storage import distinct
+
+Site = tuple[int, ...]
+"""Call site: code id, instruction offset, code id, ... from the innermost frame outward."""
+
+SCRIPT = -1
+"""In a site, instead of a code id: the number of the operator within a ScriptModule's call."""
+
+
+class _Slot:
+    """Stands for a tensor in the recorded arguments."""
+
+    def __repr__(self) -> str:
+        return "<tensor>"
+
+
+SLOT = _Slot()
+
+
+class Opaque(NamedTuple):
+    """An argument that is neither a tensor nor a value: only its description is kept."""
+
+    description: str
+    value: Any = None
+    """The argument itself, where a run is recorded to be replayed at once."""
+
+
+class Array(NamedTuple):
+    """A small NumPy array among the arguments, copied."""
+
+    value: np.ndarray[Any, Any]
+
+
+class Context(NamedTuple):
+    """The switches a call ran under."""
+
+    grad: bool
+    inference: bool
+    autocast: tuple[tuple[str, str], ...]
+    """Pairs of device type and dtype."""
+
+
+class Call(NamedTuple):
+    """One call of one torch function."""
+
+    function: Function
+    args: tuple[Any, ...]
+    """The positional arguments, `SLOT` where a tensor was."""
+    kwargs: dict[str, Any]
+    sources: tuple[int, ...]
+    """Where the tensors in the slots came from, in order: a row, or `-1 - k` for `Tape.held[k]`."""
+    site: Site
+    module: int
+    """Index into `Tape.modules`."""
+    context: Context
+    seconds: float
+    generator: Tensor | None = None
+    """State of the random generator before the call, if the call drew from it."""
+
+
+class Row(NamedTuple):
+    """One tensor made, or written, by one call."""
+
+    call: int
+    slot: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    requires_grad: bool
+    inplace: bool = False
+
+
+class Held(NamedTuple):
+    """A parameter or a buffer of the model."""
+
+    name: str
+    is_parameter: bool
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    numel: int
+    nbytes: int
+    requires_grad: bool
+    alive: Callable[[], Tensor | None]
+    """The tensor itself, while the model holds it."""
+
+
+class ModuleCall(NamedTuple):
+    """One call of one module; the first entry of `Tape.modules` is the model itself."""
+
+    path: str
+    number: int
+    parent: int
+    type_name: str
+    site: Site
+
+    @property
+    def key(self) -> str:
+        """`enc.0:3`, the third call of `enc.0`."""
+        return f"{self.path}:{self.number}"
+
+
+@dataclass
+class Tape:
+    """Everything one run left behind; `frame` and `activations` read it."""
+
+    calls: list[Call] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    values: list[Tensor | None] = field(default_factory=list)
+    modules: list[ModuleCall] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    kinds: dict[int, str] = field(default_factory=dict)
+    """Kind of the rows that are not plain operations."""
+    paths: dict[int, str] = field(default_factory=dict)
+    """Where an input, output or constant stood."""
+    returned: dict[int, list[int]] = field(default_factory=dict)
+    """Row to the module calls that returned it."""
+    reads: dict[int, list[tuple[str, Site, int]]] = field(default_factory=dict)
+    """Row to what read it: name, site, module."""
+    codes: dict[int, Any] = field(default_factory=dict)
+    """Code objects by id, for the sites."""
+    caller: str = ""
+    """`file.py:line` of the `lf.trace` call."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """JSON scalars about the run, the frame's `attrs`."""
+    stimulus_row: int | None = None
+    """The first tensor input."""
+    before: dict[int, Tensor | None] = field(default_factory=dict)
+    """Of `held` entries that the run wrote, the value before; None where it was not kept."""
+    wrapped: set[int] = field(default_factory=set)
+    """Calls inside `torch.vmap` or `torch.func.grad`, whose rows hold the unwrapped value."""
+
+
+def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in a nest of containers and objects, with where it stands.
+
+    Containers, mappings, dataclasses, named tuples, plain objects and the results that
+    `functools.lru_cache` keeps are entered, modules are not; an object met twice is entered once.
+    """
+    if isinstance(value, Tensor):
+        yield path, value
+    elif value is not None and not isinstance(value, _ATOMS):
+        yield from _walk(value, path, set())
+
+
+def written_arguments(args: Any, kwargs: Any, function: Function) -> list[Tensor]:
+    """The tensors in the arguments that `function` writes, or may write if it is not `certain`."""
+    switch = function.switch
+    if switch is not None and not (switch < len(args) and args[switch]):
+        return []
+    found: list[Any] = [args[i] for i in function.written if i < len(args)]
+    found += [kwargs[name] for name in (*function.written_names, "out") if name in kwargs]
+    return distinct([t for value in found for _, t in tensors_in(value)])
+
+
+_ATOMS = (
+    bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size,
+    torch.layout, torch.memory_format, torch.Generator, torch.nn.Module,
+)  # fmt: skip
+
+
+def _walk(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield path, value
+        return
+    if value is None or isinstance(value, _ATOMS) or id(value) in seen:
+        return
+    seen.add(id(value))
+    prefix = f"{path}." if path else ""
+    for key, child in _children(value):
+        yield from _walk(child, f"{prefix}{key}", seen)
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key in list(value):
+            yield str(key), value[key]
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        yield from zip(value._fields, value, strict=True)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for i, child in enumerate(value):
+            yield str(i), child
+    elif is_dataclass(value) and not isinstance(value, type):
+        for f in fields(value):
+            yield f.name, getattr(value, f.name, None)
+    elif isinstance(value, CACHE):
+        for i, result in enumerate(_cached(value)):
+            yield f"cache.{i}", result
+    else:
+        module = type(value).__module__.split(".")[0]
+        if module in _LIBRARIES or callable(value):
+            return
+        for name, child in list(getattr(value, "__dict__", {}).items()):
+            yield name, child
+        for cls in type(value).__mro__:
+            slots = cls.__dict__.get("__slots__", ())
+            for name in (slots,) if isinstance(slots, str) else slots:
+                if not name.startswith("__"):
+                    yield name, getattr(value, name, None)
+
+
+def _cached(function: Any) -> Iterator[Any]:
+    """Results that a function under `functools.lru_cache` keeps."""
+    for referent in gc.get_referents(function):
+        if type(referent) is dict:  # without a bound they are in a dict, else in a linked list
+            yield from referent.values()
+        else:
+            yield referent
+
+
+#: Type of a function under `functools.lru_cache`.
+CACHE = type(functools.lru_cache(lambda: None))
+
+# Objects of these libraries never hold the model's tensors.
+_LIBRARIES = frozenset("builtins numpy pandas threading logging io re enum inspect PIL".split())

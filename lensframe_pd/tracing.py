@@ -1,0 +1,249 @@
+"""`lf.trace`: run a model once, give its operations and activations."""
+
+from __future__ import annotations
+
+import gc
+import os.path
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+import torch
+import xarray as xr
+
+from lensframe_pd.capture.run import Run, bound_arguments
+from lensframe_pd.capture.state import Generators
+from lensframe_pd.errors import LensTypeError, LensValueError, LensWarning
+from lensframe_pd.profile.repeats import everything, retime
+from lensframe_pd.tables import activations
+from lensframe_pd.tables import layers as frame
+from lensframe_pd.tape.passes import Passes, passes
+from lensframe_pd.tape.tape import Tape, tensors_in
+from lensframe_pd.validation.twice import Origin
+from lensframe_pd.validation.validate import validate_trace
+
+
+class Trace:
+    """What one run of a model did. Unpacks into `layers, activations`.
+
+    Attributes
+    ----------
+    output
+        What the model returned; None if the run was stopped early.
+    tape
+        The record both tables are made from.
+    """
+
+    def __init__(
+        self, tape: Tape, output: Any, stimulus: pd.DataFrame | None, origin: Origin
+    ) -> None:
+        self.tape = tape
+        self.output = output
+        self._stimulus = stimulus
+        self._origin = origin
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """One row per tensor, indexed by label; columns as in `lensframe_pd.schema.COLUMNS`."""
+        with _collector_paused():
+            return frame.layers(self.tape, self._passes, self._unsaved)
+
+    @cached_property
+    def activations(self) -> xr.Dataset:
+        """One read-only variable per saved row, named by its label."""
+        with _collector_paused():
+            return activations.dataset(self.tape, self._passes, self._unsaved, self._stimulus)
+
+    def validate(
+        self,
+        *,
+        tolerance: float | None = None,
+        downstream: str | None = "sample",
+        raise_on_failure: bool = False,
+    ) -> pd.DataFrame:
+        """Prove that this trace is what the model does.
+
+        As `layers.lens.validate(model, args, activations=activations)`, but it uses what the
+        trace still holds: its own record of the calls, so a model that keeps state between calls
+        is judged by the traced one, and every random state, so random operations are replayed.
+
+        Parameters
+        ----------
+        tolerance
+            Largest absolute difference a replay may have; None for none: bit for bit.
+        downstream
+            `"sample"` resumes from three rows, `"all"` from every one, None from none.
+        raise_on_failure
+            Raise one error that lists every failing row.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per op: `check`, `max_abs_diff`, `passed`, `reason` and a column per check;
+            the totals are in `attrs`.
+
+        Raises
+        ------
+        LensValidationError
+            With `raise_on_failure`, if a row failed.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> report = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3)).validate()
+        >>> bool(report["passed"].all())
+        True
+        """
+        return validate_trace(
+            self.layers,
+            self.activations,
+            self.tape,
+            self._origin,
+            tolerance,
+            downstream,
+            raise_on_failure,
+        )
+
+    @cached_property
+    def _passes(self) -> Passes:
+        return passes(self.tape)
+
+    @cached_property
+    def _unsaved(self) -> dict[int, str]:
+        return activations.unsaved_reasons(self.tape)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.layers
+        yield self.activations
+
+    def __repr__(self) -> str:
+        saved = sum(v is not None for v in self.tape.values)
+        name = self.tape.facts.get("model", "")
+        return f"<Trace of {name}: {len(self.tape.rows)} rows, {saved} values saved>"
+
+
+def trace(
+    model: Callable[..., Any],
+    args: Any = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    save: Any = "all",
+    stop: bool = False,
+    seed: int | None = None,
+    stimulus: Any = None,
+    repeats: int = 0,
+) -> Trace:
+    """Run `model` once and record every tensor operation it executes.
+
+    Parameters
+    ----------
+    model
+        An `nn.Module` or any callable; a bound method has its own module as root. It runs as it
+        would by itself: same train or eval mode, same grad mode, same random numbers.
+    args
+        Exactly a tuple: the positional arguments. A Mapping (a tokenizer's output): the keyword
+        arguments. Anything else (a tensor, a list of images): the one positional argument.
+    kwargs
+        Keyword arguments, besides those in `args`.
+    save
+        Which values to keep: `"all"`; `None` for metadata only; rows of an earlier trace's
+        frame; a label (`"relu_3"`, `"linear_1:2"`), layer or module path, or a list of them; or
+        a function that is given each row as it happens and answers yes or no.
+    stop
+        End the run after the last selected operation; then there is no output. A name without a
+        pass counts as done after its first pass; rows of an earlier frame after their last.
+    seed
+        Seed torch's random generators before the run, and record the seed.
+    stimulus
+        Ids, or a DataFrame indexed by id, describing axis 0 of the first tensor input.
+    repeats
+        Measure `seconds` as the median of so many further runs from the same state, which keep no
+        values; the run itself then only warms up. Meanwhile all that the model holds is in memory
+        twice more. 0: the times of the run itself.
+
+    Returns
+    -------
+    Trace
+        Unpacks into `layers` (DataFrame) and `activations` (Dataset); `.output` is the model's.
+
+    Raises
+    ------
+    LensTypeError
+        `model` is not callable.
+    LensKeyError
+        A name in `save` is neither a label, nor a layer, nor a module path.
+    LensValueError
+        The stimulus ids are not as many as stimuli, `save` is a frame of another model, or
+        `repeats` is no number of runs.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> layers, activations = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+    >>> list(layers.index)
+    ['input_1', 'linear_1', 'output_1']
+    >>> activations["linear_1"].dims
+    ('stimulus', 'feature_2')
+    """
+    if not callable(model):
+        raise LensTypeError(
+            f"cannot trace a {type(model).__name__}: give an nn.Module or another callable"
+        )
+    if type(repeats) is not int or repeats < 0:
+        raise LensValueError(f"repeats must be 0 or a number of runs, not {repeats!r}")
+    args, kwargs = bound_arguments(args, kwargs)
+    table = activations.stimulus_table(stimulus)
+    if table is not None:
+        _check_stimulus(table, args, kwargs)
+    run = Run(model, save, stop, _caller())
+    if run.root is not None and run.root.training:
+        warnings.warn(
+            "the model is in train mode and is traced as it is; call model.eval() for inference",
+            LensWarning,
+            stacklevel=2,
+        )
+    if seed is not None:
+        torch.manual_seed(seed)
+        run.tape.facts["seed"] = seed
+    origin = Origin(model, args, kwargs, torch.get_rng_state())
+    before = (everything(model, args, kwargs), Generators()) if repeats else None
+    output = run.execute(args, kwargs)
+    if before is not None and not run.tape.facts.get("stopped"):
+        retime(run.tape, origin, *before, repeats)
+    result = Trace(run.tape, output, table, origin)
+    try:
+        run.selection.finish(lambda: result.layers)
+        run.warn_of_broken_links(result._passes)
+    finally:
+        run.close()
+    return result
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """A table is tens of thousands of small objects, none of them garbage: do not look for it."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _check_stimulus(table: pd.DataFrame, args: Any, kwargs: Any) -> None:
+    first = next((t for _, t in tensors_in((args, kwargs)) if t.dim()), None)
+    n = None if first is None else first.shape[0]
+    if n != len(table):
+        found = "there is no tensor with an axis 0" if n is None else f"axis 0 of the input has {n}"
+        raise LensValueError(f"stimulus gives {len(table)} ids, but {found}; give one id per item")
+
+
+def _caller() -> str:
+    code = sys._getframe(2)
+    return f"{os.path.basename(code.f_code.co_filename)}:{code.f_lineno}"

@@ -1,0 +1,170 @@
+"""Run a model plain and traced from one state: do both leave the same output and state?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from lensframe_pd.capture.modules import find_roots, named_modules
+from lensframe_pd.capture.run import Run, named_inputs
+from lensframe_pd.capture.state import Generators, Snapshot, State, outputs_of
+from lensframe_pd.replay.call import Surroundings
+from lensframe_pd.tape.compare import difference
+from lensframe_pd.tape.tape import Context, Tape
+from lensframe_pd.validation.invariants import Rows
+from lensframe_pd.validation.verdicts import Verdicts
+from lensframe_pd.validation.witness import Gap, WitnessedTracer
+
+
+class Origin(NamedTuple):
+    """What a trace was made from."""
+
+    model: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    generator: Tensor
+    """State of torch's default random generator at the start."""
+
+
+class _Idle(TorchFunctionMode):
+    """Does nothing; but torch leaves its fused fast paths while any mode is active."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def run_twice(origin: Origin, rows: Rows, tape: Tape | None, verdicts: Verdicts) -> Run:
+    """Run the model plain and traced from one state, and compare; then put all as it was."""
+    model, args, kwargs = origin.model, origin.args, origin.kwargs
+    run = Run(model, None, tracer=WitnessedTracer)
+    tracer = run.tracer
+    assert isinstance(tracer, WitnessedTracer)
+    run.watch = tracer.witness
+    run.values.keep_if(lambda row: run.tape.kinds.get(row) in ("input", "constant"))
+    roots = find_roots(model)
+    named = named_modules(roots)
+    generators = Generators()
+    snapshot = Snapshot(*roots.values(), args, kwargs, *closure_of(model))
+    first = next(iter(rows.values()))
+    last = next((op for op, row in rows.items() if row["kind"] == "output"), [*rows][-1])
+    try:
+        if tape is not None:
+            _give_inputs(run.model, args, kwargs, tape)
+        before = Snapshot(args, kwargs)
+
+        def start() -> None:
+            snapshot.restore()
+            before.restore()
+            generators.restore()
+            torch.set_rng_state(origin.generator)
+
+        with _ambient(first["context"]):
+            start()
+            plain, state, drawn = _forward(run.model, args, kwargs, named, snapshot)
+            start()
+            output = outputs_of(run.execute(args, kwargs))
+            wrong = State(named, snapshot).differences(state) + Generators().differences(drawn)
+            apart = _outputs_differ(output, plain)
+            if apart:
+                start()
+                idle, *_ = _forward(run.model, args, kwargs, named, snapshot, _Idle())
+                if not _outputs_differ(output, idle):
+                    verdicts.could_not(
+                        last,
+                        "torch itself leaves a fused path while any function mode is active: "
+                        f"the output differs from the plain forward's, {apart[0]}",
+                    )
+                    verdicts.count("fused_paths_left")
+                    apart = []
+    finally:
+        snapshot.restore()
+        generators.restore()
+    for reason in (*apart, *wrong):
+        verdicts.fails("interference", last, f"traced, {reason}")
+    verdicts.passes("interference", last)
+    _check_witness(tracer.gaps, tracer.operators, rows, verdicts)
+    run.close()
+    return run
+
+
+def closure_of(model: Any) -> Iterator[Any]:
+    """What a callable that is no module holds besides modules."""
+    if not isinstance(model, nn.Module):
+        yield getattr(model, "__dict__", {})
+        for cell in getattr(model, "__closure__", None) or ():
+            try:
+                yield cell.cell_contents
+            except ValueError:  # not filled yet
+                continue
+
+
+def _ambient(context: str) -> Surroundings:
+    """The switches the trace was made under."""
+    facts = json.loads(context or "{}")
+    surroundings = Surroundings()
+    surroundings.enter(
+        Context(
+            facts.get("grad", True),
+            facts.get("inference", False),
+            tuple(facts.get("autocast", {}).items()),
+        )
+    )
+    return surroundings
+
+
+def _forward(
+    model: Any,
+    args: Any,
+    kwargs: Any,
+    named: list[tuple[str, nn.Module]],
+    before: Snapshot,
+    mode: TorchFunctionMode | None = None,
+) -> tuple[list[tuple[str, Tensor]], State, Generators]:
+    with ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:  # compiled parts run as their eager selves
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if mode is not None:
+            stack.enter_context(mode)
+        output = model(*args, **kwargs)
+    return outputs_of(output), State(named, before), Generators()
+
+
+def _give_inputs(model: Any, args: Any, kwargs: Any, tape: Tape) -> None:
+    """Give the inputs the values they had at the trace, where they have been changed since."""
+    saved = [tape.values[row] for row, kind in tape.kinds.items() if kind == "input"]
+    for (_, tensor), value in zip(named_inputs(model, args, kwargs), saved, strict=False):
+        if value is not None and not difference(tensor, value).same:
+            with torch.no_grad():
+                tensor.copy_(value)
+
+
+def _outputs_differ(output: list[tuple[str, Tensor]], plain: list[tuple[str, Tensor]]) -> list[str]:
+    if [path for path, _ in output] != [path for path, _ in plain]:
+        return [f"the output has {len(output)} tensors instead of {len(plain)}"]
+    found = []
+    for (path, mine), (_, theirs) in zip(output, plain, strict=True):
+        apart = difference(mine, theirs)
+        if not apart.same:
+            found.append(f"output {path or 'tensor'}: {apart.reason}")
+    return found
+
+
+def _check_witness(gaps: list[Gap], operators: int, rows: Rows, verdicts: Verdicts) -> None:
+    by_step = sorted(rows, key=lambda op: rows[op]["step"])
+    verdicts.totals["aten_operators"] = operators
+    verdicts.totals["aten_gaps"] = sum(len(gap.operators) for gap in gaps)
+    for gap in gaps:
+        op = by_step[min(gap.row, len(by_step) - 1)]
+        where = f" in module {gap.module!r}" if gap.module else ""
+        verdicts.fails(
+            "completeness", op, f"before this row {', '.join(gap.operators)} ran{where} unseen"
+        )
+    for op in by_step:
+        verdicts.passes("completeness", op)

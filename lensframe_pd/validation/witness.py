@@ -1,0 +1,101 @@
+"""Whether every ATen operator of a run belongs to a row.
+
+A `TorchDispatchMode` below the function mode sees each operator that torch executes; one that
+runs while the tracer records nothing, or in a call that gave no row, is a gap.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lensframe_pd.capture.tracer import Tracer
+from lensframe_pd.tape.functions import Action, describe
+from lensframe_pd.tape.tape import Opaque
+
+
+class Gap(NamedTuple):
+    """ATen operators that belong to no row."""
+
+    row: int
+    """How many rows there were when they ran."""
+    operators: tuple[str, ...]
+    module: str
+
+
+class WitnessedTracer(Tracer):
+    """A tracer that says when a row is being made, and keeps every argument as it was."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.gaps: list[Gap] = []
+        self.operators = 0
+        self._inside: list[str] | None = None
+
+    def witness(self) -> AbstractContextManager[Any]:
+        return _Witness(self)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        outer, self._inside = self._inside, []
+        before = len(self._rows) + self.n_reads
+        try:
+            return super().__torch_function__(func, types, args, kwargs)
+        finally:
+            seen, self._inside = self._inside, outer
+            unseen = len(self._rows) + self.n_reads == before
+            if seen and unseen and not _without_rows(func):
+                self._gap(*seen)
+
+    def _open(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        before, self._inside = self._inside, None
+        try:
+            return super()._open(func, types, args, kwargs)
+        finally:
+            self._inside = before
+
+    def scripted(self, func: Any, args: Any, kwargs: Any, ordinal: int) -> Any:
+        before, self._inside = self._inside, []
+        try:
+            return super().scripted(func, args, kwargs, ordinal)
+        finally:
+            self._inside = before
+
+    def saw(self, func: Any) -> None:
+        """An operator was executed.
+
+        A view computes nothing, and is an alias row of what it shows as soon as it is read.
+        """
+        self.operators += 1
+        if func.is_view:
+            return
+        if self._inside is None:
+            self._gap(str(func))
+        else:
+            self._inside.append(str(func))
+
+    def _gap(self, *operators: str) -> None:
+        module = self.tape.modules[self.modules.current].path
+        self.gaps.append(Gap(len(self._rows), operators, module))
+
+    def _plain(self, value: Any) -> Any:
+        plain = super()._plain(value)
+        return plain._replace(value=value) if isinstance(plain, Opaque) else plain
+
+
+def _without_rows(func: Any) -> bool:
+    """Metadata, printing and reading a value are no rows by design."""
+    return describe(func).action in (Action.SKIP, Action.READ)
+
+
+class _Witness(TorchDispatchMode):
+    def __init__(self, tracer: WitnessedTracer) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._tracer = tracer
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._tracer.saw(func)
+        with torch._C.DisableTorchFunction():
+            return func(*args, **(kwargs or {}))
