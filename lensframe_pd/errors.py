@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os.path
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 #: Frames and warnings of files below this folder are this package's own, never the user's code.
@@ -55,3 +55,21 @@ def unknown_names(asked: Iterable[str], known: Iterable[str], what: str) -> Lens
     shown = known if len(known) <= 8 else [*known[:4], "...", *known[-3:]]
     lines.append(f"there are: {', '.join(shown)}" if known else "there are none")
     return LensKeyError("\n".join(lines))
+
+
+def needs(package: str, what: str) -> None:
+    """Raise an error that says what to install, if `package` is not there."""
+    try:
+        __import__(package)
+    except ImportError as error:
+        raise LensRuntimeError(
+            f"{what} need the package {package}: pip install {package}"
+        ) from error
+
+
+def shown(names: Sequence[Any] | Iterable[Any], at_most: int = 8) -> str:
+    """Names for a message, the first few of many."""
+    listed = [repr(getattr(n, "item", lambda n=n: n)()) for n in names]
+    if len(listed) > at_most:
+        return f"{', '.join(listed[:at_most])} ... ({len(listed)} in all)"
+    return ", ".join(listed)

@@ -1,13 +1,25 @@
-"""The columns of `layers`: their names, their order and what they mean."""
+"""The names both tables are written in: columns, kinds, labels, calls of modules, cells.
+
+Each small language is read and written here only: `"linear_1:2"` (an op), `"enc.0:3"` (a call of
+a module).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from lensframe_pd.errors import LensKeyError, LensTypeError
+
+#: The dimension, and the coordinate, of the stimuli.
+STIMULUS = "stimulus"
+
+#: What a traced row can be; the verbs add "module".
+KINDS = frozenset("input op output constant alias".split())
 
 COLUMNS: dict[str, str] = {
     "layer": "the layer, `{func}_{n}`: the n-th of that function by first execution",
@@ -56,6 +68,13 @@ COLUMNS: dict[str, str] = {
 }
 
 
+#: The columns that state a fact of the graph: times and places in files differ from run to run.
+FACTS = tuple(c for c in COLUMNS if c not in ("seconds", "source", "saved", "unsaved_reason"))
+
+Rows = dict[str, dict[str, Any]]
+"""Op label to its cells; sequence cells are tuples."""
+
+
 def require(frame: pd.DataFrame, verb: str, *columns: str) -> None:
     """Raise if `frame` lacks a column that `verb` needs.
 
@@ -76,6 +95,42 @@ def require(frame: pd.DataFrame, verb: str, *columns: str) -> None:
 def label(layer: str, pass_num: int, n_passes: int) -> str:
     """The label of one execution: the layer, with the pass where there are several."""
     return layer if n_passes == 1 else f"{layer}:{pass_num}"
+
+
+class Label(NamedTuple):
+    """What a label says: the n-th layer of a function, and which pass of it (0: not said)."""
+
+    func: str
+    n: int
+    pass_num: int
+
+
+def parsed(label: str) -> Label | None:
+    """A label, or the name of a layer, taken apart; None if it can be neither.
+
+    Examples
+    --------
+    >>> parsed("linear_1:2")
+    Label(func='linear', n=1, pass_num=2)
+    >>> parsed("layer1.conv") is None
+    True
+    """
+    match = _LABEL.fullmatch(label)
+    return Label(match["func"], int(match["n"]), int(match["pass"] or 0)) if match else None
+
+
+_LABEL = re.compile(r"(?P<func>.+)_(?P<n>\d+)(?::(?P<pass>\d+))?")
+
+
+def path_of(call: str) -> str:
+    """The module's path in a call of it: `"enc.0"` of `"enc.0:3"`; of a bare path itself."""
+    return split_call(call)[0]
+
+
+def split_call(call: str) -> tuple[str, int]:
+    """Path and number of a module call: `("enc.0", 3)` of `"enc.0:3"`; 0 where there is none."""
+    path, colon, number = call.rpartition(":")
+    return (path, int(number)) if colon and number.isdigit() else (call, 0)
 
 
 def labels(frame: pd.DataFrame, verb: str) -> list[str]:
@@ -109,3 +164,17 @@ def names(column: str, cell: Any) -> tuple[str, ...]:
             "sequences into text (CSV) lose the graph: use to_parquet or to_feather"
         )
     return tuple(str(name) for name in cell)
+
+
+def plain(cell: Any) -> Any:
+    """A cell as traced: sequences as tuples, NumPy's scalars as Python's."""
+    if isinstance(cell, (list, tuple, np.ndarray)):
+        return tuple(plain(c) for c in cell)
+    return cell.item() if isinstance(cell, np.generic) else cell
+
+
+def rows_of(frame: pd.DataFrame, ops: Sequence[str], columns: Iterable[str] = COLUMNS) -> Rows:
+    """These cells of the frame, as traced, by label; the last row where a label comes twice."""
+    columns = tuple(columns)
+    cells = zip(*([plain(cell) for cell in frame[name]] for name in columns), strict=True)
+    return {op: dict(zip(columns, row, strict=True)) for op, row in zip(ops, cells, strict=True)}

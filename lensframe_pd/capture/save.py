@@ -7,7 +7,6 @@ let go again whenever twice as many values are held as are wanted.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -22,12 +21,11 @@ from lensframe_pd.errors import (
     LensValueError,
     unknown_names,
 )
-from lensframe_pd.schema import COLUMNS, labels
+from lensframe_pd.schema import COLUMNS, labels, parsed
 from lensframe_pd.tables.layers import CallFacts, tensor_facts
 from lensframe_pd.tape.passes import candidate_key, passes
 from lensframe_pd.tape.tape import Tape
 
-_LABEL = re.compile(r"(?P<layer>(?P<func>.+)_(?P<n>\d+))(?::(?P<pass>\d+))?")
 _SLACK = 64
 
 
@@ -39,7 +37,6 @@ class Wanted(NamedTuple):
     """A selected label: the n-th layer of a function, one pass of it or all (0)."""
 
     name: str
-    func: str
     n: int
     pass_num: int
 
@@ -105,12 +102,12 @@ class Selection:
         }
         unknown = []
         for name in names:
-            match = _LABEL.fullmatch(name)
+            label = parsed(name)
             if modules and name in paths:
                 self._paths.add(name)
-            elif match:
-                self._labels.setdefault(match["func"], []).append(
-                    Wanted(name, match["func"], int(match["n"]), int(match["pass"] or 0))
+            elif label is not None:
+                self._labels.setdefault(label.func, []).append(
+                    Wanted(name, label.n, label.pass_num)
                 )
             else:
                 unknown.append(name)

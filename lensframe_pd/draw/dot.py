@@ -14,7 +14,7 @@ from lensframe_pd.draw.node import Node, look, nodes_of, text
 from lensframe_pd.draw.render import LARGE, Drawing, is_text, refuse_too_large
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.graph.roll import edges
-from lensframe_pd.schema import labels, names, require
+from lensframe_pd.schema import labels, names, path_of, require, split_call
 
 _FONT = "Arial"  # graphviz-pure has the metrics of single fonts only
 _GRAPH = {
@@ -126,7 +126,7 @@ def dot(frame: pd.DataFrame, *, color: str | None = None, **columns: str) -> str
     graph = graphviz.Digraph(graph_attr=_GRAPH, node_attr=_NODE, edge_attr=_EDGE)
     graph.attr(label=f"<{html.escape(style.caption(frame))}>")
     boxes = _boxes(nodes)
-    again = {c.rpartition(":")[0] for calls in boxes for c in calls if c.endswith(":2")}
+    again = {path_of(c) for calls in boxes for c in calls if c.endswith(":2")}
     _add_modules(graph, boxes, (), again, looks, filled)
     carried = _add_edges(graph, frame, nodes)
     signs = set().union(*(node.signs for node in nodes))
@@ -248,7 +248,7 @@ def _add_modules(
     filled: dict[str, str],
 ) -> None:
     """Add the nodes of one module call, and the boxes of the calls inside it."""
-    around = _path(calls[-1]) if calls else ""
+    around = path_of(calls[-1]) if calls else ""
     for node in boxes.get(calls, ()):
         attributes = looks[node.id]
         label = attributes.get("label") or text(node, around, filled[node.id])
@@ -266,14 +266,9 @@ def _add_modules(
 
 def _title(call: str, node: Node, again: set[str]) -> str:
     """Path and class of a box, and which call it is where there are several."""
-    path = _path(call)
+    path = path_of(call)
     types = node.row.get("module_types") or ()
     place = node.stack.index(call)
     kind = f" ({types[place]})" if place < len(types) else ""
-    number = f", call {call.rpartition(':')[2]}" if path in again else ""
+    number = f", call {split_call(call)[1]}" if path in again else ""
     return f"<{html.escape(path + kind + number)}>"
-
-
-def _path(call: str) -> str:
-    path, colon, number = call.rpartition(":")
-    return path if colon and number.isdigit() else call

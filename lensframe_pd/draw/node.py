@@ -23,9 +23,8 @@ from lensframe_pd.draw.style import (
     human,
     text_on,
 )
-from lensframe_pd.schema import labels, names
+from lensframe_pd.schema import labels, names, path_of, plain
 from lensframe_pd.tape.functions import COMMUTATIVE
-from lensframe_pd.validation.invariants import plain
 
 _WIDTH = 38
 _BACKEND = frozenset(("cudnn_enabled", "benchmark", "deterministic", "allow_tf32"))
@@ -81,7 +80,7 @@ def nodes_of(frame: pd.DataFrame) -> list[Node]:
         row = {name: cells[i] for name, cells in columns.items()}
         stack = row["module_stack"]
         if rolled:
-            stack = tuple(call.rpartition(":")[0] for call in stack)
+            stack = tuple(path_of(call) for call in stack)
         found.append(Node(f"n{i}", op, row, stack))
     return found
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import xarray as xr
 
-from lensframe_pd.errors import LensTypeError, LensValueError
-from lensframe_pd.rsa.ids import STIMULUS, shown
+from lensframe_pd.errors import LensTypeError, LensValueError, shown
+from lensframe_pd.schema import STIMULUS
 
 
 def concat(datasets: Iterable[xr.Dataset]) -> xr.Dataset:

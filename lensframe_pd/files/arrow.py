@@ -21,7 +21,7 @@ import xarray as xr
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.files.atomic import new_folder
 from lensframe_pd.files.names import storable, stored_names
-from lensframe_pd.rsa.ids import STIMULUS
+from lensframe_pd.schema import STIMULUS
 
 KIND = "activations as Arrow"
 _META = b"lensframe"

@@ -20,10 +20,10 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError
+from lensframe_pd.errors import LensTypeError, LensValueError, needs
 from lensframe_pd.files.atomic import new_file, new_folder
 from lensframe_pd.files.names import pack_attrs, storable, stored_names, unpack_attrs
-from lensframe_pd.rsa.ids import STIMULUS
+from lensframe_pd.schema import STIMULUS
 
 _NAME, _DTYPE, _ORDER = "lensframe_name", "lensframe_dtype", "lensframe_order"
 _DIMS = "lensframe_dims"
@@ -83,16 +83,6 @@ def read_zarr(path: Path) -> xr.Dataset:
                 f"{path} is not whole: chunks of {', '.join(bad)} are missing or changed in size"
             )
     return _unpacked(opened, path)
-
-
-def needs(package: str, what: str) -> None:
-    """Raise an error that says what to install, if `package` is not there."""
-    try:
-        __import__(package)
-    except ImportError as error:
-        raise LensRuntimeError(
-            f"{what} need the package {package}: pip install {package}"
-        ) from error
 
 
 def _packed(dataset: xr.Dataset, narrow: bool) -> xr.Dataset:

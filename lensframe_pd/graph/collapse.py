@@ -10,9 +10,7 @@ import pandas as pd
 
 from lensframe_pd.errors import LensTypeError, LensValueError, unknown_names
 from lensframe_pd.graph.roll import frame_like
-from lensframe_pd.graph.select import path_of
-from lensframe_pd.schema import label, labels, names, require
-from lensframe_pd.validation.invariants import plain
+from lensframe_pd.schema import label, labels, names, path_of, plain, require, split_call
 
 _SUMS = ("seconds", "numel", "nbytes")
 _JOINED = ("returned_by", "read_by")
@@ -111,13 +109,13 @@ def _counts(calls: Sequence[str]) -> dict[str, int]:
 
 
 def _name(call: str, counts: dict[str, int]) -> str:
-    path, _, number = call.rpartition(":")
-    return label(path, int(number), counts[path])
+    path, number = split_call(call)
+    return label(path, number, counts[path])
 
 
 def _row(cells: dict[str, list[Any]], call: str, counts: dict[str, int]) -> dict[str, Any]:
     """What one module call did, from the cells of the operations inside."""
-    path, _, number = call.rpartition(":")
+    path, number = split_call(call)
     returned = [i for i, by in enumerate(cells.get("returned_by", ())) if call in by]
     result = returned[0] if returned else -1  # else the last operation stands for it
     row = {name: column[result] for name, column in cells.items()}
@@ -132,7 +130,7 @@ def _row(cells: dict[str, list[Any]], call: str, counts: dict[str, int]) -> dict
     kind = types[k] if k < len(types) else "module"
     n_passes = max(cells["n_passes"]) if "parent_passes" in cells else counts[path]
     facts: dict[str, Any] = {
-        "layer": path, "pass_num": int(number), "n_passes": n_passes, "kind": "module",
+        "layer": path, "pass_num": number, "n_passes": n_passes, "kind": "module",
         "func": kind, "target": "", "config": "{}", "module_stack": stack,
         "module": path_of(stack[-1]) if stack else "", "module_types": types[:k],
         "module_type": types[k - 1] if k else "",

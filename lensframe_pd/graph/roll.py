@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lensframe_pd.errors import LensTypeError, LensValueError
-from lensframe_pd.schema import labels, names, require
-from lensframe_pd.validation.invariants import plain
+from lensframe_pd.schema import labels, names, plain, require, split_call
 
 #: The columns that only a rolled frame has.
 ROLLED = ("parent_passes", "unrolled")
@@ -285,13 +284,8 @@ def edges(frame: pd.DataFrame) -> pd.DataFrame:
         for k, (parent, role) in enumerate(
             zip(names("parents", parents), names("parent_args", roles), strict=True)
         ):
-            span = spans[k] if spans else f"{numbers.get(parent, _number(parent))}>{numbers[op]}"
+            number = numbers.get(parent, split_call(parent)[1] or 1)
+            span = spans[k] if spans else f"{number}>{numbers[op]}"
             found.append((parent, op, role, span))
     columns = ["source", "target", "arg", "passes"]
     return pd.DataFrame(found, columns=columns, dtype=pd.StringDtype(na_value=np.nan))
-
-
-def _number(label: str) -> str:
-    """The pass in a label that is no row of the frame."""
-    _, colon, number = label.rpartition(":")
-    return number if colon and number.isdigit() else "1"

@@ -10,8 +10,7 @@ import pandas as pd
 
 from lensframe_pd.errors import LensTypeError, LensValueError, unknown_names
 from lensframe_pd.graph.roll import ROLLED, edges
-from lensframe_pd.schema import labels, names, require
-from lensframe_pd.validation.invariants import FACTS, plain
+from lensframe_pd.schema import FACTS, labels, names, path_of, plain, require
 
 if TYPE_CHECKING:
     import networkx
@@ -163,11 +162,6 @@ def find(frame: pd.DataFrame, key: str) -> pd.DataFrame:
     if not any(mask):
         raise unknown_names([key], known, "op, layer or module")
     return frame[mask]
-
-
-def path_of(call: str) -> str:
-    """The module's path in a call of it: `"enc.0"` of `"enc.0:3"`."""
-    return call.rpartition(":")[0]
 
 
 def ancestors(frame: pd.DataFrame, key: str) -> pd.DataFrame:

@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lensframe_pd.errors import LensValueError
-from lensframe_pd.schema import labels, require
-from lensframe_pd.validation.invariants import plain
+from lensframe_pd.schema import labels, plain, require, split_call
 
 _US = 1e6
 _NEEDED = (
@@ -71,8 +70,8 @@ def chrome_trace(frame: pd.DataFrame) -> dict[str, Any]:
             common += 1
         del opened[common:]
         for entry in stack[common:]:
-            path, _, number = entry.rpartition(":")
-            event = _event(path, "module", now, 0.0, {"call": int(number)})
+            path, number = split_call(entry)
+            event = _event(path, "module", now, 0.0, {"call": number})
             events.append(event)
             opened.append((entry, event))
         spent = float(row["seconds"]) * _US

@@ -14,8 +14,7 @@ import torch
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.profile.meta import Cost, Costs, Kept
 from lensframe_pd.profile.rebuild import Given, Question
-from lensframe_pd.schema import labels, require
-from lensframe_pd.validation.invariants import plain
+from lensframe_pd.schema import KINDS, labels, require, rows_of
 
 #: The columns that `costs` assigns.
 COST_COLUMNS = ("flops", "moved_bytes", "backward_bytes", "act_bytes", "storage", "uncounted")
@@ -25,7 +24,6 @@ NEEDED = (
     "buffers", "buffer_args", "buffer_shapes", "shape", "stride", "dtype", "device", "nbytes",
     "requires_grad", "inplace",
 )  # fmt: skip
-KINDS = frozenset("input op output constant alias".split())
 _INDICES = frozenset("indices index idx".split())
 _BY_SIZE = {
     1: ("uint8", "float8_e4m3fn", "float8_e5m2", "bool"),
@@ -96,7 +94,7 @@ def costs(frame: pd.DataFrame) -> pd.DataFrame:
     linear_1     48         32  linear_1
     output_1      0          0  linear_1
     """
-    rows = rows_of(frame, "costs")
+    rows = checked_rows(frame, "costs")
     ledger = _Ledger(rows)
     order = sorted(rows, key=lambda op: rows[op]["step"])
     with Costs() as asked:
@@ -115,7 +113,7 @@ def with_costs(frame: pd.DataFrame, verb: str) -> pd.DataFrame:
     return frame if set(COST_COLUMNS) <= set(frame.columns) else costs(frame)
 
 
-def rows_of(
+def checked_rows(
     frame: pd.DataFrame, verb: str, columns: Sequence[str] = NEEDED
 ) -> dict[str, dict[str, Any]]:
     """Label to these cells, as traced."""
@@ -130,8 +128,7 @@ def rows_of(
             f"{verb}: {', '.join(twice[:5])} stand for several rows each; labels are one trace's "
             "own, so profile each trace by itself"
         )
-    cells = zip(*([plain(cell) for cell in frame[name]] for name in columns), strict=True)
-    return {op: dict(zip(columns, row, strict=True)) for op, row in zip(ops, cells, strict=True)}
+    return rows_of(frame, ops, columns)
 
 
 def check_rows(frame: pd.DataFrame, verb: str) -> None:

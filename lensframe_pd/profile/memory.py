@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lensframe_pd.errors import unknown_names
-from lensframe_pd.profile.costs import NEEDED, buffer_bytes, rows_of, with_costs
+from lensframe_pd.profile.costs import NEEDED, buffer_bytes, checked_rows, with_costs
 from lensframe_pd.schema import require
 
 _GIVEN = ("input", "constant")
@@ -148,7 +148,8 @@ class _Forward:
     def __init__(self, frame: pd.DataFrame, verb: str) -> None:
         require(frame, verb, "module_stack")
         self.frame = with_costs(frame, verb)
-        self.rows = rows_of(self.frame, verb, (*NEEDED, "module_stack", "storage", "act_bytes"))
+        columns = (*NEEDED, "module_stack", "storage", "act_bytes")
+        self.rows = checked_rows(self.frame, verb, columns)
         self.spans = self._spans()
 
     def live(self) -> dict[str, int]:

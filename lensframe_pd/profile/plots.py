@@ -11,7 +11,7 @@ from lensframe_pd.errors import LensValueError
 from lensframe_pd.profile.memory import memory
 from lensframe_pd.profile.profile import profile
 from lensframe_pd.profile.summary import large
-from lensframe_pd.schema import labels
+from lensframe_pd.schema import labels, path_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -218,7 +218,7 @@ def _module_spans(table: pd.DataFrame, level: int) -> list[tuple[str, int, int]]
     """Runs of steps in one module call, so many calls deep: name, first and last step."""
     spans: list[tuple[str, int, int]] = []
     for step, cell in zip(table["step"], table["module_stack"], strict=True):
-        name = str(cell[min(level, len(cell) - 1)]).rpartition(":")[0] if len(cell) else ""
+        name = path_of(str(cell[min(level, len(cell) - 1)])) if len(cell) else ""
         if spans and spans[-1][0] == name:
             spans[-1] = (name, spans[-1][1], int(step))
         else:

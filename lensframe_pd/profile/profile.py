@@ -10,7 +10,7 @@ import pandas as pd
 
 from lensframe_pd.errors import LensValueError, LensWarning, unknown_names
 from lensframe_pd.profile.costs import with_costs
-from lensframe_pd.schema import labels, names, require
+from lensframe_pd.schema import labels, names, path_of, require
 
 NEEDED = (
     "step", "kind", "layer", "func", "module", "module_type", "module_stack", "module_types",
@@ -171,7 +171,7 @@ def _modules_around(stack: Iterable[str]) -> Iterable[str]:
     """The model, the modules called, and the containers their paths name, each once."""
     found = {"": None}
     for entry in stack:
-        parts = entry.rpartition(":")[0].split(".")
+        parts = path_of(entry).split(".")
         for k in range(len(parts)):
             found[".".join(parts[: k + 1])] = None
     return found
@@ -223,7 +223,7 @@ def _as_modules(table: pd.DataFrame, ops: pd.DataFrame, depth: int | None) -> pd
     types: dict[str, str] = {}
     for stack, classes in zip(ops["module_stack"], ops["module_types"], strict=True):
         for entry, kind in zip(stack, classes, strict=True):
-            path = entry.rpartition(":")[0]
+            path = path_of(entry)
             calls.setdefault(path, set()).add(entry)
             types[path] = str(kind)
     types |= dict(zip(ops["module"], ops["module_type"], strict=True))

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from lensframe_pd.profile.profile import NEEDED, profile
-from lensframe_pd.schema import names, require
+from lensframe_pd.schema import names, require, split_call
 
 _STEP = 1000.0
 _LARGE = ("", "k", "M", "G", "T", "P")
@@ -115,7 +115,7 @@ def _shapes(frame: pd.DataFrame) -> dict[str, str]:
         if kind == "output":
             found.setdefault("", (0, shape))
         for entry in names("returned_by", returned_by):
-            path, _, number = entry.rpartition(":")
-            if path not in found or found[path][0] < int(number):
-                found[path] = (int(number), shape)
+            path, number = split_call(entry)
+            if path not in found or found[path][0] < number:
+                found[path] = (number, shape)
     return {path: shape for path, (_, shape) in found.items()}

@@ -12,10 +12,10 @@ import xarray as xr
 from torch import Tensor
 
 from lensframe_pd.replay.call import Rerun, Unreplayable, laid_out
+from lensframe_pd.schema import Rows
 from lensframe_pd.tables.layers import CallFacts
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Call, Opaque, Tape
-from lensframe_pd.validation.invariants import Rows
 
 
 class Misfit(Exception):

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lensframe_pd.errors import LensValueError, LensWarning
+from lensframe_pd.errors import LensValueError, LensWarning, shown
 from lensframe_pd.rsa.distances import Array, inner_products, squared_distances
 from lensframe_pd.rsa.features import Pool, check_axes, executions, patterns
-from lensframe_pd.rsa.ids import STIMULUS, ids_of, positions, shown
+from lensframe_pd.rsa.ids import ids_of, positions
+from lensframe_pd.schema import STIMULUS
 
 _BYTES_KEPT = 2**31
 """Kernels held at a time; beyond, those of the inner loop are computed again."""

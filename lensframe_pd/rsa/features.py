@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lensframe_pd.errors import LensTypeError, LensValueError
-from lensframe_pd.rsa.ids import STIMULUS, ids_of, positions, shown
+from lensframe_pd.errors import LensTypeError, LensValueError, shown
+from lensframe_pd.rsa.ids import ids_of, positions
 from lensframe_pd.rsa.view import PASS, plain, select
+from lensframe_pd.schema import STIMULUS
 
 Pool = str | Mapping[str, Any] | None
 _SPACE = ("z", "y", "x")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensTypeError, LensValueError
-from lensframe_pd.files.atomic import new_file
-from lensframe_pd.files.stores import needs
+from lensframe_pd.errors import LensTypeError, LensValueError, needs, shown
 from lensframe_pd.rsa.features import Pool, check_axes, executions, features, flat, pooled
-from lensframe_pd.rsa.ids import STIMULUS, ids_of, shown
+from lensframe_pd.rsa.ids import ids_of
 from lensframe_pd.rsa.rdm import rdm
+from lensframe_pd.schema import STIMULUS
 
 
 def to_rsatoolbox(dataset: xr.Dataset, key: str, pool: Pool = None) -> Any:
@@ -163,8 +161,9 @@ def to_assembly(
     joined.attrs = {"identifier": model}
     if path is not None:
         needs("h5netcdf", "netCDF files")
-        with new_file(Path(path)) as temporary:
-            joined.rename("activations").to_netcdf(temporary, engine="h5netcdf")
+        partial = f"{os.fspath(path)}.partial"  # so that what was there stays until all is written
+        joined.rename("activations").to_netcdf(partial, engine="h5netcdf")
+        os.replace(partial, path)
     return joined
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensValueError
-
-STIMULUS = "stimulus"
+from lensframe_pd.errors import LensValueError, shown
+from lensframe_pd.schema import STIMULUS
 
 
 def ids_of(array: xr.DataArray | xr.Dataset, what: str) -> pd.Index:
@@ -70,11 +68,3 @@ def positions(wanted: pd.Index, found: pd.Index, of_wanted: str, of_found: str) 
         lines.append("select the ids that both have, e.g. .sel(stimulus=ids) or .loc[ids]")
         raise LensValueError("\n".join(lines))
     return np.asarray(found.get_indexer(wanted))
-
-
-def shown(names: Sequence[Any] | Iterable[Any], at_most: int = 8) -> str:
-    """Names for a message, the first few of many."""
-    listed = [repr(getattr(n, "item", lambda n=n: n)()) for n in names]
-    if len(listed) > at_most:
-        return f"{', '.join(listed[:at_most])} ... ({len(listed)} in all)"
-    return ", ".join(listed)

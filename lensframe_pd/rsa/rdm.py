@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lensframe_pd.errors import LensWarning
+from lensframe_pd.errors import LensWarning, shown
 from lensframe_pd.rsa.distances import dissimilarities
 from lensframe_pd.rsa.features import Pool, check_axes, executions, patterns
-from lensframe_pd.rsa.ids import STIMULUS, shown
+from lensframe_pd.schema import STIMULUS
 
 SECOND = "stimulus_"
 

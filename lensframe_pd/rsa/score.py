@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, LensWarning
+from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, LensWarning, shown
 from lensframe_pd.rsa.cka import alignment, centred, debias
 from lensframe_pd.rsa.distances import Array, dissimilarities, inner_products
 from lensframe_pd.rsa.features import Pool, check_axes, executions, patterns
-from lensframe_pd.rsa.ids import STIMULUS, ids_of, positions, shown
+from lensframe_pd.rsa.ids import ids_of, positions
 from lensframe_pd.rsa.rdm import SECOND
-from lensframe_pd.schema import labels
+from lensframe_pd.schema import STIMULUS, labels
 
 _FACTS = ("layer", "pass_num", "n_passes", "step", "func", "module", "module_type")
 _CKA = ("cka", "cka-debiased")

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.errors import LensValueError, LensWarning, unknown_names
+from lensframe_pd.schema import split_call
 
 PASS = "pass_num"
 _EXTENT = re.compile(r"_\d+_*$")
@@ -120,9 +121,9 @@ def _warn_of_module(key: str, meant: Sequence[Any], calls: Executions) -> None:
 
 def _returned_by(array: xr.DataArray) -> Iterable[tuple[str, int]]:
     for call in str(array.attrs.get("returned_by", "")).split(","):
-        path, colon, number = call.rpartition(":")
-        if colon:
-            yield path, int(number)
+        path, number = split_call(call)
+        if number:
+            yield path, number
 
 
 def _known(dataset: xr.Dataset) -> Iterable[str]:

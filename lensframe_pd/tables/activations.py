@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables.dims import axis_names, dims
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import ModuleCall, Tape
@@ -113,9 +114,9 @@ def _keys(modules: list[ModuleCall], indices: list[int]) -> str:
 def _coordinates(stimulus: pd.DataFrame | None) -> dict[str, Any]:
     if stimulus is None:
         return {}
-    coords = {"stimulus": ("stimulus", _plain_array(stimulus.index))}
+    coords = {STIMULUS: (STIMULUS, _plain_array(stimulus.index))}
     for name in stimulus.columns:
-        coords[str(name)] = ("stimulus", _plain_array(stimulus[name]))
+        coords[str(name)] = (STIMULUS, _plain_array(stimulus[name]))
     return coords
 
 

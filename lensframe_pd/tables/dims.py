@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables.axes import RULES, Case, Merged, Names, Operand, broadcast, keeps
 from lensframe_pd.tape.tape import Call, Row, Tape
 
@@ -25,20 +26,20 @@ def axis_names(tape: Tape) -> list[Names]:
         parents = [s for s in sources if s >= 0 and descends[s]]
         descends[i] = i == batch or bool(parents)
         names, ruled = _names_of(tape, row, found, memo)
-        if "stimulus" in names:
-            if any([n == "stimulus" and row.shape[k] != extent for k, n in enumerate(names)]):
-                names = tuple([None if n == "stimulus" else n for n in names])
+        if STIMULUS in names:
+            if any([n == STIMULUS and row.shape[k] != extent for k, n in enumerate(names)]):
+                names = tuple([None if n == STIMULUS else n for n in names])
         elif parents and ruled and any([_carries(found[s]) for s in parents]):
             descends[i] = _carries(names)  # a known operation took the stimulus axis away
         elif descends[i] and row.shape and row.shape[0] == extent and names[0] is None:
-            names = ("stimulus", *names[1:])
+            names = (STIMULUS, *names[1:])
         found.append(names)
     return found
 
 
 def _carries(names: Names) -> bool:
     """Whether one of the axes is the stimulus axis, or was merged from it."""
-    return "stimulus" in names or any(
+    return STIMULUS in names or any(
         [isinstance(n, Merged) and _carries(tuple([part for part, _ in n.parts])) for n in names]
     )
 
@@ -47,7 +48,7 @@ def dims(names: Names, shape: Sequence[int]) -> tuple[str, ...]:
     """Dimension names: `("stimulus", None)` of shape (8, 49) is `("stimulus", "dim1_49")`."""
     taken: list[str] = []
     for k, (name, n) in enumerate(zip(names, shape, strict=True)):
-        if name == "stimulus":
+        if name == STIMULUS:
             dim = name
         else:
             dim = f"{name}_{n}" if isinstance(name, str) else f"dim{k}_{n}"

@@ -7,40 +7,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 
-from lensframe_pd.schema import COLUMNS, label
+from lensframe_pd.schema import FACTS, KINDS, Rows, label, path_of
 
 Problems = dict[str, list[str]]
 """Op label to what is wrong with its row."""
 
-Rows = dict[str, dict[str, Any]]
-"""Op label to its cells; sequence cells are tuples."""
 
-#: The columns that state a fact of the graph: times and places in files differ from run to run.
-FACTS = tuple(c for c in COLUMNS if c not in ("seconds", "source", "saved", "unsaved_reason"))
-_KINDS = frozenset("input op output constant alias".split())
 _PAIRED = (
     ("parents", "parent_args"), ("params", "param_args"), ("params", "param_shapes"),
     ("module_stack", "module_types"),
     ("buffers", "buffer_args"), ("buffers", "buffer_shapes"), ("shape", "stride"),
 )  # fmt: skip
-
-
-def rows_of(frame: pd.DataFrame, ops: list[str]) -> Rows:
-    """The frame as one dict a row, by label; the last one where a label comes twice."""
-    columns = [[plain(cell) for cell in frame[name]] for name in COLUMNS]
-    cells = zip(*columns, strict=True)
-    return {op: dict(zip(COLUMNS, row, strict=True)) for op, row in zip(ops, cells, strict=True)}
-
-
-def plain(cell: Any) -> Any:
-    """A cell as traced: sequences as tuples, NumPy's scalars as Python's."""
-    if isinstance(cell, (list, tuple, np.ndarray)):
-        return tuple(plain(c) for c in cell)
-    return cell.item() if isinstance(cell, np.generic) else cell
 
 
 def within(rows: Rows, ops: list[str]) -> Problems:
@@ -72,8 +51,8 @@ def _row_problems(op: str, row: Mapping[str, Any], rows: Rows) -> Iterator[str]:
     expected = label(row["layer"], row["pass_num"], row["n_passes"])
     if op != expected:
         yield f"layer, pass_num and n_passes make it {expected!r}"
-    if row["kind"] not in _KINDS:
-        yield f"kind {row['kind']!r} is none of {', '.join(sorted(_KINDS))}"
+    if row["kind"] not in KINDS:
+        yield f"kind {row['kind']!r} is none of {', '.join(sorted(KINDS))}"
     if row["layer"].rpartition("_")[0] != row["func"]:
         yield f"func {row['func']!r} is not that of layer {row['layer']!r}"
     for left, right in _PAIRED:
@@ -92,7 +71,7 @@ def _row_problems(op: str, row: Mapping[str, Any], rows: Rows) -> Iterator[str]:
         yield f"a row of kind {row['kind']} has parents"
     yield from _size_problems(row)
     stack = row["module_stack"]
-    if (stack[-1].rpartition(":")[0] if stack else "") != row["module"]:
+    if (path_of(stack[-1]) if stack else "") != row["module"]:
         yield f"module {row['module']!r} is not the innermost of module_stack {stack}"
     if row["saved"] and row["unsaved_reason"]:
         yield "it is saved and has an unsaved_reason"

@@ -16,9 +16,9 @@ from lensframe_pd.capture.modules import find_roots, named_modules
 from lensframe_pd.capture.run import Run, named_inputs
 from lensframe_pd.capture.state import Generators, Snapshot, State, outputs_of
 from lensframe_pd.replay.call import Surroundings
+from lensframe_pd.schema import Rows
 from lensframe_pd.tape.compare import difference
 from lensframe_pd.tape.tape import Context, Tape
-from lensframe_pd.validation.invariants import Rows
 from lensframe_pd.validation.verdicts import Verdicts
 from lensframe_pd.validation.witness import Gap, WitnessedTracer
 

@@ -16,13 +16,12 @@ from lensframe_pd.capture.state import Generators
 from lensframe_pd.errors import LensTypeError, LensValidationError, LensValueError
 from lensframe_pd.replay.onward import resume
 from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
-from lensframe_pd.schema import COLUMNS, labels, require
+from lensframe_pd.schema import COLUMNS, Rows, labels, require, rows_of
 from lensframe_pd.tables import layers as frames
 from lensframe_pd.tables.activations import unsaved_reasons
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation import invariants
-from lensframe_pd.validation.invariants import Rows
 from lensframe_pd.validation.replayed import replay
 from lensframe_pd.validation.twice import Origin, run_twice
 from lensframe_pd.validation.verdicts import Verdicts
@@ -140,7 +139,7 @@ def _validate(
             f"activations is a {type(activations).__name__}; give the Dataset of the trace"
         )
     ops = labels(layers, "validate")
-    rows = invariants.rows_of(layers, ops)
+    rows = rows_of(layers, ops)
     verdicts = Verdicts(ops)
     generators = Generators()
     with warnings.catch_warnings():
@@ -152,7 +151,7 @@ def _validate(
                 reference = _cut(reference, len(rows))
             grouped = passes(reference)
             fresh = frames.layers(reference, grouped, unsaved_reasons(reference))
-            _check_frame(rows, ops, invariants.rows_of(fresh, list(fresh.index)), verdicts)
+            _check_frame(rows, ops, rows_of(fresh, list(fresh.index)), verdicts)
             if activations is not None:
                 saved = Saved(activations, rows)
                 _check_saved(saved, rows, verdicts)
