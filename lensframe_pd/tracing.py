@@ -15,16 +15,18 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from lensframe_pd.capture.run import Run, bound_arguments
-from lensframe_pd.capture.state import Generators
+from lensframe_pd.capture.run import Origin, Run, bound_arguments
+from lensframe_pd.capture.state import Generators, everything
 from lensframe_pd.errors import LensTypeError, LensValueError, LensWarning
-from lensframe_pd.profile.repeats import everything, retime
+from lensframe_pd.profile.repeats import retime
 from lensframe_pd.tables import activations
 from lensframe_pd.tables import layers as frame
+from lensframe_pd.tape.facts import Sources
 from lensframe_pd.tape.passes import Passes, passes
 from lensframe_pd.tape.tape import Tape, tensors_in
-from lensframe_pd.validation.twice import Origin
 from lensframe_pd.validation.validate import validate_trace
+
+_SHOWN = 5  # broken links named in one warning
 
 
 class Trace:
@@ -211,16 +213,66 @@ def trace(
         run.tape.facts["seed"] = seed
     origin = Origin(model, args, kwargs, torch.get_rng_state())
     before = (everything(model, args, kwargs), Generators()) if repeats else None
-    output = run.execute(args, kwargs)
+    try:
+        output = run.execute(args, kwargs)
+    except BaseException as error:
+        _explain(run, error)
+        raise
     if before is not None and not run.tape.facts.get("stopped"):
         retime(run.tape, origin, *before, repeats)
     result = Trace(run.tape, output, table, origin)
     try:
         run.selection.finish(lambda: result.layers)
-        run.warn_of_broken_links(result._passes)
+        _warn_of_broken_links(run, result._passes)
     finally:
         run.close()
     return result
+
+
+def _explain(run: Run, error: BaseException) -> None:
+    """Add where it happened, and the rows so far, to an exception of the model."""
+    try:
+        run.settle()
+        rows = frame.layers(run.tape, passes(run.tape), activations.unsaved_reasons(run.tape))
+        error.layers = rows  # type: ignore[attr-defined]
+        if len(rows):
+            last = rows.iloc[-1]
+            where = f" in module {last['module']!r}" if last["module"] else ""
+            error.add_note(
+                f"lf.trace: the last operation before this was {rows.index[-1]!r}{where} "
+                f"({last['source']}); the rows so far are in this exception's .layers"
+            )
+    except Exception as problem:  # the model's own error matters more
+        error.add_note(f"lf.trace: no rows for this exception ({problem!r})")
+
+
+def _warn_of_broken_links(run: Run, grouped: Passes) -> None:
+    """One warning for all tensors whose making the trace did not see, with their readers."""
+    unknown = run.origins.unknown
+    if not unknown:
+        return
+    labels = grouped.labels()
+    sources = Sources(run.tape)
+    readers: dict[int, str] = {}
+    for label, row in zip(labels, run.tape.rows, strict=True):
+        call = run.tape.calls[row.call]
+        for source in call.sources:
+            if source >= 0 and source not in readers:
+                readers[source] = f"{label!r} ({sources.of(call.site, call.module)})"
+    shown = [
+        f"{labels[row]!r}, consumed by {readers[row]}"
+        if row in readers
+        else f"{labels[row]!r}, returned"
+        for row in unknown[:_SHOWN]
+    ]
+    more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+    warnings.warn(
+        f"{'; '.join(shown)}{more}: made out of torch's sight (a NumPy round trip, another "
+        "library, a legacy constructor, a compiled function), or held where a trace cannot "
+        "look; the history is not in the trace",
+        LensWarning,
+        stacklevel=3,
+    )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import chain
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +25,10 @@ from lensframe_pd.capture.origins import Origins, cached_by_methods, held_by_cal
 from lensframe_pd.capture.save import Selection, Stop
 from lensframe_pd.capture.tracer import Tracer
 from lensframe_pd.capture.values import Values
-from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensWarning
-from lensframe_pd.tables import activations
-from lensframe_pd.tables import layers as frame
-from lensframe_pd.tape.passes import Passes, passes
+from lensframe_pd.errors import LensRuntimeError, LensTypeError
 from lensframe_pd.tape.tape import Tape, tensors_in
 
 _running = threading.local()
-_SHOWN = 5
 
 
 class Run:
@@ -73,13 +69,10 @@ class Run:
             self.tracer.lineage.hold_own(path, module)
 
     def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the model; its output, None if it was stopped. The rows so far are on exceptions."""
+        """Run the model; its output, None if it was stopped."""
         _running.busy = True
         try:
             return self._execute(args, kwargs)
-        except BaseException as error:
-            self._explain(error)
-            raise
         finally:
             _running.busy = False
 
@@ -99,8 +92,12 @@ class Run:
             for path, tensor in tensors_in(output):
                 tracer.given("output", path, tensor)
         self.tape.facts["seconds"] = perf_counter() - start
-        self.values.settle(tracer.lineage.kept_elsewhere)
+        self.settle()
         return output
+
+    def settle(self) -> None:
+        """Give the kept values that others can still reach a copy of their own."""
+        self.values.settle(self.tracer.lineage.kept_elsewhere)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         modules = self.tracer.modules
@@ -120,56 +117,20 @@ class Run:
                 modules.settle(None)
             return output
 
-    def _explain(self, error: BaseException) -> None:
-        """Add where it happened, and the rows so far, to an exception of the model."""
-        try:
-            self.values.settle(self.tracer.lineage.kept_elsewhere)
-            rows = frame.layers(
-                self.tape, passes(self.tape), activations.unsaved_reasons(self.tape)
-            )
-            error.layers = rows  # type: ignore[attr-defined]
-            if len(rows):
-                last = rows.iloc[-1]
-                where = f" in module {last['module']!r}" if last["module"] else ""
-                error.add_note(
-                    f"lf.trace: the last operation before this was {rows.index[-1]!r}{where} "
-                    f"({last['source']}); the rows so far are in this exception's .layers"
-                )
-        except Exception as problem:  # the model's own error matters more
-            error.add_note(f"lf.trace: no rows for this exception ({problem!r})")
-
-    def warn_of_broken_links(self, grouped: Passes) -> None:
-        """One warning for all tensors whose making the trace did not see, with their readers."""
-        unknown = self.origins.unknown
-        if not unknown:
-            return
-        labels = grouped.labels()
-        sources = frame.Sources(self.tape)
-        readers: dict[int, str] = {}
-        for label, row in zip(labels, self.tape.rows, strict=True):
-            call = self.tape.calls[row.call]
-            for source in call.sources:
-                if source >= 0 and source not in readers:
-                    readers[source] = f"{label!r} ({sources.of(call.site, call.module)})"
-        shown = [
-            f"{labels[row]!r}, consumed by {readers[row]}"
-            if row in readers
-            else f"{labels[row]!r}, returned"
-            for row in unknown[:_SHOWN]
-        ]
-        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-        warnings.warn(
-            f"{'; '.join(shown)}{more}: made out of torch's sight (a NumPy round trip, another "
-            "library, a legacy constructor, a compiled function), or held where a trace cannot "
-            "look; the history is not in the trace",
-            LensWarning,
-            stacklevel=3,
-        )
-
     def close(self) -> None:
         """Untie the tracer's parts, which know each other: the tape is then freed at once."""
         for part in (self.tracer.modules, self.tracer.lineage, self.tracer, self.selection):
             vars(part).clear()
+
+
+class Origin(NamedTuple):
+    """What a trace was made from."""
+
+    model: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    generator: Tensor
+    """State of torch's default random generator at the start."""
 
 
 def bound_arguments(

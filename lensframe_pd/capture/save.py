@@ -22,7 +22,7 @@ from lensframe_pd.errors import (
     unknown_names,
 )
 from lensframe_pd.schema import COLUMNS, labels, parsed
-from lensframe_pd.tables.layers import CallFacts, tensor_facts
+from lensframe_pd.tape.facts import CallFacts, tensor_facts
 from lensframe_pd.tape.passes import candidate_key, passes
 from lensframe_pd.tape.tape import Tape
 

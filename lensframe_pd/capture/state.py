@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from lensframe_pd.capture.modules import extra_tensors
+from lensframe_pd.capture.modules import extra_tensors, find_roots
 from lensframe_pd.tape.compare import difference, same
 from lensframe_pd.tape.storage import storage_of
 from lensframe_pd.tape.tape import tensors_in
@@ -77,6 +77,22 @@ class Snapshot:
                 (container.update if isinstance(container, set) else container.extend)(items)
         for kept in self._kept.values():
             kept.restore()
+
+
+def everything(model: Any, args: Any, kwargs: Any) -> Snapshot:
+    """What a run may change: the modules, the arguments and what a callable holds."""
+    return Snapshot(*find_roots(model).values(), args, kwargs, *_closure_of(model))
+
+
+def _closure_of(model: Any) -> Iterator[Any]:
+    """What a callable that is no module holds besides modules."""
+    if not isinstance(model, nn.Module):
+        yield getattr(model, "__dict__", {})
+        for cell in getattr(model, "__closure__", None) or ():
+            try:
+                yield cell.cell_contents
+            except ValueError:  # not filled yet
+                continue
 
 
 class _Kept:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -15,6 +14,7 @@ from lensframe_pd.errors import LensValueError
 from lensframe_pd.profile.meta import Cost, Costs, Kept
 from lensframe_pd.profile.rebuild import Given, Question
 from lensframe_pd.schema import KINDS, labels, require, rows_of
+from lensframe_pd.tape.context import context_of
 
 #: The columns that `costs` assigns.
 COST_COLUMNS = ("flops", "moved_bytes", "backward_bytes", "act_bytes", "storage", "uncounted")
@@ -162,8 +162,8 @@ class _Ledger:
         self._followed: dict[str, bool] = {}
         self._kept: set[str] = set()
         contexts = {row["context"] for row in rows.values() if row["kind"] == "op"}
-        self._switches = {c: _switches(c) for c in contexts}
-        self._without_grad = not any(grad for grad, _ in self._switches.values())
+        self._switches = {c: context_of(c) for c in contexts}
+        self._without_grad = not any(c.grad and not c.inference for c in self._switches.values())
 
     def enter(self, ops: list[str], asked: Costs) -> None:
         """One call, by the labels of its rows."""
@@ -268,7 +268,8 @@ class _Ledger:
             yield "buffer", name, role, shape, None, _buffer_dtypes(row, role), False
 
     def _question(self, row: Row, ops: Iterable[str], given: tuple[Given, ...]) -> Question:
-        grad, autocast = self._switches[row["context"]]
+        context = self._switches[row["context"]]
+        grad = context.grad and not context.inference
         rows = [self.rows[op] for op in ops]
         return Question(
             row["target"],
@@ -276,18 +277,11 @@ class _Ledger:
             row["config"],
             given,
             grad or self._without_grad,
-            autocast,
+            context.autocast,
             row["device"],
             any(r["inplace"] for r in rows),
             tuple((r["shape"], r["dtype"]) for r in rows),
         )
-
-
-def _switches(context: str) -> tuple[bool, tuple[tuple[str, str], ...]]:
-    """Whether autograd was on, and the device and element types of autocast."""
-    facts = json.loads(context)
-    grad = bool(facts.get("grad", True)) and not facts.get("inference")
-    return grad, tuple(facts.get("autocast", {}).items())
 
 
 def _unseen(ops: Sequence[str], reason: str) -> Cost:

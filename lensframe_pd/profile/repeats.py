@@ -11,17 +11,10 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from lensframe_pd.capture.modules import find_roots
-from lensframe_pd.capture.run import Run
-from lensframe_pd.capture.state import Generators, Snapshot
+from lensframe_pd.capture.run import Origin, Run
+from lensframe_pd.capture.state import Generators, Snapshot, everything
 from lensframe_pd.errors import LensWarning
 from lensframe_pd.tape.tape import Tape
-from lensframe_pd.validation.twice import Origin, closure_of
-
-
-def everything(model: Any, args: Any, kwargs: Any) -> Snapshot:
-    """What a run may change: the modules, the arguments and what a callable holds."""
-    return Snapshot(*find_roots(model).values(), args, kwargs, *closure_of(model))
 
 
 def retime(tape: Tape, origin: Origin, before: Snapshot, generators: Generators, n: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -23,47 +22,15 @@ from lensframe_pd.tape.tape import (
     SLOT,
     Array,
     Call,
-    Context,
     Opaque,
     Row,
     tensors_in,
     written_arguments,
 )
 
-_AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
-
 
 class Unreplayable(Exception):
     """This call cannot be run again by itself; the text says why."""
-
-
-class Surroundings:
-    """Enters the switches of a call, and leaves them only when a call has others."""
-
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._context: Context | None = None
-
-    def __enter__(self) -> Surroundings:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def enter(self, context: Context) -> None:
-        if context == self._context:
-            return
-        self._stack.close()
-        self._context = context
-        self._stack.enter_context(torch.inference_mode(context.inference))
-        self._stack.enter_context(torch.set_grad_enabled(context.grad))
-        enabled = dict(context.autocast)
-        for device in _AUTOCAST_DEVICES:
-            if device in enabled:
-                dtype = getattr(torch, enabled[device])
-                self._stack.enter_context(torch.autocast(device, dtype))
-            elif torch.is_autocast_enabled(device):
-                self._stack.enter_context(torch.autocast(device, enabled=False))
 
 
 class Rerun:

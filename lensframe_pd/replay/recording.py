@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lensframe_pd.replay.call import Rerun, Unreplayable, laid_out
 from lensframe_pd.schema import Rows
-from lensframe_pd.tables.layers import CallFacts
+from lensframe_pd.tape.facts import CallFacts
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Call, Opaque, Tape
 

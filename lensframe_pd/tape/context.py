@@ -1,13 +1,17 @@
-"""What surrounds a call: torch's switches and the state of its random generators."""
+"""What surrounds a call: torch's switches, taken, entered, written and read; its generator."""
 
 from __future__ import annotations
 
+import json
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lensframe_pd.tape.tape import Context
+
+_AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
 
 
 def context_now() -> Context:
@@ -16,7 +20,7 @@ def context_now() -> Context:
     if torch._C._is_any_autocast_enabled():
         autocast = tuple(
             (device, str(torch.get_autocast_dtype(device)).removeprefix("torch."))
-            for device in ("cpu", "cuda", "xpu", "mps")
+            for device in _AUTOCAST_DEVICES
             if torch.is_autocast_enabled(device)
         )
     return Context(torch.is_grad_enabled(), torch.is_inference_mode_enabled(), autocast)
@@ -37,3 +41,57 @@ def generator_state(args: Any, kwargs: Any) -> Tensor:
         if isinstance(device, torch.device) and device.type == "cuda":  # untested: no GPU here
             return torch.cuda.get_rng_state(device)
     return torch.get_rng_state()
+
+
+def context_json(context: Context) -> str:
+    """The switches that are not at their defaults, as the column `context` has them."""
+    facts: dict[str, Any] = {}
+    if not context.grad:
+        facts["grad"] = False
+    if context.inference:
+        facts["inference"] = True
+    if context.autocast:
+        facts["autocast"] = dict(context.autocast)
+    return json.dumps(facts)
+
+
+def context_of(cell: str) -> Context:
+    """The switches that a cell of `context` says.
+
+    Examples
+    --------
+    >>> context_of('{"grad": false, "autocast": {"cpu": "bfloat16"}}')
+    Context(grad=False, inference=False, autocast=(('cpu', 'bfloat16'),))
+    """
+    facts = json.loads(cell or "{}")
+    autocast = tuple(facts.get("autocast", {}).items())
+    return Context(facts.get("grad", True), facts.get("inference", False), autocast)
+
+
+class Surroundings:
+    """Enters the switches of a call, and leaves them only when a call has others."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._context: Context | None = None
+
+    def __enter__(self) -> Surroundings:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def enter(self, context: Context) -> None:
+        if context == self._context:
+            return
+        self._stack.close()
+        self._context = context
+        self._stack.enter_context(torch.inference_mode(context.inference))
+        self._stack.enter_context(torch.set_grad_enabled(context.grad))
+        enabled = dict(context.autocast)
+        for device in _AUTOCAST_DEVICES:
+            if device in enabled:
+                dtype = getattr(torch, enabled[device])
+                self._stack.enter_context(torch.autocast(device, dtype))
+            elif torch.is_autocast_enabled(device):
+                self._stack.enter_context(torch.autocast(device, enabled=False))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lensframe_pd.replay.call import Rerun, Surroundings, Unreplayable
+from lensframe_pd.replay.call import Rerun, Unreplayable
 from lensframe_pd.replay.onward import differentiated
 from lensframe_pd.replay.recording import Argument, Misfit, Recorded, Recording
 from lensframe_pd.tape.compare import difference
+from lensframe_pd.tape.context import Surroundings
 from lensframe_pd.tape.functions import is_accessor
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.dependence import dependence

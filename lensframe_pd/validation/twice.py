@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lensframe_pd.capture.modules import find_roots, named_modules
-from lensframe_pd.capture.run import Run, named_inputs
-from lensframe_pd.capture.state import Generators, Snapshot, State, outputs_of
-from lensframe_pd.replay.call import Surroundings
+from lensframe_pd.capture.run import Origin, Run, named_inputs
+from lensframe_pd.capture.state import Generators, Snapshot, State, everything, outputs_of
 from lensframe_pd.schema import Rows
 from lensframe_pd.tape.compare import difference
-from lensframe_pd.tape.tape import Context, Tape
+from lensframe_pd.tape.context import Surroundings, context_of
+from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.verdicts import Verdicts
 from lensframe_pd.validation.witness import Gap, WitnessedTracer
-
-
-class Origin(NamedTuple):
-    """What a trace was made from."""
-
-    model: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    generator: Tensor
-    """State of torch's default random generator at the start."""
 
 
 class _Idle(TorchFunctionMode):
@@ -51,7 +39,7 @@ def run_twice(origin: Origin, rows: Rows, tape: Tape | None, verdicts: Verdicts)
     roots = find_roots(model)
     named = named_modules(roots)
     generators = Generators()
-    snapshot = Snapshot(*roots.values(), args, kwargs, *closure_of(model))
+    snapshot = everything(model, args, kwargs)
     first = next(iter(rows.values()))
     last = next((op for op, row in rows.items() if row["kind"] == "output"), [*rows][-1])
     try:
@@ -65,7 +53,8 @@ def run_twice(origin: Origin, rows: Rows, tape: Tape | None, verdicts: Verdicts)
             generators.restore()
             torch.set_rng_state(origin.generator)
 
-        with _ambient(first["context"]):
+        with Surroundings() as surroundings:
+            surroundings.enter(context_of(first["context"]))  # as the trace was made
             start()
             plain, state, drawn = _forward(run.model, args, kwargs, named, snapshot)
             start()
@@ -92,31 +81,6 @@ def run_twice(origin: Origin, rows: Rows, tape: Tape | None, verdicts: Verdicts)
     _check_witness(tracer.gaps, tracer.operators, rows, verdicts)
     run.close()
     return run
-
-
-def closure_of(model: Any) -> Iterator[Any]:
-    """What a callable that is no module holds besides modules."""
-    if not isinstance(model, nn.Module):
-        yield getattr(model, "__dict__", {})
-        for cell in getattr(model, "__closure__", None) or ():
-            try:
-                yield cell.cell_contents
-            except ValueError:  # not filled yet
-                continue
-
-
-def _ambient(context: str) -> Surroundings:
-    """The switches the trace was made under."""
-    facts = json.loads(context or "{}")
-    surroundings = Surroundings()
-    surroundings.enter(
-        Context(
-            facts.get("grad", True),
-            facts.get("inference", False),
-            tuple(facts.get("autocast", {}).items()),
-        )
-    )
-    return surroundings
 
 
 def _forward(

@@ -11,10 +11,9 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from lensframe_pd.capture.run import bound_arguments
+from lensframe_pd.capture.run import Origin, bound_arguments
 from lensframe_pd.capture.state import Generators
 from lensframe_pd.errors import LensTypeError, LensValidationError, LensValueError
-from lensframe_pd.replay.onward import resume
 from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
 from lensframe_pd.schema import COLUMNS, Rows, labels, require, rows_of
 from lensframe_pd.tables import layers as frames
@@ -23,7 +22,8 @@ from lensframe_pd.tape.passes import passes
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation import invariants
 from lensframe_pd.validation.replayed import replay
-from lensframe_pd.validation.twice import Origin, run_twice
+from lensframe_pd.validation.resumed import resume
+from lensframe_pd.validation.twice import run_twice
 from lensframe_pd.validation.verdicts import Verdicts
 
 

@@ -1,0 +1,211 @@
+"""The facts of calls and tensors that become columns, each distinct one worked out once."""
+
+from __future__ import annotations
+
+import math
+import os.path
+from typing import Any
+
+import torch
+
+from lensframe_pd.errors import OURS
+from lensframe_pd.tape.config import arg_name, config_json
+from lensframe_pd.tape.context import context_json
+from lensframe_pd.tape.functions import Function
+from lensframe_pd.tape.tape import SCRIPT, SLOT, Call, Context, Site, Tape
+
+#: Frames of torch and of this package are never the user's code.
+_FOLDERS = (os.path.dirname(torch.__file__) + os.sep, OURS)
+_SCALARS = frozenset((type(SLOT), int, float, bool, str, type(None)))
+_NAMED_BY_REPR = _SCALARS | {tuple, list, slice}
+
+
+class CallFacts:
+    """Facts of calls, each distinct one worked out once."""
+
+    of_held = (
+        "params", "param_args", "param_shapes", "n_params", "params_nbytes", "n_trainable",
+        "buffers", "buffer_args", "buffer_shapes",
+    )  # fmt: skip
+    #: Their cells where a call read no parameter and no buffer.
+    nothing_held: tuple[Any, ...] = ((), (), (), 0, 0, 0, (), (), ())
+    of_module = ("module", "module_type", "module_stack", "module_types")
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+        self.sources = Sources(tape)
+        self._roles: dict[Any, tuple[str, ...]] = {}
+        self._held: dict[Any, tuple[Any, ...]] = {}
+        self._modules: dict[int, tuple[str, str, tuple[str, ...], tuple[str, ...]]] = {}
+        self._contexts: dict[Any, str] = {}
+        self._configs: dict[Any, str] = {}
+
+    def of(self, call: Call) -> dict[str, Any]:
+        """All columns that one call decides by itself."""
+        roles = self.roles(call.function, call.args, call.kwargs, call.sources)
+        return {
+            "func": call.function.name,
+            "target": call.function.target,
+            "parent_args": tuple(r for r, s in zip(roles, call.sources, strict=True) if s >= 0),
+            "config": self.config(call.function, call.args, call.kwargs),
+            "context": self.context(call.context),
+            "source": self.sources.of(call.site, call.module),
+            "random": call.generator is not None,
+            "seconds": call.seconds,
+            **dict(zip(self.of_module, self.module(call.module), strict=True)),
+            **dict(zip(self.of_held, self.held(call.sources, roles), strict=True)),
+        }
+
+    def context(self, context: Context) -> str:
+        found = self._contexts.get(context)
+        if found is None:
+            found = self._contexts[context] = context_json(context)
+        return found
+
+    def roles(
+        self, function: Function, args: Any, kwargs: dict[str, Any], sources: tuple[int, ...]
+    ) -> tuple[str, ...]:
+        """The argument each slot stands for."""
+        names = function.arg_names
+        if not kwargs and sum([a is SLOT for a in args]) == len(sources):
+            if len(sources) == 1 and args[0] is SLOT:
+                return names[:1] or ("0",)
+            key = (names, tuple([a is SLOT for a in args]))
+            found = self._roles.get(key)
+            if found is None:
+                found = tuple([arg_name(names, i) for i, slot in enumerate(key[1]) if slot])
+                self._roles[key] = found
+            return found
+        roles: list[str] = []
+        for i, value in enumerate(args):
+            _slots(value, arg_name(names, i), roles)
+        for name, value in kwargs.items():
+            _slots(value, name, roles)
+        return tuple(roles)
+
+    def held(self, sources: tuple[int, ...], roles: tuple[str, ...]) -> tuple[Any, ...]:
+        key = (roles, tuple([s if s < 0 else 0 for s in sources]))
+        found = self._held.get(key)
+        if found is None:
+            pairs = [
+                (self.tape.held[-1 - s], role)
+                for s, role in zip(sources, roles, strict=True)
+                if s < 0
+            ]
+            params = [(h, role) for h, role in pairs if h.is_parameter]
+            buffers = [(h, role) for h, role in pairs if not h.is_parameter]
+            distinct = {h.name: h for h, _ in params}.values()
+            found = self._held[key] = (
+                tuple(h.name for h, _ in params),
+                tuple(role for _, role in params),
+                tuple(h.shape for h, _ in params),
+                sum(h.numel for h in distinct),
+                sum(h.nbytes for h in distinct),
+                sum(h.numel for h in distinct if h.requires_grad),
+                tuple(h.name for h, _ in buffers),
+                tuple(role for _, role in buffers),
+                tuple(h.shape for h, _ in buffers),
+            )
+        return found
+
+    def module(self, index: int) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
+        found = self._modules.get(index)
+        if found is None:
+            modules = self.tape.modules
+            module = modules[index]
+            stack: tuple[str, ...] = ()
+            types: tuple[str, ...] = ()
+            if index > 0:
+                _, _, stack, types = self.module(module.parent)
+                stack, types = (*stack, module.key), (*types, module.type_name)
+            found = self._modules[index] = (module.path, module.type_name, stack, types)
+        return found
+
+    def config(self, function: Function, args: Any, kwargs: dict[str, Any]) -> str:
+        if not kwargs and all([a is SLOT for a in args]):
+            return "{}"
+        names = function.arg_names
+        kinds = tuple(map(type, args))  # 1, 1.0 and True are equal, but not the same JSON
+        if kwargs or not _NAMED_BY_REPR.issuperset(kinds):
+            return config_json(names, args, kwargs, function.gathers)
+        gathers = function.gathers
+        scalars = _SCALARS.issuperset(kinds)
+        key = (names, gathers, args, kinds) if scalars else (names, gathers, repr(args))
+        found = self._configs.get(key)
+        if found is None:
+            found = self._configs[key] = config_json(names, args, kwargs, gathers)
+        return found
+
+
+def _slots(value: Any, role: str, found: list[str]) -> None:
+    if value is SLOT:
+        found.append(role)
+    elif isinstance(value, (list, tuple)):
+        for i, child in enumerate(value):
+            _slots(child, f"{role}.{i}", found)
+    elif isinstance(value, dict):
+        for name, child in value.items():
+            _slots(child, f"{role}.{name}", found)
+    elif isinstance(value, slice):
+        for name in ("start", "stop", "step"):
+            _slots(getattr(value, name), f"{role}.{name}", found)
+
+
+def tensor_facts(shape: Any, stride: Any, dtype: Any, device: Any) -> dict[str, Any]:
+    """The columns that describe a tensor of this shape and kind."""
+    sizes = tuple([int(n) for n in shape])
+    numel = math.prod(sizes) if all(n >= 0 for n in sizes) else 0
+    return {
+        "shape": sizes,
+        "shape_str": "x".join(map(str, sizes)),
+        "stride": tuple([int(n) for n in stride]),
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": str(device),
+        "numel": numel,
+        "nbytes": numel * dtype.itemsize,
+    }
+
+
+class Sources:
+    """Call sites as `file.py:line` of the first frame outside torch."""
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+        self._sites: dict[Site, str] = {(): ""}
+        self._modules: dict[int, str] = {0: tape.caller}
+        self._lines: dict[tuple[int, int], str] = {}
+
+    def of(self, site: Site, module: int) -> str:
+        line = self._sites.get(site)
+        if line is None:
+            line = self._sites[site] = self._search(site)
+        if line:
+            return line
+        line = self._modules.get(module)  # all frames were torch's: where the module was called
+        if line is None:
+            entry = self.tape.modules[module]
+            line = self._modules[module] = self.of(entry.site, entry.parent)
+        return line
+
+    def _search(self, site: Site) -> str:
+        for code, offset in zip(site[::2], site[1::2], strict=True):
+            line = "" if code == SCRIPT else self._line(code, offset)
+            if line:
+                return line
+        return ""
+
+    def _line(self, code_id: int, offset: int) -> str:
+        key = (code_id, offset)
+        if key not in self._lines:
+            self._lines[key] = line_of(self.tape.codes[code_id], offset)
+        return self._lines[key]
+
+
+def line_of(code: Any, offset: int) -> str:
+    """`file.py:line` of an instruction, empty inside torch and this package."""
+    if code.co_filename.startswith(_FOLDERS):
+        return ""
+    for start, end, line in code.co_lines():
+        if start <= offset < end and line is not None:
+            return f"{os.path.basename(code.co_filename)}:{line}"
+    return f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"

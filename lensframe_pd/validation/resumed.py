@@ -1,0 +1,97 @@
+"""The forward resumed from saved values: does it reach the model's own output?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from lensframe_pd.replay.onward import carry
+from lensframe_pd.replay.recording import Recording
+from lensframe_pd.tape.compare import difference
+from lensframe_pd.validation.verdicts import Verdicts
+
+_SAMPLE = (0.1, 0.4, 0.8)  # how far into the forward it is resumed from
+
+
+def resume(
+    recording: Recording, verdicts: Verdicts, downstream: str, inexact: Collection[str]
+) -> None:
+    """Resume the forward from saved values, each change carried on to the outputs.
+
+    Parameters
+    ----------
+    downstream
+        `"all"` resumes from every call that an output depends on, `"sample"` from three.
+    inexact
+        Rows whose replay is not bit for bit: their saved values stand for them.
+    """
+    calls = recording.calls
+    needed = _needed(recording)
+    starts = [
+        k
+        for k, recorded in enumerate(calls)
+        if needed[k]
+        and recorded.call.function.target
+        and all(op in recording.rows and op in recording.saved for op in recorded.ops)
+    ]
+    if downstream == "sample" and starts:
+        starts = sorted({starts[int(part * len(starts))] for part in _SAMPLE})
+    last = _last_uses(recording)
+    for k in starts:
+        begun = calls[k]
+        try:
+            reached = _resume(recording, k, last, inexact)
+        except Exception as error:
+            verdicts.fails("downstream", begun.ops[0], f"resumed from here, it fails: {error}")
+            continue
+        for op, reason in reached.items():
+            if reason:
+                verdicts.fails("downstream", begun.ops[0], f"resumed from here, {op!r}: {reason}")
+        if reached:
+            for op in begun.ops:
+                verdicts.passes("downstream", op)
+
+
+def _resume(
+    recording: Recording, start: int, last: dict[int, list[str]], inexact: Collection[str]
+) -> dict[str, str]:
+    """The outputs that were reached, with how each differs."""
+    saved, rows = recording.saved, recording.rows
+    values = {op: saved.argument(op) for op in recording.calls[start].ops}
+    reached = {}
+    for k, recorded in carry(recording, values, start + 1, inexact):
+        for op in recorded.ops:
+            if op in values:
+                values[op] = saved.followed(op, values[op].detach())
+                if rows[op]["kind"] == "output" and op in saved:
+                    reached[op] = difference(values[op], saved.tensor(op)).reason
+        for op in last.get(k, ()):
+            values.pop(op, None)
+    return reached
+
+
+def _needed(recording: Recording) -> list[bool]:
+    """Which calls an output depends on."""
+    call_of = {i: k for k, recorded in enumerate(recording.calls) for i in recorded.rows}
+    reach = [False] * len(recording.calls)
+    for k in range(len(recording.calls) - 1, -1, -1):
+        recorded = recording.calls[k]
+        if recording.tape.kinds.get(recorded.rows[0]) == "output":
+            reach[k] = True
+        if reach[k]:
+            for source in recorded.call.sources:
+                if source >= 0:
+                    reach[call_of[source]] = True
+    return reach
+
+
+def _last_uses(recording: Recording) -> dict[int, list[str]]:
+    last: dict[str, int] = {}
+    for k, recorded in enumerate(recording.calls):
+        for op in recorded.ops:
+            last[op] = k
+            for parent in recording.rows.get(op, {}).get("parents", ()):
+                last[parent] = k
+    uses: dict[int, list[str]] = {}
+    for op, k in last.items():
+        uses.setdefault(k, []).append(op)
+    return uses
