@@ -24,7 +24,7 @@ from lensframe_pd.graph.select import (
     keep,
     to_networkx,
 )
-from lensframe_pd.profile.chrome import write_chrome_trace
+from lensframe_pd.profile.chrome import chrome_trace
 from lensframe_pd.profile.costs import costs
 from lensframe_pd.profile.memory import alive, memory
 from lensframe_pd.profile.plots import plot_memory, plot_params, plot_time
@@ -515,7 +515,7 @@ class LayersAccessor:
         >>> layers.lens.chrome_trace(f"{tempfile.mkdtemp()}/trace.json").name
         'trace.json'
         """
-        return write_chrome_trace(self._frame, path)
+        return chrome_trace(self._frame, path)
 
 
 @xr.register_dataset_accessor("lens")

@@ -47,7 +47,9 @@ def collapse(
     LensTypeError
         Neither `modules` nor `depth` is given, or both.
     LensKeyError
-        A path that no row of the frame is in; near misses are suggested.
+        A path that no row of the frame is in (near misses are suggested), or a column is lacking.
+    LensValueError
+        `depth` is less than 1.
 
     Examples
     --------
@@ -55,7 +57,7 @@ def collapse(
     >>> block = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.ReLU())
     >>> model = torch.nn.Sequential(block, torch.nn.Linear(3, 2)).eval()
     >>> layers, _ = lf.trace(model, torch.ones(4, 3))
-    >>> collapse(layers, depth=1)[["kind", "func", "parents", "n_params"]].values.tolist()
+    >>> layers.lens.collapse(depth=1)[["kind", "func", "parents", "n_params"]].values.tolist()
     [['input', 'input', (), 0], ['module', 'Sequential', ('input_1',), 12], ['module', 'Linear', ('0',), 8], ['output', 'output', ('1',), 0]]
     """  # noqa: E501 (the printed line is one)
     require(frame, "collapse", "module_stack", "parents", "parent_args")

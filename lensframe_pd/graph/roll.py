@@ -45,6 +45,8 @@ def roll(frame: pd.DataFrame) -> pd.DataFrame:
         The frame lacks a column.
     LensTypeError
         A column of your own holds cells that JSON cannot.
+    LensValueError
+        The frame is rolled already.
 
     Examples
     --------
@@ -54,11 +56,9 @@ def roll(frame: pd.DataFrame) -> pd.DataFrame:
     ...         x = torch.tanh(x)
     ...     return x
     >>> layers, _ = lf.trace(loop, torch.ones(2))
-    >>> rolled = roll(layers)
+    >>> rolled = layers.lens.roll()
     >>> rolled.loc["tanh_1", ["parents", "parent_passes"]].tolist()
     [('input_1', 'tanh_1'), ('1>1', '1-3>2-4')]
-    >>> unroll(rolled).equals(layers)
-    True
     """
     require(frame, "roll", "layer", "pass_num", "n_passes", "step", "parents", "parent_args")
     if set(ROLLED) & set(frame.columns):
@@ -106,9 +106,25 @@ def unroll(frame: pd.DataFrame) -> pd.DataFrame:
 
     Raises
     ------
+    LensKeyError
+        The frame lacks a column.
     LensValueError
         The frame has several passes in a row, but not the column `unrolled`: a verb has
         changed its edges since.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> def loop(x):
+    ...     for _ in range(4):
+    ...         x = torch.tanh(x)
+    ...     return x
+    >>> layers, _ = lf.trace(loop, torch.ones(2))
+    >>> rolled = layers.lens.roll()
+    >>> len(layers), len(rolled)
+    (6, 3)
+    >>> rolled.lens.unroll().equals(layers)
+    True
     """
     require(frame, "unroll", "layer", "n_passes")
     if "unrolled" not in frame.columns:
@@ -262,13 +278,18 @@ def edges(frame: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         `source` and `target` are labels, `arg` the argument the source was. `passes` says which
         passes of the source which passes of the target read: `"2>3"`, `"1-4>2-5"`. Sources that
-        are no rows of the frame are there too: filter with `source.isin(frame.index)`.
+        are no rows of the frame are there too: filter with `source.isin(layers.index)`.
+
+    Raises
+    ------
+    LensKeyError
+        The frame lacks a column.
 
     Examples
     --------
     >>> import torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(lambda x: x - x.exp(), torch.ones(2))
-    >>> edges(layers)[["source", "target", "arg"]].values.tolist()
+    >>> layers.lens.edges()[["source", "target", "arg"]].values.tolist()
     [['input_1', 'exp_1', 'input'], ['input_1', 'sub_1', 'input'], ['exp_1', 'sub_1', 'other'], ['sub_1', 'output_1', 'input']]
     """  # noqa: E501 (the printed line is one)
     require(frame, "edges", "pass_num", "parents", "parent_args")

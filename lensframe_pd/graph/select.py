@@ -27,16 +27,18 @@ def keep(frame: pd.DataFrame, mask: Mask) -> pd.DataFrame:
         Rows of `layers`, rolled or not.
     mask
         One boolean per row, aligned by label if it is a Series; or a function of the frame that
-        gives them, for chains: `df.lens.keep(lambda rows: rows.func == "conv2d")`.
+        gives them, for chains: `layers.lens.keep(lambda rows: rows["func"] == "conv2d")`.
 
     Returns
     -------
     pandas.DataFrame
         The kept rows. `parents` are the nearest kept rows upstream; `parent_args` the argument
-        the path to them began at. Rows that were missing from `frame` already stay parents.
+        the path to them began at. Rows that were missing from the frame already stay parents.
 
     Raises
     ------
+    LensKeyError
+        The frame lacks a column.
     LensTypeError, LensValueError
         The mask is not boolean, or not one value per row.
 
@@ -44,7 +46,7 @@ def keep(frame: pd.DataFrame, mask: Mask) -> pd.DataFrame:
     --------
     >>> import torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(lambda x: x.exp().sin().cos(), torch.ones(2))
-    >>> keep(layers, layers["func"].isin(["input", "cos"]))["parents"].tolist()
+    >>> layers.lens.keep(layers["func"].isin(["input", "cos"]))["parents"].tolist()
     [(), ('input_1',)]
     """
     require(frame, "keep", "parents", "parent_args")
@@ -131,9 +133,17 @@ def find(frame: pd.DataFrame, key: str) -> pd.DataFrame:
 
     Parameters
     ----------
+    frame
+        Rows of `layers`.
     key
         `"conv2d_1"`, `"linear_1:2"` or `"layer1.0"`: all operations inside that module, of all its
         calls; `"layer1.0:2"`: of its second call.
+
+    Returns
+    -------
+    pandas.DataFrame
+        These rows, as they are. A label goes before a layer, and a layer before a module of the
+        same name.
 
     Raises
     ------
@@ -145,7 +155,7 @@ def find(frame: pd.DataFrame, key: str) -> pd.DataFrame:
     >>> import torch, lensframe_pd as lf
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU()).eval()
     >>> layers, _ = lf.trace(model, torch.ones(2, 3))
-    >>> find(layers, "1").index.tolist(), find(layers, "linear_1").index.tolist()
+    >>> layers.lens.find("1").index.tolist(), layers.lens.find("linear_1").index.tolist()
     (['relu_1'], ['linear_1'])
     """
     ops = labels(frame, "find")
@@ -167,34 +177,61 @@ def find(frame: pd.DataFrame, key: str) -> pd.DataFrame:
 def ancestors(frame: pd.DataFrame, key: str) -> pd.DataFrame:
     """The rows that what `key` names was computed from, without itself.
 
+    What is above a row that was filtered out is not found: ask first and filter then, or filter
+    with `keep`, which connects what it leaves.
+
     Parameters
     ----------
+    frame
+        Rows of `layers`.
     key
-        As in `find`: an op label, a layer or a module path.
+        An op label, a layer or the path of a module, as for `find`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        These rows, as they are.
 
     Raises
     ------
     LensKeyError
-        Nothing in the frame has this name.
+        Nothing in the frame has this name; near misses are suggested.
 
     Examples
     --------
     >>> import torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(lambda x: (x.exp().sin(), x.cos()), torch.ones(2))
-    >>> ancestors(layers, "sin_1").index.tolist()
+    >>> layers.lens.ancestors("sin_1").index.tolist()
     ['input_1', 'exp_1']
     """
     return _linked(frame, key, "ancestors", upwards=True)
 
 
 def descendants(frame: pd.DataFrame, key: str) -> pd.DataFrame:
-    """The rows computed from what `key` names, without itself; see `ancestors`.
+    """The rows computed from what `key` names, without itself.
+
+    Parameters
+    ----------
+    frame
+        Rows of `layers`.
+    key
+        An op label, a layer or the path of a module, as for `find`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        These rows, as they are.
+
+    Raises
+    ------
+    LensKeyError
+        Nothing in the frame has this name; near misses are suggested.
 
     Examples
     --------
     >>> import torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(lambda x: (x.exp().sin(), x.cos()), torch.ones(2))
-    >>> descendants(layers, "exp_1").index.tolist()
+    >>> layers.lens.descendants("exp_1").index.tolist()
     ['sin_1', 'output_1']
     """
     return _linked(frame, key, "descendants", upwards=False)
@@ -205,13 +242,20 @@ def between(frame: pd.DataFrame, start: str, end: str) -> pd.DataFrame:
 
     Parameters
     ----------
+    frame
+        Rows of `layers`.
     start, end
-        As in `find`.
+        Op labels, layers or paths of modules, as for `find`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        These rows, as they are.
 
     Raises
     ------
     LensKeyError
-        Nothing in the frame has one of these names.
+        Nothing in the frame has one of these names; near misses are suggested.
     LensValueError
         No path leads from one to the other.
 
@@ -219,7 +263,7 @@ def between(frame: pd.DataFrame, start: str, end: str) -> pd.DataFrame:
     --------
     >>> import torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(lambda x: x.exp() + x.sin(), torch.ones(2))
-    >>> between(layers, "input_1", "exp_1").index.tolist()
+    >>> layers.lens.between("input_1", "exp_1").index.tolist()
     ['input_1', 'exp_1']
     """
     ops = labels(frame, "between")
@@ -264,6 +308,13 @@ def diff(frame: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     Rows are matched by label and compared by every column that states a fact of the graph; times
     and lines in files do not count.
 
+    Parameters
+    ----------
+    frame
+        Rows of `layers`.
+    other
+        Rows of another trace: of the model after a change, or for other inputs.
+
     Returns
     -------
     pandas.DataFrame
@@ -278,7 +329,7 @@ def diff(frame: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     ...     return x.exp() if x.sum() > 0 else x.sin()
     >>> up, _ = lf.trace(model, torch.ones(2))
     >>> down, _ = lf.trace(model, -torch.ones(2))
-    >>> diff(up, down)["side"].to_dict()
+    >>> up.lens.diff(down)["side"].to_dict()
     {'exp_1': 'this', 'output_1': 'other', 'sin_1': 'other'}
     """
     shared = [c for c in FACTS if c in frame.columns and c in other.columns]
@@ -312,11 +363,26 @@ def to_networkx(frame: pd.DataFrame) -> networkx.MultiDiGraph:
 
     Edges from rows that are not in the frame are left out.
 
+    Parameters
+    ----------
+    frame
+        Rows of `layers`, rolled or not.
+
+    Returns
+    -------
+    networkx.MultiDiGraph
+        Nodes are labels; each edge has the attributes `arg` and `passes`, as `edges` gives them.
+
+    Raises
+    ------
+    LensKeyError
+        The frame lacks a column.
+
     Examples
     --------
     >>> import torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(lambda x: x * x, torch.ones(2))
-    >>> graph = to_networkx(layers)
+    >>> graph = layers.lens.to_networkx()
     >>> graph.number_of_edges("input_1", "mul_1"), graph.nodes["mul_1"]["func"]
     (2, 'mul')
     """

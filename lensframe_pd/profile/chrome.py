@@ -18,21 +18,23 @@ _NEEDED = (
 )  # fmt: skip
 
 
-def chrome_trace(frame: pd.DataFrame) -> dict[str, Any]:
-    """The time of each operation within its modules, in Chrome's trace event format.
+def chrome_trace(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
+    """Write the time of each operation within its modules, to open at https://ui.perfetto.dev.
+
+    A frame knows how long each operation took, not when it began: they stand one after another
+    without gaps, and a module lasts as long as what is inside. Times are in microseconds.
 
     Parameters
     ----------
     frame
         Rows of `layers`.
+    path
+        Where to write the JSON; its format is Google's "Trace Event Format" (2016).
 
     Returns
     -------
-    dict
-        For `json.dump`: `traceEvents` holds a complete event (`"ph": "X"`, times in microseconds)
-        for each call and for each module call around it, and one for the model. A frame knows how
-        long each operation took, not when it began, so they stand one after another without
-        gaps, and a module lasts as long as what is inside.
+    pathlib.Path
+        `path`.
 
     Raises
     ------
@@ -41,17 +43,27 @@ def chrome_trace(frame: pd.DataFrame) -> dict[str, Any]:
     LensValueError
         There are no operations.
 
-    Notes
-    -----
-    The format is documented in "Trace Event Format" (Google, 2016), and read by
-    https://ui.perfetto.dev.
-
     Examples
     --------
-    >>> import torch, lensframe_pd as lf
+    >>> import json, tempfile, torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(torch.nn.Sequential(torch.nn.ReLU()).eval(), torch.ones(4, 3))
-    >>> [event["name"] for event in chrome_trace(layers)["traceEvents"]]
+    >>> path = layers.lens.chrome_trace(f"{tempfile.mkdtemp()}/trace.json")
+    >>> [event["name"] for event in json.loads(path.read_text())["traceEvents"]]
     ['process_name', 'model', '0', 'relu_1']
+    """
+    path = Path(path)
+    path.write_text(json.dumps(trace_events(frame)), encoding="utf-8")
+    return path
+
+
+def trace_events(frame: pd.DataFrame) -> dict[str, Any]:
+    """What `chrome_trace` writes.
+
+    Returns
+    -------
+    dict
+        For `json.dump`: `traceEvents` holds a complete event (`"ph": "X"`) for each call and for
+        each module call around it, and one for the model.
     """
     require(frame, "chrome_trace", *_NEEDED)
     ops = frame.set_axis(labels(frame, "chrome_trace")).sort_values("step")
@@ -81,21 +93,6 @@ def chrome_trace(frame: pd.DataFrame) -> dict[str, Any]:
         for _, event in opened:
             event["dur"] = now - event["ts"]
     return {"traceEvents": events, "displayTimeUnit": "ms"}
-
-
-def write_chrome_trace(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
-    """Write `chrome_trace(frame)` as JSON; open it at https://ui.perfetto.dev.
-
-    Raises
-    ------
-    LensKeyError
-        The frame lacks a column.
-    LensValueError
-        There are no operations.
-    """
-    path = Path(path)
-    path.write_text(json.dumps(chrome_trace(frame)), encoding="utf-8")
-    return path
 
 
 def _event(

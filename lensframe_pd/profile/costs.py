@@ -40,13 +40,14 @@ def costs(frame: pd.DataFrame) -> pd.DataFrame:
 
     Every call is replayed on meta tensors, which have shapes and no data, under
     `torch.utils.flop_counter.FlopCounterMode` and `torch.autograd.graph.saved_tensors_hooks`;
-    calls that are alike once. So the frame is enough: no model, no values.
+    calls that are alike once. So the frame is enough: no model, no values. A call is rebuilt from
+    its row and its parents' rows: assign the costs first, filter then. `profile` and its plots use
+    these columns where they are there.
 
     Parameters
     ----------
     frame
-        Rows of `layers`. A call is rebuilt from its row and its parents' rows: assign the costs
-        first, filter then. `profile` and its plots use these columns where they are there.
+        Rows of `layers`.
 
     Returns
     -------
@@ -75,7 +76,7 @@ def costs(frame: pd.DataFrame) -> pd.DataFrame:
     LensKeyError
         The frame lacks a column.
     LensValueError
-        The frame has no rows, or a label twice.
+        The frame has no rows, a label twice, or is rolled or collapsed.
 
     Notes
     -----
@@ -87,7 +88,7 @@ def costs(frame: pd.DataFrame) -> pd.DataFrame:
     --------
     >>> import torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
-    >>> costs(layers)[["flops", "act_bytes", "storage"]]
+    >>> layers.lens.costs()[["flops", "act_bytes", "storage"]]
               flops  act_bytes   storage
     op
     input_1       0          0   input_1

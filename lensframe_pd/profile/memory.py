@@ -19,11 +19,13 @@ _GIVEN = ("input", "constant")
 def memory(frame: pd.DataFrame) -> pd.DataFrame:
     """Assign what is alive in memory as each row's operation ends.
 
+    Give it all rows of a forward: those filtered away hold nothing here, so assign first and
+    filter then.
+
     Parameters
     ----------
     frame
-        Rows of `layers`, all of a forward: rows filtered away hold nothing here, so assign first
-        and filter then.
+        Rows of `layers`.
 
     Returns
     -------
@@ -35,15 +37,15 @@ def memory(frame: pd.DataFrame) -> pd.DataFrame:
         - `held_bytes` (int64): bytes of parameters, buffers, inputs and constants, which somebody
           else holds all the time: the same number in each row. The sum of both is in use.
 
-        Their peak is `frame["live_bytes"].max()`, at `frame["live_bytes"].idxmax()`; `alive` says
-        which rows hold it.
+        The peak is the `max()` of `live_bytes`, its place the `idxmax()`; `alive` says which rows
+        hold it.
 
     Raises
     ------
     LensKeyError
         The frame lacks a column.
     LensValueError
-        The frame has no rows, or a label twice.
+        The frame has no rows, a label twice, or is rolled or collapsed.
 
     Notes
     -----
@@ -60,7 +62,7 @@ def memory(frame: pd.DataFrame) -> pd.DataFrame:
     >>> import torch, lensframe_pd as lf
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     >>> layers, _ = lf.trace(model.eval(), torch.ones(4, 3))
-    >>> memory(layers)[["live_bytes", "held_bytes"]]
+    >>> layers.lens.memory()[["live_bytes", "held_bytes"]]
               live_bytes  held_bytes
     op
     input_1            0         248
@@ -78,12 +80,14 @@ def memory(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def alive(frame: pd.DataFrame, op: str | None = None) -> pd.DataFrame:
-    """The operations that hold memory at one moment: by default at the peak.
+    """The storages that hold memory at one moment: by default at the peak.
+
+    Give it all rows of a forward, as `memory`.
 
     Parameters
     ----------
     frame
-        Rows of `layers`, all of a forward.
+        Rows of `layers`.
     op
         Label of the row; without it the one at which most is alive.
 
@@ -99,14 +103,14 @@ def alive(frame: pd.DataFrame, op: str | None = None) -> pd.DataFrame:
     LensKeyError
         The frame lacks a column, or has no row `op`.
     LensValueError
-        The frame has no rows, or a label twice.
+        The frame has no rows, a label twice, or is rolled or collapsed.
 
     Examples
     --------
     >>> import torch, lensframe_pd as lf
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     >>> layers, _ = lf.trace(model.eval(), torch.ones(4, 3))
-    >>> alive(layers)[["bytes", "until"]]
+    >>> layers.lens.alive()[["bytes", "until"]]
               bytes     until
     op
     linear_1    128    relu_1

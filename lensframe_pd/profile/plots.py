@@ -32,7 +32,8 @@ def plot_time(frame: pd.DataFrame, depth: int | None = 2, ax: Axes | None = None
     frame
         Rows of `layers`.
     depth
-        How many names deep, as for `profile`. Where there are more modules than fit, the longest.
+        Leave out modules of more than so many names (`layer1.0` has two); None for all. Where
+        there are more modules than fit, the longest are shown.
     ax
         Axes to draw into; by default new ones.
 
@@ -40,11 +41,18 @@ def plot_time(frame: pd.DataFrame, depth: int | None = 2, ax: Axes | None = None
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    LensKeyError
+        The frame lacks a column.
+    LensValueError
+        There are no operations, or `depth` is negative.
+
     Examples
     --------
     >>> import torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(torch.nn.Sequential(torch.nn.ReLU()).eval(), torch.ones(4, 3))
-    >>> plot_time(layers).get_xlabel()
+    >>> layers.lens.plot_time().get_xlabel()
     'time (ms)'
     """
     table = _below_root(profile(frame, "module", depth))
@@ -64,7 +72,8 @@ def plot_params(frame: pd.DataFrame, depth: int | None = 2, ax: Axes | None = No
     frame
         Rows of `layers`.
     depth
-        How many names deep, as for `profile`. Where there are more modules than fit, the largest.
+        Leave out modules of more than so many names (`layer1.0` has two); None for all. Where
+        there are more modules than fit, the largest are shown.
     ax
         Axes to draw into; by default new ones.
 
@@ -74,14 +83,16 @@ def plot_params(frame: pd.DataFrame, depth: int | None = 2, ax: Axes | None = No
 
     Raises
     ------
+    LensKeyError
+        The frame lacks a column.
     LensValueError
-        No row reads a parameter.
+        No row reads a parameter, or `depth` is negative.
 
     Examples
     --------
     >>> import torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(torch.nn.Sequential(torch.nn.Linear(3, 2)).eval(), torch.ones(4, 3))
-    >>> plot_params(layers).get_xlabel()
+    >>> layers.lens.plot_params().get_xlabel()
     'parameters'
     """
     table = profile(frame, "module", depth)
@@ -99,10 +110,12 @@ def plot_params(frame: pd.DataFrame, depth: int | None = 2, ax: Axes | None = No
 def plot_memory(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Memory at each step of the forward, above what is held throughout; the peak is named.
 
+    Give it all rows of a forward, as `memory`, or rows with its columns.
+
     Parameters
     ----------
     frame
-        Rows of `layers`, all of a forward.
+        Rows of `layers`.
     ax
         Axes to draw into; by default new ones.
 
@@ -110,11 +123,18 @@ def plot_memory(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    LensKeyError
+        The frame lacks a column.
+    LensValueError
+        The frame has no rows, a label twice, or is rolled or collapsed.
+
     Examples
     --------
     >>> import torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
-    >>> plot_memory(layers).get_xlabel()
+    >>> layers.lens.plot_memory().get_xlabel()
     'step'
     """
     import seaborn

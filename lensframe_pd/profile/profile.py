@@ -29,11 +29,13 @@ _COLUMNS = (
 def profile(frame: pd.DataFrame, by: str = "op", depth: int | None = None) -> pd.DataFrame:
     """Time, FLOPs, bytes and parameters of each op, layer, module, function or line of code.
 
+    FLOPs need the parents' rows: to profile a selection, filter the result, or assign the costs
+    first (`layers.lens.costs()`) and filter then.
+
     Parameters
     ----------
     frame
-        Rows of `layers`. FLOPs need the parents' rows: to profile a selection, filter the result,
-        or assign the costs first (`frame.lens.costs()`) and filter then.
+        Rows of `layers`.
     by
         What a row of the result is: `"op"`, `"layer"`, `"module"`, `"func"` or `"source"`.
     depth
@@ -67,7 +69,8 @@ def profile(frame: pd.DataFrame, by: str = "op", depth: int | None = None) -> pd
     LensKeyError
         The frame lacks a column.
     LensValueError
-        `by` is none of these, `depth` is given without modules, or there are no operations.
+        `by` is none of these, `depth` is given without modules, there are no operations, or the
+        frame is rolled or collapsed.
 
     Warns
     -----
@@ -85,7 +88,7 @@ def profile(frame: pd.DataFrame, by: str = "op", depth: int | None = None) -> pd
     >>> import torch, lensframe_pd as lf
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     >>> layers, _ = lf.trace(model.eval(), torch.ones(4, 3))
-    >>> profile(layers, "module")[["calls", "flops", "params", "act_bytes"]]
+    >>> layers.lens.profile("module")[["calls", "flops", "params", "act_bytes"]]
             calls  flops  params  act_bytes
     module
                 1    320      50        288

@@ -38,6 +38,8 @@ def plot_flops(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     Raises
     ------
+    LensKeyError
+        The frame lacks a column.
     LensValueError
         No operation has FLOPs and a time.
 
@@ -45,7 +47,7 @@ def plot_flops(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     --------
     >>> import torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
-    >>> plot_flops(layers).get_ylabel()
+    >>> layers.lens.plot_flops().get_ylabel()
     'FLOPs'
     """
     import seaborn
@@ -95,6 +97,8 @@ def plot_roofline(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     Raises
     ------
+    LensKeyError
+        The frame lacks a column.
     LensValueError
         No operation has FLOPs and a time.
 
@@ -102,7 +106,7 @@ def plot_roofline(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     --------
     >>> import torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
-    >>> plot_roofline(layers).get_ylabel()
+    >>> layers.lens.plot_roofline().get_ylabel()
     'FLOP/s'
     """
     import seaborn

@@ -28,9 +28,9 @@ def summary(frame: pd.DataFrame, depth: int | None = 2) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Text, one row per module in tree order, indexed by path; the first is the whole model.
-        The same as numbers is `profile(frame, "module", depth)`. `output` is the shape of what the
-        module returned last, of several tensors the first; `+` marks FLOPs of which some are
-        uncounted.
+        The same as numbers is `layers.lens.profile("module", depth)`. `output` is the shape of
+        what the module returned last, of several tensors the first; `+` marks FLOPs of which some
+        are uncounted.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def summary(frame: pd.DataFrame, depth: int | None = 2) -> pd.DataFrame:
     >>> import torch, lensframe_pd as lf
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     >>> layers, _ = lf.trace(model.eval(), torch.ones(4, 3))
-    >>> summary(layers).drop(columns=["time", "share"])
+    >>> layers.lens.summary().drop(columns=["time", "share"])
                  type output params  FLOPs activations
     module
     (model)             4x2     50   320       288 B

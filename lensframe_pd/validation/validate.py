@@ -38,7 +38,7 @@ def validate(
     downstream: str | None = "sample",
     raise_on_failure: bool = False,
 ) -> pd.DataFrame:
-    """Prove that `layers` and `activations` are what `model` does with these arguments.
+    """Prove that these rows, and the activations, are what the model does with these arguments.
 
     Six checks, each of which can fail:
 
@@ -49,20 +49,21 @@ def validate(
     - *interference*: tracing leaves output and state of the model as a plain forward does;
     - *invariants*: the frame is well formed and says what a new trace of the model says.
 
-    Nothing it is given is changed. The model runs twice, from the state it is in.
+    Nothing it is given is changed. The model runs twice, from the state it is in. Give it all rows
+    of the trace: those that were filtered out are reported as missing.
 
     Parameters
     ----------
     layers
-        The whole frame of a trace; rows that were filtered out are reported as missing.
+        The whole frame of a trace.
     model, args, kwargs
         As they were given to `lf.trace`.
     activations
-        The Dataset of the trace. Without it nothing is replayed.
+        The Dataset of the trace, from memory or a file. Without it nothing is replayed.
     tolerance
         Largest absolute difference a replay may have; None for none: bit for bit.
     downstream
-        `"sample"` resumes from three rows, `"all"` from every one, None from none.
+        `"sample"` resumes the forward from three rows, `"all"` from every one, None from none.
     raise_on_failure
         Raise one error that lists every failing row.
 
@@ -78,6 +79,8 @@ def validate(
     ------
     LensKeyError
         The frame lacks a column.
+    LensTypeError
+        `activations` is no Dataset.
     LensValueError
         The frame has no rows, or `downstream` is none of its values.
     LensValidationError
@@ -88,7 +91,7 @@ def validate(
     >>> import torch, lensframe_pd as lf
     >>> model, x = torch.nn.Linear(3, 2).eval(), torch.ones(4, 3)
     >>> layers, activations = lf.trace(model, x)
-    >>> report = validate(layers, model, x, activations=activations)
+    >>> report = layers.lens.validate(model, x, activations=activations)
     >>> bool(report["passed"].all()), float(report.loc["linear_1", "max_abs_diff"])
     (True, 0.0)
     """

@@ -15,7 +15,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 import lensframe_pd as lf
-from lensframe_pd.profile.chrome import chrome_trace, write_chrome_trace
+from lensframe_pd.profile.chrome import chrome_trace, trace_events
 from lensframe_pd.profile.costs import costs
 from lensframe_pd.profile.memory import memory
 from lensframe_pd.profile.plots import plot_memory, plot_params, plot_time
@@ -96,7 +96,7 @@ def test_nothing_to_show():
 
 
 def test_chrome_events_nest_as_modules_do(layers, tmp_path):
-    path = write_chrome_trace(layers, tmp_path / "trace.json")
+    path = chrome_trace(layers, tmp_path / "trace.json")
     events = [e for e in json.loads(path.read_text())["traceEvents"] if e["ph"] == "X"]
     ops = {e["name"]: e for e in events if e["cat"] == "op"}
     assert list(ops) == layers.index[layers["kind"] == "op"].tolist()
@@ -130,16 +130,16 @@ def test_chrome_calls_of_one_module_are_apart():
             return self.fc(self.fc(x))
 
     layers = lf.trace(Twice().eval(), torch.rand(2, 4)).layers
-    calls = [e for e in chrome_trace(layers)["traceEvents"] if e["name"] == "fc"]
+    calls = [e for e in trace_events(layers)["traceEvents"] if e["name"] == "fc"]
     assert [e["args"]["call"] for e in calls] == [1, 2]
     assert calls[1]["ts"] == pytest.approx(calls[0]["dur"])
 
 
 def test_chrome_errors(layers):
     with pytest.raises(lf.LensKeyError, match="chrome_trace needs column 'seconds'"):
-        chrome_trace(layers.drop(columns="seconds"))
+        trace_events(layers.drop(columns="seconds"))
     with pytest.raises(lf.LensValueError, match="no rows of kind 'op'"):
-        chrome_trace(layers[layers["kind"] == "input"])
+        trace_events(layers[layers["kind"] == "input"])
 
 
 def test_plotting_is_imported_when_it_is_used():
