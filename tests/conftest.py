@@ -14,6 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 import lensframe_pd as lf
 
+pytest.register_assert_rewrite("stored", "tests.draw.drawn")  # they assert, and are no tests
+
 
 @pytest.fixture(autouse=True)
 def _seeded():

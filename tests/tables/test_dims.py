@@ -8,6 +8,8 @@ from torch import nn
 
 import lensframe_pd as lf
 
+X = torch.arange(32.0).reshape(4, 8)
+
 
 def dims(forward, *args):
     """Dims of every variable of a trace, by label."""
@@ -137,3 +139,31 @@ def test_dataset_equals_one_from_the_public_constructor():
     )
     xr.testing.assert_identical(activations, rebuilt)
     assert dict(activations.sizes) == dict(rebuilt.sizes)
+
+
+def test_stimulus_is_the_axis_with_one_entry_per_stimulus():
+    def forward(x):
+        return x[:2] * 2, torch.cat([x, x]), x.mean(0), x[0], x * 3
+
+    activations = lf.trace(forward, X, stimulus=list("abcd")).activations
+    assert activations["mul_1"].dims == ("dim0_2", "dim1_8")
+    assert activations["cat_1"].dims == ("dim0_8", "dim1_8")
+    assert activations["mean_1"].dims == ("dim0_8",)
+    assert activations["mul_2"].dims == ("stimulus", "dim1_8")
+    assert activations.sizes["stimulus"] == 4
+
+
+def test_an_axis_that_was_taken_away_does_not_come_back():
+    square = torch.arange(64.0).reshape(8, 8)
+    activations = lf.trace(lambda x: (x[0] * 2, x.mean(0).sin()), square).activations
+    assert activations["mul_1"].dims == ("dim0_8",)
+    assert activations["sin_1"].dims == ("dim0_8",)
+    lstm = nn.LSTM(8, 8, num_layers=2, batch_first=True).eval()
+    activations = lf.trace(lstm, torch.ones(2, 3, 8)).activations
+    assert activations["lstm_2"].dims == ("dim0_2", "stimulus", "feature_8")
+
+
+def test_pixels_are_not_heads():
+    model = nn.Sequential(nn.Linear(8, 192), nn.Unflatten(1, (3, 8, 8))).eval()
+    activations = lf.trace(model, X).activations
+    assert activations["unflatten_1"].dims == ("stimulus", "dim1_3", "dim2_8", "dim3_8")

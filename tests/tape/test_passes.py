@@ -323,3 +323,18 @@ def test_no_loops_in_gpt2_and_every_operation_of_albert_loops():
     shared = layers["module"].str.startswith("encoder.albert_layer_groups.0")
     assert set(layers.loc[shared, "n_passes"]) == {4}
     assert set(layers.loc[~shared, "n_passes"]) == {1}
+
+
+def test_noise_inside_a_loop_leaves_it_a_loop():
+    def forward(x):
+        h = x.new_zeros(4, 8)
+        t = torch.tensor(0.0)
+        for _ in range(5):
+            h = torch.tanh(x + h + 0.1 * torch.randn_like(h)) * t.sin()
+            t = t + 0.1
+        return h
+
+    layers = lf.trace(forward, torch.ones(4, 8)).layers
+    found = layers.groupby("func")["n_passes"].max()
+    assert found["randn_like"] == found["tanh"] == 5
+    assert list(layers.loc[layers["layer"] == "tanh_1", "pass_num"]) == [1, 2, 3, 4, 5]

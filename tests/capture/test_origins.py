@@ -1,0 +1,107 @@
+"""Tensors and modules older than the run: where they are found names them, and nothing warns."""
+
+import functools
+import types
+
+import torch
+from torch import nn
+
+import lensframe_pd as lf
+
+X = torch.arange(32.0).reshape(4, 8)
+TABLE = types.SimpleNamespace(scale=torch.full((8,), 2.0))
+
+
+class Config:
+    shift = torch.ones(8)
+
+
+class Callable:
+    """No module: its tensors and parts are attributes."""
+
+    args, func = 3, staticmethod(torch.sin)
+
+    def __init__(self):
+        self.offset = torch.ones(8)
+        self.part = nn.Linear(8, 8).eval()
+
+    def __call__(self, x):
+        return self.part(x) + self.offset
+
+
+def test_tensors_older_than_the_run_are_named_and_do_not_warn():
+    def forward(x, w=torch.full((8,), 3.0)):  # noqa: B008  (a default is what is tested)
+        return x * TABLE.scale + Config.shift * w
+
+    layers = lf.trace(forward, X).layers
+    assert list(layers.loc[layers["kind"] == "constant", "path"]) == [
+        "TABLE.scale",
+        "Config.shift",
+        "default.0",
+    ]
+    layers = lf.trace(Callable(), X).layers
+    assert list(layers.loc[layers["kind"] == "constant", "path"]) == ["offset"]
+    assert layers.loc["linear_1", "module"] == "part"
+
+
+def test_a_partial_names_the_module_it_is_given():
+    part = nn.Linear(8, 8).eval()
+    layers = lf.trace(functools.partial(lambda net, x: net(x), part), X).layers
+    assert layers.loc["linear_1", "module"] == "args.0"
+
+
+@functools.lru_cache(maxsize=8)
+def table(n):
+    return torch.arange(n) * 2.0
+
+
+@functools.cache
+def endless(n):
+    return torch.arange(n) * 3.0
+
+
+def through_a_decorator(function):
+    cached = functools.lru_cache(maxsize=1)(function)
+
+    @functools.wraps(function)
+    def wrapper(*args):
+        return cached(*args)
+
+    return wrapper
+
+
+class Position(nn.Module):
+    @staticmethod
+    @through_a_decorator
+    def table(n):
+        return torch.linspace(0, 1, n)
+
+    def forward(self, x):
+        return self.table(len(x))
+
+
+class Cached(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.position = Position()
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 (as models do)
+    def grid(self, n):
+        return torch.ones(n), torch.zeros(n)
+
+    def forward(self, x):
+        return x * table(4) + endless(4) + self.grid(4)[0] + self.position(x)
+
+
+def test_results_that_lru_cache_keeps_are_named_and_do_not_warn():
+    model = Cached().eval()
+    model(torch.ones(4))
+    layers, activations = lf.trace(model, torch.ones(4))
+    constants = layers[layers["kind"] == "constant"]
+    assert [path.split(".cache.")[0] for path in constants["path"]] == [
+        "table",
+        "endless",
+        "Cached.grid",
+        "Position.table",
+    ]
+    assert activations["constant_1"].values.tolist() == [0, 2, 4, 6]

@@ -1,0 +1,80 @@
+"""Colours, legend, caption, and the columns that set them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lensframe_pd as lf
+from lensframe_pd.draw.dot import dot
+
+from .drawn import read_back
+
+
+def test_kinds_and_parameters_have_their_colours(recurrent):
+    recurrent.loc["zeros_1", "kind"] = "constant"
+    recurrent.loc["add_1:2", "kind"] = "alias"
+    nodes, _, _ = read_back(dot(recurrent))
+    colours = {label: node.get("fillcolor", "plain") for label, node in nodes.items()}
+    alike = [
+        {"input_1"}, {"output_1"}, {"zeros_1"}, {"add_1:2"},
+        {"linear_1:1", "linear_1:2", "mul_1"}, {"add_1:1", "relu_1", "sum_1"},
+    ]  # fmt: skip
+    groups = pd.Series(colours).groupby(pd.Series(colours)).apply(lambda g: frozenset(g.index))
+    assert set(groups) == {frozenset(group) for group in alike}
+
+
+def test_a_colour_of_the_user_goes_before_that_of_the_kind(recurrent):
+    own, _, _ = read_back(dot(recurrent))
+    shown = recurrent.assign(color=pd.Series({"input_1": "#ff0000", "add_1:1": "tomato"}))
+    nodes, _, _ = read_back(dot(shown))
+    colours = {label: node.get("fillcolor", "plain") for label, node in nodes.items()}
+    expected = {label: node.get("fillcolor", "plain") for label, node in own.items()}
+    assert colours == expected | {"input_1": "#ff0000", "add_1:1": "tomato"}
+
+
+def test_frozen_parameters_have_another_colour(traced):
+    frozen = traced.assign(n_trainable=0)
+    nodes, _, _ = read_back(dot(frozen))
+    usual, _, _ = read_back(dot(traced))
+    assert nodes["linear_1:1"]["fillcolor"] != usual["linear_1:1"]["fillcolor"]
+    assert "has frozen parameters" in dot(frozen)
+
+
+def test_caption_and_legend(traced):
+    source = dot(traced)
+    assert f"Recurrent, {len(traced)} rows, 46 parameters" in source
+    for words in ("input", "output", "has trainable parameters", "steers the control flow"):
+        assert words in source
+    assert "constant" not in source.split("legend [")[1]
+
+
+def test_numbers_colour_on_a_scale_with_a_bar(traced):
+    nodes, _, _ = read_back(dot(traced, color="numel"))
+    colours = pd.Series({op: node["fillcolor"] for op, node in nodes.items()})
+    assert colours.nunique() == traced["numel"].nunique()
+    source = dot(traced, color="numel")
+    assert f"{traced['numel'].min():.3g} to {traced['numel'].max():.3g}" in source
+    light = nodes[traced["numel"].idxmax()]["fontcolor"]
+    dark = nodes[traced["numel"].idxmin()]["fontcolor"]
+    assert light != dark
+
+
+def test_values_colour_one_each(traced):
+    nodes, _, _ = read_back(dot(traced, color="func"))
+    colours = pd.Series({op: node["fillcolor"] for op, node in nodes.items()})
+    few = traced["func"].isin(["linear", "tanh", "sub"])
+    assert colours[few].groupby(traced["func"][few]).nunique().eq(1).all()
+    assert colours[few].nunique() == 3
+
+
+def test_columns_give_any_attribute(traced):
+    styled = traced.assign(
+        width_=np.where(traced["func"] == "tanh", 3.0, np.nan), name=traced.index
+    )
+    nodes, _, _ = read_back(dot(styled, penwidth="width_", label="name"))
+    assert nodes["tanh_1:2"]["penwidth"] == "3.0"
+    assert nodes["linear_1:1"]["label"] == "linear_1:1"
+    with pytest.raises(lf.LensKeyError, match="no node attribute 'penwidht'; did you mean"):
+        styled.lens.draw(penwidht="width_")
+    with pytest.raises(lf.LensKeyError, match="no column to draw by 'second'; did you mean"):
+        styled.lens.draw(color="second")
