@@ -13,7 +13,7 @@ nox.options.sessions = ["tests"]
 def demo(session: nox.Session) -> None:
     """Trace a ResNet-18 on two photographs: tables, files and pictures in demo/."""
     session.install("-e", ".[demo]")
-    session.run("python", "tests/demo.py", *session.posargs)
+    session.run("python", "tutorials/demo.py", *session.posargs)
 
 
 @nox.session

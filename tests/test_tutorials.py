@@ -1,11 +1,13 @@
 """Each tutorial runs from a fresh folder, and says what its text promises."""
 
 import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 FOLDER = Path(__file__).parents[1] / "tutorials"
 
@@ -13,7 +15,33 @@ FOLDER = Path(__file__).parents[1] / "tutorials"
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["tutorial"])
+    monkeypatch.setattr(pd, "set_option", lambda *options: None)  # it would stay set
     return lambda name: runpy.run_path(str(FOLDER / name))
+
+
+def test_demo(run, tmp_path, capsys):
+    names = run("demo.py")
+    model, layers, activations = names["model"], names["layers"], names["activations"]
+    assert names["same"]
+    assert names["report"]["passed"].all()
+    assert layers["n_params"].sum() == names["own"] == 11_689_512
+    assert names["by_func"].loc["conv2d", "parameters"] == sum(
+        p.numel() for p in model.parameters() if p.dim() == 4
+    )
+    china = activations["relu_17"].values[0].mean()
+    assert names["per_image"].sel(stimulus="china").item() == pytest.approx(china)
+    folder = tmp_path / "demo"
+    assert list(pd.read_parquet(folder / "layers.parquet").index) == list(layers.index)
+    assert list(pd.read_feather(folder / "layers.arrow").index) == list(layers.index)
+    with xr.open_dataset(folder / "activations.nc") as stored:
+        np.testing.assert_array_equal(stored["relu_17"], activations["relu_17"])
+    svg = (folder / "resnet18.svg").read_text()
+    assert svg.count('class="node"') == len(layers) + 1  # the legend
+    printed = capsys.readouterr().out
+    assert all(path.name in printed for path in folder.iterdir())
+    for name in ("resnet18.png", "stages.png", "layer2.0.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_first_trace(run, tmp_path):
