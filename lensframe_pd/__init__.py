@@ -1,6 +1,7 @@
 """lensframe_pd: every operation of a PyTorch model as a DataFrame, every activation in xarray."""
 
 from lensframe_pd import accessor as _accessor  # noqa: F401  (registers df.lens and ds.lens)
+from lensframe_pd import schema
 from lensframe_pd.errors import (
     LensError,
     LensKeyError,
@@ -25,6 +26,11 @@ __all__ = [
     "Trace",
     "concat",
     "read",
+    "schema",
     "trace",
     "write",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os.path
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
+from types import FrameType
 from typing import Any
 
 #: Frames and warnings of files below this folder are this package's own, never the user's code.
@@ -42,6 +45,15 @@ class LensValidationError(LensError, AssertionError):
 
 class LensWarning(UserWarning):
     """Something a careful reader of a trace wants to know."""
+
+
+def warn(message: str) -> None:
+    """Warn, at the line of the user's code that called, whichever verb calls which inside."""
+    level = 1
+    caller: FrameType | None = sys._getframe()
+    while caller is not None and caller.f_code.co_filename.startswith(OURS):
+        level, caller = level + 1, caller.f_back
+    warnings.warn(message, LensWarning, stacklevel=level)
 
 
 def unknown_names(asked: Iterable[str], known: Iterable[str], what: str) -> LensKeyError:

@@ -75,18 +75,13 @@ class Trace:
 
         Parameters
         ----------
-        tolerance
-            Largest absolute difference a replay may have; None for none: bit for bit.
-        downstream
-            `"sample"` resumes from three rows, `"all"` from every one, None from none.
-        raise_on_failure
-            Raise one error that lists every failing row.
+        tolerance, downstream, raise_on_failure
+            As for `layers.lens.validate`.
 
         Returns
         -------
         pandas.DataFrame
-            One row per op: `check`, `max_abs_diff`, `passed`, `reason` and a column per check;
-            the totals are in `attrs`.
+            One row per op, as of `layers.lens.validate`.
 
         Raises
         ------

@@ -47,25 +47,26 @@ Boxes = dict[tuple[str, ...], list[Node]]
 
 def draw(
     frame: pd.DataFrame,
+    /,
     path: str | os.PathLike[str] | None = None,
     *,
     color: str | None = None,
     **columns: str,
 ) -> Drawing:
-    """Draw the rows of `frame` as a graph, one node per row.
+    """Draw these rows as a graph, one node per row; an edge where both its ends are among them.
 
-    Each node shows the label, shape and bytes, the parameters it read and the arguments that are
-    not the defaults; its tooltip the whole row. Square corners are what a module returned, round
-    ones operations in passing; a thick border is a value that Python read, to decide where to go
-    on. Rows of one module call stand in one box. In a rolled frame a layer says how often it ran,
-    and what is carried round a loop is an edge of its own colour, with the passes. Edges of
-    functions that do not commute name the argument. The legend explains what there is.
+    Filter, roll, collapse or keep before you draw. Each node shows the label, shape and bytes,
+    the parameters it read and the arguments that are not the defaults; its tooltip the whole row.
+    Square corners are what a module returned, round ones operations in passing; a thick border is
+    a value that Python read, to decide where to go on. Rows of one module call stand in one box.
+    In a rolled frame a layer says how often it ran, and what is carried round a loop is an edge of
+    its own colour, with the passes. Edges of functions that do not commute name the argument. The
+    legend explains what there is.
 
     Parameters
     ----------
     frame
-        Rows of `layers`: filtered, rolled, collapsed, kept at will. An edge is drawn where both
-        ends are rows of the frame.
+        Rows of `layers`.
     path
         Where to write it: .svg, .png, .pdf, .gv or .dot.
     color
@@ -95,9 +96,9 @@ def draw(
     --------
     >>> import torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
-    >>> draw(layers).source.count("->")
+    >>> layers.lens.draw().source.count("->")
     2
-    >>> draw(layers.query("func != 'input'"), color="numel").source.count("->")
+    >>> layers.query("func != 'input'").lens.draw(color="numel").source.count("->")
     1
     """
     _check(frame)
@@ -110,7 +111,7 @@ def draw(
     return drawing
 
 
-def dot(frame: pd.DataFrame, *, color: str | None = None, **columns: str) -> str:
+def dot(frame: pd.DataFrame, /, *, color: str | None = None, **columns: str) -> str:
     """The DOT text of `draw`."""
     import graphviz  # here, to keep the import of the package cheap
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable
 
 import pandas as pd
 
-from lensframe_pd.errors import LensValueError, LensWarning, unknown_names
+from lensframe_pd.errors import LensValueError, unknown_names, warn
 from lensframe_pd.profile.costs import with_costs
 from lensframe_pd.schema import labels, names, path_of, require
 
@@ -99,7 +98,7 @@ def profile(frame: pd.DataFrame, by: str = "op", depth: int | None = None) -> pd
     _check(by, depth)
     require(frame, "profile", *NEEDED)
     ops = operations(frame, "profile")
-    warn_of_uncounted(ops, stacklevel=4)
+    _warn_of_uncounted(ops)
     members = _tree(ops) if by == "module" else _partition(ops, by)
     table = _totals(ops, members)
     if by == "module":
@@ -247,13 +246,11 @@ def _ratio(above: pd.Series, below: pd.Series) -> pd.Series:
     return pd.Series(numbers, above.index) / pd.Series(bottom, above.index).where(bottom != 0)
 
 
-def warn_of_uncounted(ops: pd.DataFrame, stacklevel: int) -> None:
+def _warn_of_uncounted(ops: pd.DataFrame) -> None:
     """One warning for all calls whose FLOPs are missing."""
     missing = ops[ops["uncounted"] != ""]
     if missing.empty:
         return
     shown = [f"{op} ({reason})" for op, reason in missing["uncounted"].head(_SHOWN).items()]
     more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-    warnings.warn(
-        f"FLOPs do not include {'; '.join(shown)}{more}", LensWarning, stacklevel=stacklevel
-    )
+    warn(f"FLOPs do not include {'; '.join(shown)}{more}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from lensframe_pd.errors import LensValueError, LensWarning, shown
+from lensframe_pd.errors import LensValueError, shown, warn
 from lensframe_pd.rsa.distances import Array, inner_products, squared_distances
 from lensframe_pd.rsa.features import Pool, check_axes, executions, patterns
 from lensframe_pd.rsa.ids import ids_of, positions
@@ -37,9 +36,9 @@ def cka(
     dataset
         The activations of a trace, or any selection of their variables.
     other
-        Those of another model for the same stimuli, joined by id. None: the same dataset.
+        Those of another model for the same stimuli, joined by id. None: these themselves.
     layers, other_layers
-        Labels, layers or module paths; None: every variable with a stimulus axis (for
+        Labels, layers or module paths; None: every variable with a stimulus axis and another (for
         `other_layers` without `other`: the same as `layers`).
     kernel
         `"linear"`, or `"rbf"`: exp(-d^2 / (2 sigma^2)).
@@ -49,7 +48,8 @@ def cka(
         Use the unbiased estimator of HSIC: near 0 for unrelated representations even where
         features are many and stimuli few. It needs at least 4 stimuli.
     pool
-        As for `rdm`.
+        What to do with space, tokens or time first, as for `features`: `"mean"`,
+        `{"token": "last"}`. Layers that lack an axis are taken as they are, if one layer has it.
 
     Returns
     -------
@@ -58,8 +58,11 @@ def cka(
 
     Raises
     ------
+    LensKeyError
+        Nothing in the dataset has a name.
     LensValueError
-        An unknown kernel, too few stimuli, or datasets that are not about the same ids.
+        An unknown kernel, too few stimuli, datasets that are not about the same ids, or an axis to
+        pool that no layer has.
 
     Warns
     -----
@@ -70,7 +73,7 @@ def cka(
     --------
     >>> import torch, lensframe_pd as lf
     >>> _, activations = lf.trace(torch.nn.Linear(9, 4).eval(), torch.eye(9)[:5])
-    >>> cka(activations, layers=["input_1", "linear_1"]).values.diagonal().round(12)
+    >>> activations.lens.cka(layers=["input_1", "linear_1"]).values.diagonal().round(12)
     array([1., 1.])
 
     References
@@ -94,11 +97,9 @@ def cka(
     kernels = _Kernels(rows, columns, pool, kernel, bandwidth, debiased)
     values = np.array([kernels.alignments(a) for a in rows])
     if kernels.dead:
-        warnings.warn(
+        warn(
             "layers that do not vary over stimuli, or hold NaN or infinity, have no CKA (NaN): "
-            f"{shown(dict.fromkeys(kernels.dead))}",
-            LensWarning,
-            stacklevel=3,
+            f"{shown(dict.fromkeys(kernels.dead))}"
         )
     coords = {"layer": np.array(list(rows), np.str_), "layer_": np.array(list(columns), np.str_)}
     attrs = {"kernel": kernel, "debiased": int(debiased)}

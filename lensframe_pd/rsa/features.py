@@ -40,7 +40,8 @@ def features(dataset: xr.Dataset, key: str, pool: Pool = None) -> xr.DataArray:
         - a mapping of axes to what to do: `"mean"`, `"max"`; one position, by its number or
           `"first"` or `"last"`; its name, where `assign_coords` has named the positions; or a
           mask (stimulus x position) for the mean over positions where it is not 0, as padded
-          texts need. `"space"` stands for those of z, y, x that are there.
+          texts need. `"space"` stands for those of z, y, x that are there. So
+          `{"space": "mean"}`, `{"token": 0}`, `{"token": mask}`.
         - another text: the token of that name, as `{"token": text}`.
 
     Returns
@@ -53,7 +54,9 @@ def features(dataset: xr.Dataset, key: str, pool: Pool = None) -> xr.DataArray:
     Raises
     ------
     LensKeyError
-        Nothing in the dataset has this name.
+        Nothing in the dataset has this name; near misses are suggested.
+    LensTypeError
+        `pool` is none of these, or the layer holds no numbers.
     LensValueError
         The layer has no stimulus axis, no such axis to pool, or no such token.
 
@@ -61,9 +64,9 @@ def features(dataset: xr.Dataset, key: str, pool: Pool = None) -> xr.DataArray:
     --------
     >>> import torch, lensframe_pd as lf
     >>> _, activations = lf.trace(torch.nn.Conv2d(3, 8, 3).eval(), torch.ones(2, 3, 6, 6))
-    >>> features(activations, "conv2d_1").sizes
+    >>> activations.lens.features("conv2d_1").sizes
     Frozen({'stimulus': 2, 'feature': 128})
-    >>> features(activations, "conv2d_1", pool={"space": "mean"}).sizes
+    >>> activations.lens.features("conv2d_1", pool={"space": "mean"}).sizes
     Frozen({'stimulus': 2, 'feature': 8})
     """
     return flat(pooled(select(dataset, key), pool, key), key)

@@ -40,7 +40,7 @@ def to_rsatoolbox(dataset: xr.Dataset, key: str, pool: Pool = None) -> Any:
     --------
     >>> import torch, lensframe_pd as lf
     >>> _, activations = lf.trace(torch.nn.Linear(9, 4).eval(), torch.eye(9)[:3])
-    >>> to_rsatoolbox(activations, "linear_1").measurements.shape
+    >>> activations.lens.to_rsatoolbox("linear_1").measurements.shape
     (3, 4)
     """
     needs("rsatoolbox", "rsatoolbox's objects")
@@ -87,8 +87,9 @@ def to_rsatoolbox_rdms(
     --------
     >>> import torch, lensframe_pd as lf
     >>> _, activations = lf.trace(torch.nn.Linear(9, 4).eval(), torch.eye(9)[:3])
-    >>> to_rsatoolbox_rdms(activations, metric="sqeuclidean").dissimilarity_measure
-    'squared euclidean'
+    >>> rdms = activations.lens.to_rsatoolbox_rdms(metric="sqeuclidean")
+    >>> rdms.n_rdm, rdms.dissimilarity_measure
+    (3, 'squared euclidean')
     """
     return as_rsatoolbox_rdms(rdm(dataset, layers, metric, pool=pool))
 
@@ -139,13 +140,16 @@ def to_assembly(
     ------
     LensValueError
         The stimuli have no ids.
+    LensRuntimeError
+        With `path`: h5netcdf is not installed.
 
     Examples
     --------
     >>> import torch, lensframe_pd as lf
     >>> _, activations = lf.trace(torch.nn.Linear(9, 4).eval(), torch.eye(9)[:2], stimulus=[5, 6])
-    >>> print(to_assembly(activations, "linear_1")["neuroid_id"].values[0])
-    Linear.linear_1.0
+    >>> assembly = activations.lens.to_assembly("linear_1")
+    >>> assembly.dims, str(assembly["neuroid_id"].values[0])
+    (('presentation', 'neuroid'), 'Linear.linear_1.0')
 
     References
     ----------
@@ -180,14 +184,23 @@ def to_stacked(
     Returns
     -------
     xarray.DataArray
-        `feature` is a MultiIndex of `layer` and `unit`, so `.sel(layer="relu_1")` gives one back.
+        `(stimulus, feature)`; `feature` is a MultiIndex of `layer` and `unit`, so
+        `.sel(layer="relu_1")` gives one back.
+
+    Raises
+    ------
+    LensKeyError
+        Nothing in the dataset has a name.
+    LensValueError
+        An axis to pool that no layer has.
 
     Examples
     --------
     >>> import torch, lensframe_pd as lf
     >>> _, activations = lf.trace(torch.nn.Linear(9, 4).eval(), torch.eye(9)[:3])
-    >>> to_stacked(activations, ["input_1", "linear_1"]).sizes
-    Frozen({'stimulus': 3, 'feature': 13})
+    >>> stacked = activations.lens.to_stacked(["input_1", "linear_1"])
+    >>> stacked.shape, stacked.sel(layer="linear_1").shape
+    ((3, 13), (3, 4))
     """
     parts = []
     for name, array in _pooled(dataset, layers, pool):
@@ -208,7 +221,7 @@ def to_datatree(dataset: xr.Dataset) -> xr.DataTree:
     Parameters
     ----------
     dataset
-        Activations.
+        The activations of a trace, or any selection of their variables.
 
     Returns
     -------
@@ -221,7 +234,7 @@ def to_datatree(dataset: xr.Dataset) -> xr.DataTree:
     >>> import torch, lensframe_pd as lf
     >>> model = torch.nn.Sequential(torch.nn.Linear(9, 4), torch.nn.ReLU()).eval()
     >>> _, activations = lf.trace(model, torch.eye(9)[:3])
-    >>> list(to_datatree(activations)["0"].data_vars)
+    >>> list(activations.lens.to_datatree()["0"].data_vars)
     ['linear_1']
     """
     members: dict[str, list[Any]] = {}
@@ -258,16 +271,18 @@ def to_sklearn(
 
     Raises
     ------
+    LensTypeError
+        `responses` is neither a DataFrame nor a DataArray.
     LensValueError
         An id is in one of them only; the features have none, or one twice.
 
     Examples
     --------
-    >>> import torch, lensframe_pd as lf
+    >>> import pandas as pd, torch, lensframe_pd as lf
     >>> from sklearn.linear_model import RidgeCV
     >>> _, activations = lf.trace(torch.nn.Linear(9, 4).eval(), torch.eye(9), stimulus=range(9))
     >>> responses = pd.DataFrame({"unit": range(9)}, index=range(9)[::-1])
-    >>> X, y = to_sklearn(activations, "linear_1", responses)
+    >>> X, y = activations.lens.to_sklearn("linear_1", responses)
     >>> RidgeCV().fit(X, y).predict(X).shape
     (9,)
     """

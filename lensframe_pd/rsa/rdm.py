@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from lensframe_pd.errors import LensWarning, shown
+from lensframe_pd.errors import shown, warn
 from lensframe_pd.rsa.distances import dissimilarities
 from lensframe_pd.rsa.features import Pool, check_axes, executions, patterns
 from lensframe_pd.schema import STIMULUS
@@ -37,7 +36,8 @@ def rdm(
         `correlation` (1 - Pearson's r), `spearman`, `cosine`, `euclidean`, `sqeuclidean`, or any
         other of `scipy.spatial.distance.pdist`.
     pool
-        As for `features`; layers that lack an axis are taken as they are, if one layer has it.
+        What to do with space, tokens or time first, as for `features`: `"mean"`,
+        `{"token": "last"}`. Layers that lack an axis are taken as they are, if one layer has it.
 
     Returns
     -------
@@ -62,8 +62,8 @@ def rdm(
     --------
     >>> import torch, lensframe_pd as lf
     >>> _, activations = lf.trace(torch.nn.Linear(9, 4).eval(), torch.eye(9)[:3])
-    >>> rdm(activations, "linear_1").sizes
-    Frozen({'layer': 1, 'stimulus': 3, 'stimulus_': 3})
+    >>> activations.lens.rdm(["input_1", "linear_1"]).sizes
+    Frozen({'layer': 2, 'stimulus': 3, 'stimulus_': 3})
 
     References
     ----------
@@ -81,7 +81,7 @@ def rdm(
         n_features.append(rows.shape[1])
         notes += _notes(label, array, found.constant, found.broken)
     if notes:
-        warnings.warn("\n".join(notes), LensWarning, stacklevel=3)
+        warn("\n".join(notes))
     first = next(iter(arrays.values()))
     coords: dict[Any, Any] = {
         name: coord.variable for name, coord in first.coords.items() if coord.dims == (STIMULUS,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, LensWarning, shown
+from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, shown, warn
 from lensframe_pd.rsa.cka import alignment, centred, debias
 from lensframe_pd.rsa.distances import Array, dissimilarities, inner_products
 from lensframe_pd.rsa.features import Pool, check_axes, executions, patterns
@@ -46,7 +45,7 @@ def score(
         Joined by id, in any order.
     layers
         Rows of `layers`: those whose value is in the dataset are scored, and joined. Or labels,
-        layers and module paths; None for every variable with a stimulus axis.
+        layers and module paths; None for every variable with a stimulus axis and another.
     comparison
         Of RDMs: `spearman`, `pearson`, `kendall` (tau-b), `cosine`, `rho-a`. Of feature
         matrices: `cka`, `cka-debiased` (linear).
@@ -63,12 +62,17 @@ def score(
     Returns
     -------
     pandas.DataFrame
-        Columns `op`, `layer`, `pass_num`, `depth` (0 for the first layer scored to 1 for the
-        last, by first execution; passes of a layer share it), `func`, `module`, `reference`,
-        `comparison`, `score`, `low`, `high`, and from a frame `n_passes`, `step`, `module_type`.
+        One row per op and reference. Columns `op`, `layer`, `pass_num`, `depth` (0 for the first
+        layer scored to 1 for the last, by first execution; passes of a layer share it), `func`,
+        `module`, `reference`, `comparison`, `score`, `low`, `high`, and from a frame `n_passes`,
+        `step`, `module_type`.
 
     Raises
     ------
+    LensKeyError
+        Nothing in the dataset has a name, or no row of the frame has its value there.
+    LensTypeError
+        A reference is neither a DataFrame nor a DataArray.
     LensValueError
         An unknown comparison, a reference that is about other stimuli, or CKA with an RDM.
 
@@ -79,11 +83,11 @@ def score(
 
     Examples
     --------
-    >>> import torch, lensframe_pd as lf
+    >>> import pandas as pd, torch, lensframe_pd as lf
     >>> model, ids = torch.nn.Linear(9, 4).eval(), list("abcdef")
     >>> layers, activations = lf.trace(model, torch.rand(6, 9), stimulus=ids)
-    >>> brain = pd.DataFrame(np.random.rand(6, 20), index=ids[::-1])
-    >>> score(activations, {"brain": brain}, layers)[["op", "depth", "reference"]]
+    >>> brain = pd.DataFrame(torch.rand(6, 20).numpy(), index=ids[::-1])
+    >>> activations.lens.score({"brain": brain}, layers)[["op", "depth", "reference"]]
              op  depth reference
     0   input_1    0.0     brain
     1  linear_1    0.5     brain
@@ -117,11 +121,9 @@ def score(
             rows.append(row)
             undefined += [op] if np.isnan(row["score"]) else []
     if undefined:
-        warnings.warn(
+        warn(
             f"no score (NaN), as patterns or dissimilarities do not vary or are not finite, in "
-            f"{shown(dict.fromkeys(undefined))}",
-            LensWarning,
-            stacklevel=3,
+            f"{shown(dict.fromkeys(undefined))}"
         )
     facts = _facts(arrays, frame)
     return facts.merge(pd.DataFrame(rows), on="op", how="right", validate="1:m")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensValueError, LensWarning, unknown_names
+from lensframe_pd.errors import LensValueError, unknown_names, warn
 from lensframe_pd.schema import split_call
 
 PASS = "pass_num"
@@ -18,7 +17,7 @@ _EXTENT = re.compile(r"_\d+_*$")
 
 
 def select(dataset: xr.Dataset, key: str) -> xr.DataArray:
-    """What `key` names, as one array.
+    """One op, layer or module as one array with plain dimension names.
 
     Parameters
     ----------
@@ -38,16 +37,21 @@ def select(dataset: xr.Dataset, key: str) -> xr.DataArray:
     Raises
     ------
     LensKeyError
-        Nothing in the dataset has this name.
+        Nothing in the dataset has this name; near misses are suggested.
     LensValueError
         A module that returns several tensors, or passes of unequal shapes: no one array. The
         error names the labels to choose from.
+
+    Warns
+    -----
+    LensWarning
+        `key` is an operation and the path of a module that returned something else.
 
     Examples
     --------
     >>> import torch, lensframe_pd as lf
     >>> _, activations = lf.trace(torch.nn.Conv2d(3, 8, 3).eval(), torch.ones(2, 3, 6, 6))
-    >>> select(activations, "conv2d_1").sizes
+    >>> activations.lens["conv2d_1"].sizes
     Frozen({'stimulus': 2, 'channel': 8, 'y': 4, 'x': 4})
     """
     calls = _module(dataset, key)
@@ -111,11 +115,9 @@ def _warn_of_module(key: str, meant: Sequence[Any], calls: Executions) -> None:
     """Say so where `key` is also the path of a module that returned something else."""
     other = [a.name for arrays in calls.values() for a in arrays if a.name not in meant]
     if other:
-        warnings.warn(
+        warn(
             f"{key!r} is read as the operation; the module of that path returned "
-            f"{', '.join(map(str, other))}",
-            LensWarning,
-            stacklevel=4,
+            f"{', '.join(map(str, other))}"
         )
 
 
