@@ -7,13 +7,14 @@ a module).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lensframe_pd.errors import LensKeyError, LensTypeError
+from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, shown
 
 #: The dimension, and the coordinate, of the stimuli.
 STIMULUS = "stimulus"
@@ -150,6 +151,26 @@ def labels(frame: pd.DataFrame, verb: str) -> list[str]:
     return [label(*cells) for cells in zip(*columns, strict=True)]
 
 
+def distinct_labels(frame: pd.DataFrame, verb: str) -> list[str]:
+    """The labels of rows, for verbs that follow edges by them.
+
+    Raises
+    ------
+    LensKeyError
+        As of `labels`.
+    LensValueError
+        Labels that several rows have, as in a concatenation of two traces.
+    """
+    ops = labels(frame, verb)
+    if len({*ops}) < len(ops):
+        twice = [op for op, n in Counter(ops).items() if n > 1]
+        raise LensValueError(
+            f"{verb}: {shown(twice, 5)}: more than once in the frame; labels that stand for "
+            "several rows do not say which of them a parent is: give the rows of one trace"
+        )
+    return ops
+
+
 def names(column: str, cell: Any) -> tuple[str, ...]:
     """A sequence cell as a tuple; a tuple in memory is a list or an array once read from a file.
 
@@ -171,6 +192,21 @@ def plain(cell: Any) -> Any:
     if isinstance(cell, (list, tuple, np.ndarray)):
         return tuple(plain(c) for c in cell)
     return cell.item() if isinstance(cell, np.generic) else cell
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes of one element of a type by torch's name; types of less than a byte fill one.
+
+    Examples
+    --------
+    >>> itemsize("bfloat16"), itemsize("float8_e4m3fn"), itemsize("quint4x2"), itemsize("bool")
+    (2, 1, 1, 1)
+    """
+    bits = _BITS.search(dtype)
+    return max(1, int(bits[0]) // 8) if bits else 1
+
+
+_BITS = re.compile(r"\d+")
 
 
 def rows_of(frame: pd.DataFrame, ops: Sequence[str], columns: Iterable[str] = COLUMNS) -> Rows:

@@ -12,7 +12,7 @@ ROOMS = {
     "tape": "functions storage tape compare context config facts passes",
     "capture": "values modules origins lineage tracer state save run",
     "tables": "axes dims layers activations",
-    "graph": "roll select collapse",
+    "graph": "parameters roll select collapse",
     "replay": "call recording onward",
     "draw": "render style node dot",
     "profile": "rebuild meta costs profile memory summary chrome plots roofline repeats",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import os
-from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -14,7 +13,7 @@ from lensframe_pd.draw.node import Node, look, nodes_of, text
 from lensframe_pd.draw.render import LARGE, Drawing, is_text, refuse_too_large
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.graph.roll import edges
-from lensframe_pd.schema import labels, names, path_of, require, split_call
+from lensframe_pd.schema import distinct_labels, names, path_of, require, split_call
 
 _FONT = "Arial"  # graphviz-pure has the metrics of single fonts only
 _GRAPH = {
@@ -143,12 +142,7 @@ def _check(frame: pd.DataFrame) -> None:
     if not len(frame):
         raise LensValueError("draw: the frame has no rows; loosen the selection before it")
     require(frame, "draw", "kind", "shape_str", "module", "module_stack", "parents", "params")
-    twice = [op for op, n in Counter(labels(frame, "draw")).items() if n > 1]
-    if twice:
-        raise LensValueError(
-            f"draw: {', '.join(map(repr, twice[:5]))} {'is' if len(twice) == 1 else 'are'} more "
-            "than once in the frame; draw the rows of one trace"
-        )
+    distinct_labels(frame, "draw")
 
 
 def _advice(frame: pd.DataFrame) -> str:

@@ -13,7 +13,7 @@ import torch
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.profile.meta import Cost, Costs, Kept
 from lensframe_pd.profile.rebuild import Given, Question
-from lensframe_pd.schema import KINDS, labels, require, rows_of
+from lensframe_pd.schema import KINDS, distinct_labels, require, rows_of
 from lensframe_pd.tape.context import context_of
 
 #: The columns that `costs` assigns.
@@ -119,16 +119,10 @@ def checked_rows(
 ) -> dict[str, dict[str, Any]]:
     """Label to these cells, as traced."""
     require(frame, verb, *columns)
-    ops = labels(frame, verb)
-    if not ops:
+    if frame.empty:
         raise LensValueError(f"{verb}: the frame has no rows; a filter before it kept none")
     check_rows(frame, verb)
-    twice = sorted({op for op in ops if ops.count(op) > 1}) if len({*ops}) < len(ops) else []
-    if twice:
-        raise LensValueError(
-            f"{verb}: {', '.join(twice[:5])} stand for several rows each; labels are one trace's "
-            "own, so profile each trace by itself"
-        )
+    ops = distinct_labels(frame, verb)
     return rows_of(frame, ops, columns)
 
 
