@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from lensframe_pd.capture.run import Origin, Run, bound_arguments
-from lensframe_pd.capture.state import Generators, everything
+from lensframe_pd.capture.run import Run, bound_arguments
+from lensframe_pd.capture.state import Origin, Start
 from lensframe_pd.errors import LensTypeError, LensValueError, LensWarning
 from lensframe_pd.profile.repeats import retime
 from lensframe_pd.tables import activations
@@ -207,14 +207,14 @@ def trace(
         torch.manual_seed(seed)
         run.tape.facts["seed"] = seed
     origin = Origin(model, args, kwargs, torch.get_rng_state())
-    before = (everything(model, args, kwargs), Generators()) if repeats else None
+    before = Start(origin) if repeats else None
     try:
         output = run.execute(args, kwargs)
     except BaseException as error:
         _explain(run, error)
         raise
     if before is not None and not run.tape.facts.get("stopped"):
-        retime(run.tape, origin, *before, repeats)
+        retime(run.tape, origin, before, repeats)
     result = Trace(run.tape, output, table, origin)
     try:
         run.selection.finish(lambda: result.layers)

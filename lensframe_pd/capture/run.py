@@ -7,10 +7,10 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import chain
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,9 +102,7 @@ class Run:
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         modules = self.tracer.modules
         with ExitStack() as stack:
-            if "torch._dynamo" in sys.modules:
-                # process-wide while the model runs, so that compiled parts are seen
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(eager())
             if self.compiled:
                 stack.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", message="Using `torch.compile.*global hooks")
@@ -123,14 +121,17 @@ class Run:
             vars(part).clear()
 
 
-class Origin(NamedTuple):
-    """What a trace was made from."""
+@contextmanager
+def eager() -> Iterator[None]:
+    """Compiled parts run as their eager selves, so that they are seen: in the whole process.
 
-    model: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    generator: Tensor
-    """State of torch's default random generator at the start."""
+    Where nothing has loaded torch's compiler there are none, and to load it takes seconds.
+    """
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def bound_arguments(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterable, Iterator, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -175,6 +175,43 @@ class Generators:
         if str(self.numpy) != str(other.numpy):
             found.append("NumPy's random generator is in another state")
         return found
+
+
+class Origin(NamedTuple):
+    """What a trace was made from."""
+
+    model: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    generator: Tensor
+    """State of torch's default random generator at the start."""
+
+
+class Start:
+    """The state that a run starts from: what model and arguments hold, and every generator.
+
+    A context manager: on leaving, all is as it was found.
+    """
+
+    def __init__(self, origin: Origin) -> None:
+        self.snapshot = everything(origin.model, origin.args, origin.kwargs)
+        self._generators = Generators()
+        self._origin = origin
+
+    def again(self) -> None:
+        """Put all back for another run, which draws the numbers that `origin` says."""
+        self.restore()
+        torch.set_rng_state(self._origin.generator)
+
+    def restore(self) -> None:
+        self.snapshot.restore()
+        self._generators.restore()
+
+    def __enter__(self) -> Start:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.restore()
 
 
 class State:

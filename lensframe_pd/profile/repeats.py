@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from lensframe_pd.capture.run import Origin, Run
-from lensframe_pd.capture.state import Generators, Snapshot, everything
+from lensframe_pd.capture.run import Run
+from lensframe_pd.capture.state import Origin, Start
 from lensframe_pd.errors import LensWarning
 from lensframe_pd.tape.tape import Tape
 
 
-def retime(tape: Tape, origin: Origin, before: Snapshot, generators: Generators, n: int) -> None:
+def retime(tape: Tape, origin: Origin, before: Start, n: int) -> None:
     """Set the seconds of each call to the median of `n` further runs from the same state.
 
     The runs keep no values. Afterwards the model, its arguments and the random generators are as
@@ -30,8 +30,8 @@ def retime(tape: Tape, origin: Origin, before: Snapshot, generators: Generators,
         What the first run recorded.
     origin
         What it was made from.
-    before, generators
-        The state before it, as `everything` and `Generators` found it.
+    before
+        The state it started from.
     n
         How many runs.
 
@@ -40,20 +40,14 @@ def retime(tape: Tape, origin: Origin, before: Snapshot, generators: Generators,
     LensWarning
         Runs were left out.
     """
-    after, generators_after = everything(origin.model, origin.args, origin.kwargs), Generators()
     path = [call.function.target for call in tape.calls]
     runs = []
-    try:
+    with Start(origin):  # on leaving, all is as the first run left it
         for _ in range(n):
-            before.restore()
-            generators.restore()
-            torch.set_rng_state(origin.generator)
+            before.again()
             seconds = _timed(origin)
             if [target for target, _ in seconds] == path:
                 runs.append([s for _, s in seconds])
-    finally:
-        after.restore()
-        generators_after.restore()
     if len(runs) < n:
         warnings.warn(
             f"{n - len(runs)} of {n} repeats ran other operations than the first run and are not "

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lensframe_pd.capture.modules import find_roots, named_modules
-from lensframe_pd.capture.run import Origin, Run, named_inputs
-from lensframe_pd.capture.state import Generators, Snapshot, State, everything, outputs_of
+from lensframe_pd.capture.run import Run, eager, named_inputs
+from lensframe_pd.capture.state import Generators, Origin, Snapshot, Start, State, outputs_of
 from lensframe_pd.schema import Rows
 from lensframe_pd.tape.compare import difference
 from lensframe_pd.tape.context import Surroundings, context_of
@@ -28,76 +28,60 @@ class _Idle(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class _Left(NamedTuple):
+    """What a run left: the tensors it returned, what the modules hold, the random generators."""
+
+    outputs: list[tuple[str, Tensor]]
+    state: State
+    generators: Generators
+
+
 def run_twice(origin: Origin, rows: Rows, tape: Tape | None, verdicts: Verdicts) -> Run:
     """Run the model plain and traced from one state, and compare; then put all as it was."""
-    model, args, kwargs = origin.model, origin.args, origin.kwargs
-    run = Run(model, None, tracer=WitnessedTracer)
+    args, kwargs = origin.args, origin.kwargs
+    run = Run(origin.model, None, tracer=WitnessedTracer)
     tracer = run.tracer
     assert isinstance(tracer, WitnessedTracer)
     run.watch = tracer.witness
     run.values.keep_if(lambda row: run.tape.kinds.get(row) in ("input", "constant"))
-    roots = find_roots(model)
-    named = named_modules(roots)
-    generators = Generators()
-    snapshot = everything(model, args, kwargs)
+    named = named_modules(find_roots(origin.model))
     first = next(iter(rows.values()))
     last = next((op for op, row in rows.items() if row["kind"] == "output"), [*rows][-1])
-    try:
+    with Start(origin) as start, Surroundings() as surroundings:
         if tape is not None:
             _give_inputs(run.model, args, kwargs, tape)
-        before = Snapshot(args, kwargs)
+        given = Snapshot(args, kwargs)
 
-        def start() -> None:
-            snapshot.restore()
-            before.restore()
-            generators.restore()
-            torch.set_rng_state(origin.generator)
+        def left_by(forward: Callable[[], Any]) -> _Left:
+            """What `forward` leaves, started from the one state."""
+            start.again()
+            given.restore()
+            return _Left(outputs_of(forward()), State(named, start.snapshot), Generators())
 
-        with Surroundings() as surroundings:
-            surroundings.enter(context_of(first["context"]))  # as the trace was made
-            start()
-            plain, state, drawn = _forward(run.model, args, kwargs, named, snapshot)
-            start()
-            output = outputs_of(run.execute(args, kwargs))
-            wrong = State(named, snapshot).differences(state) + Generators().differences(drawn)
-            apart = _outputs_differ(output, plain)
-            if apart:
-                start()
-                idle, *_ = _forward(run.model, args, kwargs, named, snapshot, _Idle())
-                if not _outputs_differ(output, idle):
-                    verdicts.could_not(
-                        last,
-                        "torch itself leaves a fused path while any function mode is active: "
-                        f"the output differs from the plain forward's, {apart[0]}",
-                    )
-                    verdicts.count("fused_paths_left")
-                    apart = []
-    finally:
-        snapshot.restore()
-        generators.restore()
-    for reason in (*apart, *wrong):
+        def plain(mode: AbstractContextManager[Any]) -> Any:
+            with eager(), mode:
+                return run.model(*args, **kwargs)
+
+        surroundings.enter(context_of(first["context"]))  # as the trace was made
+        bare = left_by(lambda: plain(nullcontext()))
+        traced = left_by(lambda: run.execute(args, kwargs))
+        apart = _outputs_differ(traced.outputs, bare.outputs)
+        if apart and not _outputs_differ(traced.outputs, left_by(lambda: plain(_Idle())).outputs):
+            verdicts.could_not(
+                last,
+                "torch itself leaves a fused path while any function mode is active: "
+                f"the output differs from the plain forward's, {apart[0]}",
+            )
+            verdicts.count("fused_paths_left")
+            apart = []
+    held = traced.state.differences(bare.state)
+    drawn = traced.generators.differences(bare.generators)
+    for reason in (*apart, *held, *drawn):
         verdicts.fails("interference", last, f"traced, {reason}")
     verdicts.passes("interference", last)
     _check_witness(tracer.gaps, tracer.operators, rows, verdicts)
     run.close()
     return run
-
-
-def _forward(
-    model: Any,
-    args: Any,
-    kwargs: Any,
-    named: list[tuple[str, nn.Module]],
-    before: Snapshot,
-    mode: TorchFunctionMode | None = None,
-) -> tuple[list[tuple[str, Tensor]], State, Generators]:
-    with ExitStack() as stack:
-        if "torch._dynamo" in sys.modules:  # compiled parts run as their eager selves
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        if mode is not None:
-            stack.enter_context(mode)
-        output = model(*args, **kwargs)
-    return outputs_of(output), State(named, before), Generators()
 
 
 def _give_inputs(model: Any, args: Any, kwargs: Any, tape: Tape) -> None:

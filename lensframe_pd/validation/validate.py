@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from lensframe_pd.capture.run import Origin, bound_arguments
-from lensframe_pd.capture.state import Generators
+from lensframe_pd.capture.run import bound_arguments
+from lensframe_pd.capture.state import Generators, Origin
 from lensframe_pd.errors import LensTypeError, LensValidationError, LensValueError
 from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
 from lensframe_pd.schema import COLUMNS, Rows, labels, require, rows_of

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 import lensframe_pd as lf
-from lensframe_pd.capture.state import Generators
+from lensframe_pd.capture.state import Origin, Start
 from lensframe_pd.profile import repeats
-from lensframe_pd.validation.twice import Origin
 
 
 class Stateful(nn.Module):
@@ -29,10 +28,10 @@ class Stateful(nn.Module):
 
 def retimed(model, x, n):
     origin = Origin(model, (x,), {}, torch.get_rng_state())
-    before, generators = repeats.everything(model, (x,), {}), Generators()
+    before = Start(origin)
     trace = lf.trace(model, x)
     after = torch.get_rng_state()
-    repeats.retime(trace.tape, origin, before, generators, n)
+    repeats.retime(trace.tape, origin, before, n)
     assert torch.equal(after, torch.get_rng_state())
     return trace
 
