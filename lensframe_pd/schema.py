@@ -31,6 +31,7 @@ COLUMNS: dict[str, str] = {
     "func": "normalised name of the function: relu for relu_, add for __iadd__",
     "target": "the exact importable function; empty for rows no function made",
     "call": "number of the call; rows of one multi-output call share it",
+    "ordinal": "which row of its function it is within its module call, from 1",
     "parents": "labels of the tensors consumed",
     "parent_args": "the argument each parent was: 'input', '0', 'tensors.1'",
     "n_parents": "how many tensors it consumed",

@@ -216,11 +216,8 @@ def trace(
     if before is not None and not run.tape.facts.get("stopped"):
         retime(run.tape, origin, before, repeats)
     result = Trace(run.tape, output, table, origin)
-    try:
-        run.selection.finish(lambda: result.layers)
-        _warn_of_broken_links(run, result._passes)
-    finally:
-        run.close()
+    run.save.finish(lambda: result.layers)
+    _warn_of_broken_links(run, result._passes)
     return result
 
 

@@ -10,7 +10,7 @@ ROOMS = {
     "errors": "",
     "schema": "",
     "tape": "functions storage tape compare context config facts passes",
-    "capture": "values modules origins lineage tracer state save run",
+    "capture": "watch values modules origins lineage tracer state plan process save run",
     "tables": "axes dims layers activations",
     "graph": "parameters roll select collapse",
     "replay": "call recording onward",

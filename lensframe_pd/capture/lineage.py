@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from weakref import ref
+from weakref import WeakMethod, ref
 
 from torch import Tensor, nn
 from torch.nn import Parameter
@@ -95,8 +95,9 @@ class Lineage:
     Parameters
     ----------
     add_row
-        Adds an `alias` or `constant` row: called with the kind, the sources, the tensor, where
-        it stands and its configuration, gives the row.
+        A method that adds an `alias` or `constant` row: called with the kind, the sources, the
+        tensor, where it stands and its configuration, gives the row. Known weakly: its owner
+        holds this object, and a circle would keep the tape alive.
     """
 
     def __init__(
@@ -109,12 +110,17 @@ class Lineage:
         self.tape = tape
         self.values = values
         self.origins = origins
-        self._add_row = add_row
+        self._weak_add_row = WeakMethod(add_row)
         self.live: dict[int, Known] = {}
         #: Storage address to the tensor last made in it.
         self.newest: dict[int, Known] = {}
         self.writes: dict[int, Writes] = {}
         self._held_in: dict[int, list[int]] = {}
+
+    def _add_row(self, *cells: Any) -> int:
+        add_row = self._weak_add_row()
+        assert add_row is not None  # the tracer, which asks, is alive
+        return add_row(*cells)
 
     def known(self, tensor: Tensor) -> Known | None:
         """What is known of this very tensor."""
@@ -151,7 +157,7 @@ class Lineage:
         """A call may write this storage: keep the parameters and buffers in it as they are."""
         for k in self._held_in.get(storage, ()) if storage else ():
             if k not in self.tape.before:
-                tensor = self.tape.held[k].alive() if self.values.keeps_all else None
+                tensor = self.tape.held[k].alive() if self.values.all_kept else None
                 if tensor is None or isinstance(tensor, UninitializedTensorMixin):
                     self.tape.before[k] = None
                 else:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Protocol
 from weakref import ref
 
 import torch
@@ -32,6 +32,16 @@ _CALL_CODES = frozenset(
 _PLAIN_ATTRIBUTES = frozenset(nn.Module().__dict__)
 
 
+class Listener(Protocol):
+    """What a `ModuleStack` tells of module calls: the tracer."""
+
+    left: Sequence[Callable[[int], None]]
+
+    def returned(self, tensor: Tensor, module: int) -> None: ...
+    def met(self, path: str, module: nn.Module) -> None: ...
+    def script_mode(self) -> AbstractContextManager[Any]: ...
+
+
 class ModuleStack:
     """Follows the calls of the model's modules with torch's global forward hooks.
 
@@ -45,17 +55,15 @@ class ModuleStack:
         tape: Tape,
         roots: dict[str, nn.Module],
         named: list[tuple[str, nn.Module]],
-        returned: Callable[[Tensor, int], None],
-        entered: Callable[[str, nn.Module], None],
-        script_mode: Callable[[], AbstractContextManager[Any]],
+        tracer: Listener,
+        ends: Iterable[CodeType],
     ) -> None:
         self.tape = tape
         self.current = 0
-        self.stops = set(_CALL_CODES)
+        #: Code ids at which a call site ends: what is further out is not the user's, or another's.
+        self.stops = {*_CALL_CODES, *map(id, ends)}
         self.paths: dict[int, tuple[Callable[[], nn.Module | None], str]] = {}
-        self._returned = returned
-        self._entered = entered
-        self._script_mode = script_mode
+        self._tracer = ref(tracer)  # it holds this object: a circle would keep the tape alive
         self._scripts: list[tuple[int, AbstractContextManager[Any]]] = []
         self._counts: dict[str, int] = {}
         self._open: list[tuple[nn.Module, int]] = []
@@ -63,19 +71,20 @@ class ModuleStack:
         self._made: dict[tuple[str, Any], str] = {}
         self._thread = threading.get_ident()
         self._handles: list[Any] = []
-        self.on_exit: Callable[[], None] | None = None
         for path, module in named:
             self.paths.setdefault(id(module), (ref(module), path))
         root_type = type(roots[""]).__name__ if "" in roots else ""
         tape.modules.append(ModuleCall("", 1, -1, root_type, ()))
 
     def attach(self) -> None:
+        """Hear of module calls from here on."""
         self._handles = [
             register_module_forward_pre_hook(self._enter),
             register_module_forward_hook(self._exit, always_call=True),
         ]
 
     def detach(self) -> None:
+        """Hear no more, and leave nothing open."""
         for handle in self._handles:
             handle.remove()
         self.closing.clear()
@@ -93,7 +102,7 @@ class ModuleStack:
             known = self._name_new(module, site)
         path = known[1]
         if isinstance(module, torch.jit.ScriptModule):
-            mode = self._script_mode()
+            mode = self._listener().script_mode()
             mode.__enter__()
             self._scripts.append((len(self._open), mode))
         if not path:  # the model itself, possibly again from inside
@@ -147,15 +156,22 @@ class ModuleStack:
             self._scripts.pop()[1].__exit__(None, None, None)
         self.closing.pop(len(self._open), None)
         index = self.current
-        if result is not None and index != before:
-            if type(result) is Tensor:
-                self._returned(result, index)
-            else:
-                for _, tensor in tensors_in(result):
-                    self._returned(tensor, index)
+        if index == before:  # the model itself
+            return
+        tracer = self._listener()
+        if type(result) is Tensor:
+            tracer.returned(result, index)
+        elif result is not None:
+            for _, tensor in tensors_in(result):
+                tracer.returned(tensor, index)
         self.current = before
-        if self.on_exit is not None and index != before:
-            self.on_exit()
+        for left in tracer.left:
+            left(index)
+
+    def _listener(self) -> Listener:
+        tracer = self._tracer()
+        assert tracer is not None  # the hooks are there only while it runs
+        return tracer
 
     def _caller(self, frame: FrameType | None) -> tuple[int, ...]:
         """The frames from the caller of a module outward, to the next module call around it."""
@@ -187,7 +203,7 @@ class ModuleStack:
         path = self._made[place]
         for name, child in module.named_modules(prefix=path):
             self.paths[id(child)] = (ref(child), name)
-        self._entered(path, module)
+        self._listener().met(path, module)
         return self.paths[id(module)]
 
 

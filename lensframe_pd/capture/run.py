@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from itertools import chain
 from time import perf_counter
 from typing import Any
@@ -22,9 +21,11 @@ from lensframe_pd.capture.modules import (
     named_modules,
 )
 from lensframe_pd.capture.origins import Origins, cached_by_methods, held_by_callable
-from lensframe_pd.capture.save import Selection, Stop
+from lensframe_pd.capture.plan import Address, Follow
+from lensframe_pd.capture.process import switched
+from lensframe_pd.capture.save import Stop, save_of
 from lensframe_pd.capture.tracer import Tracer
-from lensframe_pd.capture.values import Values
+from lensframe_pd.capture.watch import Watcher
 from lensframe_pd.errors import LensRuntimeError, LensTypeError
 from lensframe_pd.tape.tape import Tape, tensors_in
 
@@ -32,7 +33,25 @@ _running = threading.local()
 
 
 class Run:
-    """One run of a model under the tracer, and its cleaning up."""
+    """One run of a model under the tracer.
+
+    Parameters
+    ----------
+    save, stop
+        As for `lf.trace`.
+    caller
+        `file.py:line` of the call that wants it.
+    path
+        The rows another run had, as `plan.followed` gives them: this run ends with `Departed` at
+        the first that is another.
+    tracer
+        The kind of tracer.
+
+    Raises
+    ------
+    LensRuntimeError
+        This thread is tracing already.
+    """
 
     def __init__(
         self,
@@ -40,6 +59,7 @@ class Run:
         save: Any = None,
         stop: bool = False,
         caller: str = "",
+        path: list[Address] | None = None,
         tracer: type[Tracer] = Tracer,
     ) -> None:
         if getattr(_running, "busy", False):
@@ -53,20 +73,17 @@ class Run:
         self.compiled = any([is_compile_wrapper(module) for _, module in named])
         self.root = roots.get("")
         self.tape = Tape(caller=caller, facts={"model": _name(model), "torch": torch.__version__})
-        self.selection = Selection(save, stop, self.tape, roots)
-        values = Values(self.tape, self.selection.wanted)
-        values.module_wanted = self.selection.module_wanted
+        self.save = save_of(save, stop, self.tape, roots)
+        self.values = self.save.values
         kept = cached_by_methods([module for _, module in named])
         self.origins = Origins(chain(extra_tensors(named), kept, held_by_callable(model)))
-        self.values = values
-        self.selection.attach(values.drop)
-        self.tracer = tracer(self.tape, values, self.origins, roots, named)
-        self.tracer.modules.stops |= {id(Run._call.__code__), id(Run._execute.__code__)}
-        self.tracer.on_row = self.selection.on_row
-        self.watch: Callable[[], AbstractContextManager[Any]] = nullcontext
-        self.tracer.modules.on_exit = self.selection.check_stop if stop else None
-        for path, module in named:
-            self.tracer.lineage.hold_own(path, module)
+        watchers: list[Watcher] = [self.save]
+        if path is not None:
+            watchers.append(Follow(self.tape, path))
+        ends = (Run._call.__code__, Run._execute.__code__)
+        self.tracer = tracer(self.tape, self.values, self.origins, roots, named, watchers, ends)
+        for path_, module in named:
+            self.tracer.lineage.hold_own(path_, module)
 
     def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the model; its output, None if it was stopped."""
@@ -78,19 +95,19 @@ class Run:
 
     def _execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tracer = self.tracer
-        for path, tensor in named_inputs(self.model, args, kwargs):
-            row = tracer.given("input", path, tensor)
-            if self.tape.stimulus_row is None and tensor.dim():
-                self.tape.stimulus_row = row
         start = perf_counter()
         try:
+            for path, tensor in named_inputs(self.model, args, kwargs):
+                row = tracer.given("input", path, tensor)
+                if self.tape.stimulus_row is None and tensor.dim():
+                    self.tape.stimulus_row = row
+            start = perf_counter()
             output = self._call(args, kwargs)
+            for path, tensor in tensors_in(output):
+                tracer.given("output", path, tensor)
         except Stop:
             output = None
             self.tape.facts["stopped"] = True
-        else:
-            for path, tensor in tensors_in(output):
-                tracer.given("output", path, tensor)
         self.tape.facts["seconds"] = perf_counter() - start
         self.settle()
         return output
@@ -102,36 +119,17 @@ class Run:
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         modules = self.tracer.modules
         with ExitStack() as stack:
-            stack.enter_context(eager())
+            stack.enter_context(switched())
             if self.compiled:
                 stack.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", message="Using `torch.compile.*global hooks")
             stack.callback(modules.detach)
             modules.attach()
-            stack.enter_context(self.watch())
-            stack.enter_context(self.tracer)
+            stack.enter_context(self.tracer.running())
             output = self.model(*args, **kwargs)
             if modules.closing:
                 modules.settle(None)
             return output
-
-    def close(self) -> None:
-        """Untie the tracer's parts, which know each other: the tape is then freed at once."""
-        for part in (self.tracer.modules, self.tracer.lineage, self.tracer, self.selection):
-            vars(part).clear()
-
-
-@contextmanager
-def eager() -> Iterator[None]:
-    """Compiled parts run as their eager selves, so that they are seen: in the whole process.
-
-    Where nothing has loaded torch's compiler there are none, and to load it takes seconds.
-    """
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
 
 
 def bound_arguments(

@@ -1,48 +1,59 @@
 """Which values `save=` asks for, decided while the model runs.
 
-A label is known for certain only once the run is over, since later passes decide what is one
-layer. So a row is kept when its label may still turn out to be selected, and what cannot be is
-let go again whenever twice as many values are held as are wanted.
+Rows of an earlier frame are a plan: each is known by its address as soon as it is made. A name is
+not: a label is certain only once the run is over, since later passes decide what is one layer. So
+a row is kept when its label may still turn out to be selected, and what cannot be is let go again
+whenever twice as many values are held as are wanted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
 from lensframe_pd.capture.modules import plain_path
-from lensframe_pd.errors import (
-    LensError,
-    LensKeyError,
-    LensTypeError,
-    LensValueError,
-    unknown_names,
-)
-from lensframe_pd.schema import COLUMNS, labels, parsed
-from lensframe_pd.tape.facts import CallFacts, tensor_facts
+from lensframe_pd.capture.plan import ADDRESSED_BY, Address, Addresses, planned
+from lensframe_pd.capture.values import Values
+from lensframe_pd.capture.watch import Watcher
+from lensframe_pd.errors import LensError, LensTypeError, LensValueError, unknown_names
+from lensframe_pd.schema import labels, parsed
+from lensframe_pd.tape.facts import CallFacts, LiveRow
 from lensframe_pd.tape.passes import candidate_key, passes
+from lensframe_pd.tape.storage import storage_of
 from lensframe_pd.tape.tape import Tape
 
 _SLACK = 64
+_SHOWN = 5
 
 
 class Stop(BaseException):
-    """Ends the run after the last selected operation."""
+    """Ends the run after the last selected operation; no model catches it."""
 
 
-class Wanted(NamedTuple):
-    """A selected label: the n-th layer of a function, one pass of it or all (0)."""
+class Save(Watcher):
+    """A watcher that gives `Tape.values` an entry for each new row, and keeps what it selects."""
 
-    name: str
-    n: int
-    pass_num: int
+    def __init__(self, tape: Tape, values: Values) -> None:
+        self.tape = tape
+        self.values = values
+
+    def finish(self, layers: Callable[[], pd.DataFrame]) -> None:
+        """The run is over: let go of what was kept on suspicion, and see that all was found.
+
+        Raises
+        ------
+        LensKeyError
+            Naming every label and module path that this run did not have.
+        LensValueError
+            `save` was rows of a frame that does not describe this run.
+        """
 
 
-class Selection:
-    """Parsed `save=`.
+def save_of(save: Any, stop: bool, tape: Tape, roots: dict[str, nn.Module]) -> Save:
+    """`save=` and `stop=` of `lf.trace` as the watcher that does it.
 
     Raises
     ------
@@ -50,98 +61,224 @@ class Selection:
         A name that can be neither a label nor a module path.
     LensTypeError
         `save` is none of the forms it can take.
+    LensValueError
+        `stop` without anything to stop after.
     """
+    if isinstance(save, pd.Series) and "func" in save.index:  # one row
+        save = save.to_frame().T
+    found = _save_of(save, stop, tape, roots)
+    if stop and not (isinstance(found, (Named, Planned)) and found.selects):
+        raise LensValueError(
+            "stop=True ends the run after the last selected operation, which only names and "
+            "rows can tell: give save= labels, module paths or rows of an earlier frame"
+        )
+    return found
 
-    def __init__(self, save: Any, stop: bool, tape: Tape, roots: dict[str, nn.Module]) -> None:
-        self.tape = tape
-        self.stop = stop
-        self.wanted: bool | Callable[[int], bool] = False
-        self.module_wanted: Callable[[int], bool] | None = None
-        self.on_row: Callable[[int], None] | None = None
-        self._rows: pd.DataFrame | None = None
-        self._names: list[str] = []
-        self._labels: dict[str, list[Wanted]] = {}
-        self._paths: set[str] = set()
-        self._finished_paths: set[str] = set()
-        self._counts: dict[str, int] = {}
-        self._groups: dict[Any, list[int]] = {}
-        self._held: list[int] = []
-        self._limit = 0
-        self._next = 0
-        self._drop: Callable[[Iterable[int]], None] = lambda rows: None
-        if isinstance(save, pd.Series) and "func" in save.index:
-            save = save.to_frame().T
-        if isinstance(save, str) and save == "all":
-            self.wanted = True
-        elif save is None:
-            self.wanted = False
-        elif isinstance(save, pd.DataFrame):
-            self._rows = save
-            self._select(labels(save, "save="), roots, modules=False)
-        elif isinstance(save, str):
-            self._select([save], roots)
-        elif callable(save):
-            self.wanted = _Asked(tape, save)
-        else:
-            self._select(_names_of(save), roots)
-        if stop and not self._names:
+
+def _save_of(save: Any, stop: bool, tape: Tape, roots: dict[str, nn.Module]) -> Save:
+    if isinstance(save, str) and save == "all":
+        return Everything(tape, Values(tape, all_kept=True))
+    values = Values(tape, all_kept=False)
+    if save is None:
+        return Nothing(tape, values)
+    if isinstance(save, pd.DataFrame):
+        ops = labels(save, "save=")
+        if {*ADDRESSED_BY} <= {*save.columns}:
+            return Planned(tape, values, save, stop)
+        return Named(tape, values, ops, stop, roots, modules=False)
+    if isinstance(save, str):
+        return Named(tape, values, [save], stop, roots)
+    if callable(save):
+        return Asked(tape, values, save)
+    return Named(tape, values, _names_of(save), stop, roots)
+
+
+def _names_of(save: Any) -> list[str]:
+    try:
+        given = list(save)
+    except TypeError:
+        given = [save]
+    if not all(isinstance(name, str) for name in given):
+        raise LensTypeError(
+            f"save= got {save!r}; give 'all', None, rows of a trace's layers, labels or module "
+            "paths, or a function of a row"
+        )
+    return given
+
+
+class Everything(Save):
+    """`save="all"`."""
+
+    def __init__(self, tape: Tape, values: Values) -> None:
+        super().__init__(tape, values)
+        self.made = values.keep_next  # type: ignore[method-assign]  # one call less per operation
+
+
+class Nothing(Save):
+    """`save=None`."""
+
+    def made(self, row: int, tensor: Tensor, storage: int) -> None:
+        self.tape.values.append(None)
+
+
+class Asked(Save):
+    """`save=` a function: ask it about each row."""
+
+    def __init__(self, tape: Tape, values: Values, function: Callable[[LiveRow], bool]) -> None:
+        super().__init__(tape, values)
+        self._function = function
+        self._facts = CallFacts(tape)
+
+    def made(self, row: int, tensor: Tensor, storage: int) -> None:
+        self.tape.values.append(None)
+        try:
+            wanted = bool(self._function(LiveRow(self.tape, self._facts, row)))
+        except LensError:
+            raise
+        except Exception as error:
+            error.add_note("lf.trace: raised by the function given as save=")
+            raise
+        if wanted:
+            self.values.keep(row, tensor, storage)
+
+
+class Planned(Save):
+    """`save=` rows of an earlier frame."""
+
+    def __init__(self, tape: Tape, values: Values, frame: pd.DataFrame, stop: bool) -> None:
+        super().__init__(tape, values)
+        self._frame = frame
+        self._plan = planned(frame)
+        self._addresses = Addresses(tape)
+        self._stop = stop
+        self._found: dict[int, Address] = {}
+
+    @property
+    def selects(self) -> bool:
+        return bool(self._plan)
+
+    def made(self, row: int, tensor: Tensor, storage: int) -> None:
+        self.tape.values.append(None)
+        address = self._addresses.next(row)
+        if address in self._plan:
+            self.values.keep(row, tensor, storage)
+            self._found[row] = address
+            if self._stop and len(self._found) == len(self._plan):
+                raise Stop
+
+    def finish(self, layers: Callable[[], pd.DataFrame]) -> None:
+        found = {*self._found.values()}
+        missing = [address for address in self._plan if address not in found]
+        moved = {}
+        grouped = passes(self.tape)
+        here = grouped.labels()
+        for row, address in self._found.items():
+            asked = self._plan[address]
+            # Of a run that was stopped, or went on, a layer may have another number of passes.
+            layer, p = grouped.layers[row], grouped.pass_nums[row]
+            if asked not in (layer, f"{layer}:{p}"):
+                moved[asked] = f"{address} is {asked!r} in save= and {here[row]!r} in this run"
+        if missing or moved:
+            wrong = [*self._missing(layers(), missing), *moved.values()]
+            more = f"\n... and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
             raise LensValueError(
-                "stop=True ends the run after the last selected operation, which only names and "
-                "rows can tell: give save= labels, module paths or rows of an earlier frame"
+                "save= has rows of another model, or of a run that went another way:\n"
+                + "\n".join(wrong[:_SHOWN])
+                + more
             )
 
-    def attach(self, drop: Callable[[Iterable[int]], None]) -> None:
-        """`drop` lets go of the values of rows."""
-        self._drop = drop
+    def _missing(self, layers: pd.DataFrame, addresses: Iterable[Address]) -> list[str]:
+        """What is wrong with each address that was not there: the first fact that differs."""
+        asked = self._frame.assign(op=labels(self._frame, "save=")).set_index("op")
+        wrong = []
+        for op in [self._plan[address] for address in addresses]:
+            reason = f"{op!r} is not in this run"
+            if op in layers.index:
+                for column in ("func", "module", "ordinal"):
+                    there: Any = asked.loc[op, column]
+                    here: Any = layers.loc[op, column]
+                    if there != here:
+                        reason = f"{op!r} has {column} {there!r} in save= and {here!r} in this run"
+                        break
+            wrong.append(reason)
+        return wrong
 
-    def _select(self, names: list[str], roots: dict[str, nn.Module], modules: bool = True) -> None:
-        paths = {
-            plain_path(path)
-            for prefix, root in roots.items()
-            for path, _ in root.named_modules(prefix=prefix)
-        }
+
+class Wanted(NamedTuple):
+    """A selected label: the n-th layer of its function, one pass of it or all (0)."""
+
+    name: str
+    n: int
+    pass_num: int
+
+
+class Named(Save):
+    """`save=` labels and module paths."""
+
+    def __init__(
+        self,
+        tape: Tape,
+        values: Values,
+        names: list[str],
+        stop: bool,
+        roots: dict[str, nn.Module],
+        modules: bool = True,
+    ) -> None:
+        super().__init__(tape, values)
+        self._names = names
+        self._stop = stop
+        self._wanted: dict[str, list[Wanted]] = {}
+        self._paths: set[str] = set()
+        self._finished_paths: set[str] = set()
+        self._possible = _PossibleLabels(tape)
+        self._held: list[int] = []
+        self._limit = 2 * len(names) + _SLACK
+        self._next = 0
+        self._sort(_paths_of(roots), modules)
+
+    def _sort(self, paths: set[str], modules: bool) -> None:
+        """Tell paths and labels among the names apart."""
         unknown = []
-        for name in names:
+        for name in self._names:
             label = parsed(name)
             if modules and name in paths:
                 self._paths.add(name)
             elif label is not None:
-                self._labels.setdefault(label.func, []).append(
-                    Wanted(name, label.n, label.pass_num)
-                )
+                wanted = Wanted(name, label.n, label.pass_num)
+                self._wanted.setdefault(label.func, []).append(wanted)
             else:
                 unknown.append(name)
         if unknown:
             raise unknown_names(unknown, sorted(paths - {""}), "label or module path")
-        self._names = names
-        self._limit = 2 * len(names) + _SLACK
-        self.wanted = self._may_be_selected
-        if self._paths:
-            self.module_wanted = self._module_is_selected
-        if self.stop and self._labels:
-            self.on_row = self._stop_if_done
 
-    # ---------------------------------------------------------- while it runs
+    @property
+    def selects(self) -> bool:
+        return bool(self._names)
+
+    def made(self, row: int, tensor: Tensor, storage: int) -> None:
+        self.tape.values.append(None)
+        if self._may_be_selected(row):
+            self.values.keep(row, tensor, storage)
+            if self._stop and self._wanted:
+                self._stop_if_done()
+
+    def returned(self, row: int, tensor: Tensor, module: int) -> None:
+        path = self.tape.modules[module].path
+        if path in self._paths:
+            self._finished_paths.add(path)
+            if self.tape.values[row] is None:
+                self.values.keep(row, tensor, storage_of(tensor))
+
+    def left(self, module: int) -> None:
+        if self._stop:
+            self._stop_if_done()
 
     def _may_be_selected(self, row: int) -> bool:
-        """Whether the label of `row` can turn out to be a selected one.
-
-        The k-th row of a function, in the g-th of its candidate groups, is in a layer numbered
-        from g to k, since a group only ever splits; so is its pass bounded by its place j.
-        """
         func = self.tape.calls[self.tape.rows[row].call].function.name
-        selected = self._labels.get(func)
-        if selected is None:
+        if func not in self._wanted:
             return False
-        k = self._counts[func] = self._counts.get(func, 0) + 1
-        place = self._groups.setdefault(
-            (func, candidate_key(self.tape, row)), [self._counts.get(func + "\0", 0) + 1, 0]
-        )
-        if not place[1]:
-            self._counts[func + "\0"] = place[0]
-        place[1] += 1
-        g, j = place
-        if not any(g <= w.n <= k and w.pass_num <= j for w in selected):
+        numbers, most_passes = self._possible.of(row, func)
+        if not any(w.n in numbers and w.pass_num <= most_passes for w in self._wanted[func]):
             return False
         self._held.append(row)
         if len(self._held) > self._limit and row >= self._next:
@@ -149,16 +286,18 @@ class Selection:
         return True
 
     def _let_go(self, row: int) -> None:
+        """Of the rows before `row`, let go of those whose label, by now, is not selected."""
         chosen = self._chosen()
-        self._drop(held for held in self._held[:-1] if held not in chosen)
-        self._held = [held for held in self._held[:-1] if held in chosen] + self._held[-1:]
+        *before, last = self._held
+        self.values.drop(held for held in before if held not in chosen)
+        self._held = [held for held in before if held in chosen] + [last]
         self._limit = max(self._limit, 2 * len(self._held) + _SLACK)
         self._next = row + row // 10  # so that all regroupings together stay near-linear
         # One pass found is found; a whole layer may go on.
         found = set(chosen.values())
-        self._labels = {
-            func: [w for w in selected if not w.pass_num or w.name not in found]
-            for func, selected in self._labels.items()
+        self._wanted = {
+            func: [w for w in wanted if not w.pass_num or w.name not in found]
+            for func, wanted in self._wanted.items()
         }
 
     def _chosen(self) -> dict[int, str]:
@@ -172,39 +311,13 @@ class Selection:
                     found[row] = name
         return found
 
-    def _module_is_selected(self, module: int) -> bool:
-        path = self.tape.modules[module].path
-        if path in self._paths:
-            self._finished_paths.add(path)
-            return True
-        return False
-
-    def check_stop(self) -> None:
-        """After a module returned: end the run if nothing selected is still to come."""
-        if self.stop and self._finished_paths == self._paths:
-            self._stop_if_done(-1)
-
-    def _stop_if_done(self, row: int) -> None:
-        if self._finished_paths != self._paths:
-            return
-        if row >= 0 and self.tape.values[row] is None:
-            return
-        wanted = set(self._names) - self._paths
-        if wanted <= set(self._chosen().values()):
-            raise Stop
-
-    # --------------------------------------------------------------- when over
+    def _stop_if_done(self) -> None:
+        if self._finished_paths == self._paths:
+            wanted = set(self._names) - self._paths
+            if wanted <= set(self._chosen().values()):
+                raise Stop
 
     def finish(self, layers: Callable[[], pd.DataFrame]) -> None:
-        """Let go of what was kept on suspicion; raise if a name selected nothing.
-
-        Raises
-        ------
-        LensKeyError
-            Naming every label and module path that this run did not have.
-        LensValueError
-            `save` was rows of a frame that does not describe this model.
-        """
         if not self._names:
             return
         chosen = self._chosen()
@@ -214,107 +327,44 @@ class Selection:
             if any(self.tape.modules[m].path in self._paths for m in modules)
         }
         kept = {i for i, value in enumerate(self.tape.values) if value is not None}
-        self._drop(kept - chosen.keys() - by_module)
+        self.values.drop(kept - chosen.keys() - by_module)
         found = {*chosen.values(), *self._finished_paths}
         missing = [name for name in self._names if name not in found]
-        if self._rows is not None:
-            self._check_rows(layers(), missing)
         if missing:
             rows = layers()
             known = [*rows.index, *rows["layer"], *(m.path for m in self.tape.modules[1:])]
             raise unknown_names(missing, known, "label, layer or called module")
 
-    def _check_rows(self, layers: pd.DataFrame, missing: list[str]) -> None:
-        assert self._rows is not None
-        rows = self._rows
-        wrong = [f"{name!r} is not in this run" for name in missing]
-        columns = [c for c in ("func", "module") if c in rows.columns]
-        for label, cells in zip(
-            labels(rows, "save="), rows[columns].itertuples(index=False), strict=True
-        ):
-            if label in layers.index:
-                here = layers.loc[label]
-                wrong += [
-                    f"{label!r} has {column} {cell!r} in save= and {here[column]!r} in this run"
-                    for column, cell in zip(columns, cells, strict=True)
-                    if here[column] != cell
-                ]
-        if wrong:
-            shown = "\n".join(wrong[:5]) + (
-                f"\n... and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-            )
-            raise LensValueError(
-                f"save= has rows of another model, or of a run that went another way:\n{shown}"
-            )
+
+def _paths_of(roots: Mapping[str, nn.Module]) -> set[str]:
+    return {
+        plain_path(path)
+        for prefix, root in roots.items()
+        for path, _ in root.named_modules(prefix=prefix)
+    }
 
 
-def _names_of(save: Any) -> list[str]:
-    try:
-        names = list(save)
-    except TypeError:
-        names = [save]
-    if not all(isinstance(name, str) for name in names):
-        raise LensTypeError(
-            f"save= got {save!r}; give 'all', None, rows of a trace's layers, labels or module "
-            "paths, or a function of a row"
-        )
-    return names
+class _PossibleLabels:
+    """Which labels a row can still come to have, while the run goes on.
 
-
-class LiveRow:
-    """A row as `save=` functions see it while the model runs, by `row.func` or `row["func"]`.
-
-    It has every column that is known at that moment: not the labels, which need the whole run.
+    The k-th row of a function, in the g-th of its candidate groups, is in a layer numbered from g
+    to k, since a group only ever splits; so is its pass bounded by its place in the group.
     """
 
-    def __init__(self, tape: Tape, facts: CallFacts, index: int) -> None:
-        self._tape, self._facts, self._index = tape, facts, index
-        self._cells: dict[str, Any] | None = None
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+        self._rows: dict[str, int] = {}
+        self._groups: dict[str, int] = {}
+        #: Of each candidate group its number, and how many rows it has.
+        self._places: dict[Any, tuple[int, int]] = {}
 
-    def __getitem__(self, column: str) -> Any:
-        if self._cells is None:
-            self._cells = self._look_up()
-        if column not in self._cells:
-            what = COLUMNS.get(column)
-            reason = "is known only after the run" if what else "is no column"
-            raise LensKeyError(
-                f"{column!r} {reason}; a save= function can use {', '.join(self._cells)}"
-            )
-        return self._cells[column]
-
-    def __getattr__(self, column: str) -> Any:
-        if column.startswith("__"):
-            raise AttributeError(column)
-        return self[column]
-
-    def _look_up(self) -> dict[str, Any]:
-        tape, i = self._tape, self._index
-        row = tape.rows[i]
-        call = tape.calls[row.call]
-        return {
-            "step": i,
-            "kind": tape.kinds.get(i, "op"),
-            "call": row.call,
-            "path": tape.paths.get(i, ""),
-            "requires_grad": row.requires_grad,
-            "inplace": row.inplace,
-            **self._facts.of(call),
-            **tensor_facts(row.shape, row.stride, row.dtype, row.device),
-        }
-
-
-class _Asked:
-    """`save=` a function: ask it about each row."""
-
-    def __init__(self, tape: Tape, function: Callable[[LiveRow], bool]) -> None:
-        self._tape, self._function = tape, function
-        self._facts = CallFacts(tape)
-
-    def __call__(self, row: int) -> bool:
-        try:
-            return bool(self._function(LiveRow(self._tape, self._facts, row)))
-        except LensError:
-            raise
-        except Exception as error:
-            error.add_note("lf.trace: raised by the function given as save=")
-            raise
+    def of(self, row: int, func: str) -> tuple[range, int]:
+        """The numbers its layer can have, and the largest that its pass can be. Ask in order."""
+        k = self._rows[func] = self._rows.get(func, 0) + 1
+        key = (func, candidate_key(self._tape, row))
+        if key not in self._places:
+            self._groups[func] = self._groups.get(func, 0) + 1
+            self._places[key] = (self._groups[func], 0)
+        g, members = self._places[key]
+        self._places[key] = (g, members + 1)
+        return range(g, k + 1), members + 1

@@ -9,8 +9,10 @@ all others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from time import perf_counter
+from types import CodeType
 from typing import Any
 from weakref import ref
 
@@ -28,6 +30,7 @@ from lensframe_pd.capture.lineage import Known, Lineage
 from lensframe_pd.capture.modules import ModuleStack
 from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.values import Values
+from lensframe_pd.capture.watch import Watcher, overridden, together
 from lensframe_pd.errors import OURS
 from lensframe_pd.tape.context import context_now, generator_state
 from lensframe_pd.tape.functions import KNOWN, Action, Function, describe, synthetic
@@ -80,28 +83,28 @@ class Tracer(TorchFunctionMode):
         origins: Origins,
         roots: dict[str, nn.Module],
         named: list[tuple[str, nn.Module]],
+        watchers: Sequence[Watcher],
+        ends: Iterable[CodeType],
     ) -> None:
         super().__init__()
         self.tape = tape
         self.values = values
-        self._take = values.take
-        self._calls, self._rows = tape.calls, tape.rows
         self.lineage = Lineage(tape, values, origins, self._synthetic_row)
+        self.modules = ModuleStack(tape, roots, named, self, ends)
+        self._made = together(overridden(watchers, "made"))
+        self._returned = overridden(watchers, "returned")
+        self.left = overridden(watchers, "left")
+        # Other objects' own lists and dicts: an attribute less to look up, several times per call.
+        self._calls, self._rows = tape.calls, tape.rows
         self._live, self._newest = self.lineage.live, self.lineage.newest
         self._writes = self.lineage.writes
-        self.modules = ModuleStack(
-            tape, roots, named, self.returned, self.lineage.hold_all, lambda: _ScriptOperators(self)
-        )
         self._codes, self._stops = tape.codes, self.modules.stops
         self._opening: Any = None
         self._outer: Site = ()
         self._script_site: Site = ()
         self._differentiated: list[int] = []
         self._contexts: dict[Any, Context] = {}
-        self.on_row: Callable[[int], None] | None = None
         self.n_reads = 0
-
-    # ------------------------------------------------------------------ calls
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         function = KNOWN.get(func) or describe(func)
@@ -264,8 +267,6 @@ class Tracer(TorchFunctionMode):
             frame = frame.f_back
         return site
 
-    # -------------------------------------------------------------- arguments
-
     def _template(self, args: Any, kwargs: Any) -> Template:
         """The arguments with `SLOT` for each tensor, and where those tensors came from."""
         sources: list[int] = []
@@ -314,8 +315,6 @@ class Tracer(TorchFunctionMode):
             return Array(value.copy())
         return Opaque(f"{type(value).__module__}.{type(value).__qualname__}")
 
-    # ------------------------------------------------------------------- rows
-
     def _row(self, tensor: Tensor, call: int, slot: int, inplace: bool = False) -> int:
         try:
             storage = storage_address(tensor)
@@ -342,9 +341,7 @@ class Tracer(TorchFunctionMode):
                 ),
             )
         )
-        self._take(row, tensor, storage)
-        if self.on_row is not None:
-            self.on_row(row)
+        self._made(row, tensor, storage)
         return row
 
     def _row_of_odd_tensor(self, tensor: Tensor, call: int, slot: int, inplace: bool) -> int:
@@ -376,11 +373,9 @@ class Tracer(TorchFunctionMode):
                 )
             )
         if isinstance(tensor, UninitializedTensorMixin):
-            self.values.leave_out()
+            self.tape.values.append(None)  # it has no value before it is initialised
         else:
-            self._take(row, tensor, 0)
-        if self.on_row is not None:
-            self.on_row(row)
+            self._made(row, tensor, 0)
         return row
 
     def _note_backward(self, args: Any) -> None:
@@ -394,15 +389,27 @@ class Tracer(TorchFunctionMode):
         """A module call returned this tensor."""
         known = self._live.get(id(tensor))
         if known is None or known[0]() is not tensor or known[2] in self._writes:
-            with torch._C.DisableTorchFunction():  # in a hook the mode would see what follows
+            with torch._C.DisableTorchFunction():
                 source = self.lineage.source(tensor)
         else:
             source = known[1]
         if source >= 0:
             self.tape.returned.setdefault(source, []).append(module)
-            if self.values.module_wanted is not None:
-                with torch._C.DisableTorchFunction():
-                    self.values.returned(source, tensor, module)
+            for watch in self._returned:
+                with torch._C.DisableTorchFunction():  # in a hook the mode would see what follows
+                    watch(source, tensor, module)
+
+    def met(self, path: str, module: nn.Module) -> None:
+        """The model made a module while it ran."""
+        self.lineage.hold_all(path, module)
+
+    def script_mode(self) -> AbstractContextManager[Any]:
+        """What makes rows while a ScriptModule runs."""
+        return _ScriptOperators(self)
+
+    def running(self) -> AbstractContextManager[Any]:
+        """What is entered while the model runs."""
+        return self
 
     def given(self, kind: str, path: str, tensor: Tensor) -> int:
         """A row for an input or an output."""

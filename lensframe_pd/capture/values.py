@@ -1,4 +1,4 @@
-"""Which values are kept, and that they never change afterwards.
+"""The kept values, and that they never change afterwards.
 
 Values are kept by reference; before a write, and at the end for what others can still reach,
 the kept values that share the storage get a copy of their own.
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lensframe_pd.tape.storage import faithful_clone, storage_of
+from lensframe_pd.tape.storage import faithful_clone
 from lensframe_pd.tape.tape import Tape
 
 
@@ -21,41 +21,40 @@ class Values:
     Parameters
     ----------
     tape
-        Its `values` list is filled, one entry a row.
-    wanted
-        `True` for every row, `False` for none, or a function of the row's index.
+        Its `values` list has one entry a row; the entries are set here.
+    all_kept
+        Whether every row's value is kept. Then a view may keep its storage alive: the storage is
+        kept anyhow, by the row that made it.
     """
 
-    def __init__(self, tape: Tape, wanted: bool | Callable[[int], bool]) -> None:
+    def __init__(self, tape: Tape, all_kept: bool) -> None:
+        self.all_kept = all_kept
         self._values = tape.values
-        self._wanted = wanted
-        self.keeps_all = wanted is True
         self._by_storage: dict[int, list[int]] = {}
         self._shared: set[int] = set()
-        self.module_wanted: Callable[[int], bool] | None = None
 
-    def take(self, row: int, tensor: Tensor, storage: int) -> None:
-        """A new row: keep its tensor if it is wanted."""
-        wanted = self._wanted
-        if wanted is True:
-            self._values.append(tensor.detach())
-            if storage in self._by_storage:
-                self._by_storage[storage].append(row)
+    def keep(self, row: int, tensor: Tensor, storage: int) -> None:
+        """Keep the value of a row that `Tape.values` has an entry for."""
+        value = tensor.detach()
+        if storage:
+            if not self.all_kept and _much_smaller(value):
+                value = value.clone()
             else:
-                self._by_storage[storage] = [row]
+                self._by_storage.setdefault(storage, []).append(row)
+        self._values[row] = value
+
+    def keep_next(self, row: int, tensor: Tensor, storage: int) -> None:
+        """Keep the value of a new row, where all are kept: once per operation, so in few steps."""
+        self._values.append(tensor.detach())
+        if storage in self._by_storage:
+            self._by_storage[storage].append(row)
         else:
-            self._values.append(None)
-            if wanted is not False and wanted(row):
-                self._keep(row, tensor, storage)
+            self._by_storage[storage] = [row]
 
-    def leave_out(self) -> None:
-        """A new row that has no value: a lazy parameter before it is initialised."""
-        self._values.append(None)
-
-    def returned(self, row: int, tensor: Tensor, module: int) -> None:
-        """A module call returned the tensor of `row`: keep it if that module is selected."""
-        if self._values[row] is None and self.module_wanted and self.module_wanted(module):
-            self._keep(row, tensor, storage_of(tensor))
+    def drop(self, rows: Iterable[int]) -> None:
+        """Let go of the values of rows."""
+        for row in rows:
+            self._values[row] = None
 
     def preserve(self, storage: int) -> None:
         """The storage is about to be written: give the kept values in it their own copy."""
@@ -88,24 +87,6 @@ class Values:
             for storage in (kept_elsewhere() | self._shared) & self._by_storage.keys():
                 self.preserve(storage)
             self._by_storage.clear()
-
-    def keep_if(self, wanted: Callable[[int], bool]) -> None:
-        """From here on keep the rows that `wanted` says."""
-        self._wanted, self.keeps_all = wanted, False
-
-    def drop(self, rows: Iterable[int]) -> None:
-        """Let go of the values of rows."""
-        for row in rows:
-            self._values[row] = None
-
-    def _keep(self, row: int, tensor: Tensor, storage: int) -> None:
-        value = tensor.detach()
-        if storage:
-            if self._wanted is not True and _much_smaller(value):
-                value = value.clone()
-            else:
-                self._by_storage.setdefault(storage, []).append(row)
-        self._values[row] = value
 
 
 def _much_smaller(value: Tensor) -> bool:

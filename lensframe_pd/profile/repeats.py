@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from lensframe_pd.capture.plan import Address, Departed, followed
 from lensframe_pd.capture.run import Run
 from lensframe_pd.capture.state import Origin, Start
+from lensframe_pd.capture.tracer import Tracer
 from lensframe_pd.errors import LensWarning
 from lensframe_pd.tape.tape import Tape
 
@@ -40,18 +42,20 @@ def retime(tape: Tape, origin: Origin, before: Start, n: int) -> None:
     LensWarning
         Runs were left out.
     """
-    path = [call.function.target for call in tape.calls]
-    runs = []
+    path = followed(tape)
+    runs: list[list[float]] = []
+    departed: list[str] = []
     with Start(origin):  # on leaving, all is as the first run left it
         for _ in range(n):
             before.again()
-            seconds = _timed(origin)
-            if [target for target, _ in seconds] == path:
-                runs.append([s for _, s in seconds])
-    if len(runs) < n:
+            try:
+                runs.append([seconds for _, seconds in _timed(origin, path)])
+            except Departed as where:
+                departed.append(str(where))
+    if departed:
         warnings.warn(
-            f"{n - len(runs)} of {n} repeats ran other operations than the first run and are not "
-            "in the times",
+            f"{len(departed)} of {n} repeats ran other operations than the first run and are not "
+            f"in the times: {departed[0]}",
             LensWarning,
             stacklevel=3,
         )
@@ -63,18 +67,30 @@ def retime(tape: Tape, origin: Origin, before: Start, n: int) -> None:
     tape.facts["repeats"] = len(runs)
 
 
-def _timed(origin: Origin) -> list[tuple[str, float]]:
-    """Target and seconds of each call of one run."""
-    run = Run(origin.model, None)
-    clock = _CudaClock(run.tape)
-    if torch.cuda.is_initialized():  # untested: no GPU here
-        run.watch = clock.watch
-    try:
-        run.execute(origin.args, origin.kwargs)
+def _timed(origin: Origin, path: list[Address] | None = None) -> list[tuple[str, float]]:
+    """Target and seconds of each call of one run.
+
+    Raises
+    ------
+    Departed
+        It took another path.
+    """
+    on_gpu = torch.cuda.is_initialized()  # untested: no GPU here
+    run = Run(origin.model, path=path, tracer=_ClockedTracer if on_gpu else Tracer)
+    run.execute(origin.args, origin.kwargs)
+    if path is not None and len(run.tape.rows) < len(path):
+        raise Departed(f"it ended where the first run went on with {path[len(run.tape.rows)]}")
+    return [(call.function.target, call.seconds) for call in run.tape.calls]
+
+
+class _ClockedTracer(Tracer):
+    """Times calls by events on the GPU's stream; untested: no GPU here."""
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with _CudaClock(self.tape) as clock, super().running():
+            yield
         clock.write()
-        return [(call.function.target, call.seconds) for call in run.tape.calls]
-    finally:
-        run.close()
 
 
 class _CudaClock(TorchFunctionMode):
@@ -89,11 +105,6 @@ class _CudaClock(TorchFunctionMode):
         super().__init__()
         self._tape = tape
         self._events: dict[int, tuple[Any, Any]] = {}
-
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        with self:
-            yield
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lensframe_pd.schema import COLUMNS
-from lensframe_pd.tape.facts import CallFacts, Sources, tensor_facts
+from lensframe_pd.tape.facts import CallFacts, Sources, ordinals, tensor_facts
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
 
@@ -21,6 +21,7 @@ _TUPLE_COLUMNS = frozenset(
 _STRING = pd.StringDtype(na_value=np.nan)  # pandas' default for text, made without inference
 _DTYPES = {
     "pass_num": np.int64, "n_passes": np.int64, "step": np.int64, "call": np.int64,
+    "ordinal": np.int64,
     "n_parents": np.int64, "numel": np.int64, "nbytes": np.int64, "n_params": np.int64,
     "params_nbytes": np.int64, "n_trainable": np.int64, "seconds": np.float64,
     "requires_grad": np.bool_, "inplace": np.bool_, "random": np.bool_, "saved": np.bool_,
@@ -85,6 +86,7 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Sequence[Any]]:
         "func": [function[1] for function in functions],
         "target": [function[2] for function in functions],
         "call": numbers,
+        "ordinal": ordinals(tape),
         "kind": _sparse(tape.kinds, n, "op"),
         "path": _sparse(tape.paths, n, ""),
         "parents": parents,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import os.path
+from collections import defaultdict
+from itertools import count
 from typing import Any
 
 import torch
 
-from lensframe_pd.errors import OURS
+from lensframe_pd.errors import OURS, LensKeyError
+from lensframe_pd.schema import COLUMNS
 from lensframe_pd.tape.config import arg_name, config_json
 from lensframe_pd.tape.context import context_json
 from lensframe_pd.tape.functions import Function
@@ -209,3 +212,55 @@ def line_of(code: Any, offset: int) -> str:
         if start <= offset < end and line is not None:
             return f"{os.path.basename(code.co_filename)}:{line}"
     return f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"
+
+
+def ordinals(tape: Tape) -> list[int]:
+    """For each row, which row of its function it is within its module call, from 1."""
+    calls = tape.calls
+    counts: dict[Any, count[int]] = defaultdict(lambda: count(1))
+    keys = [(call.module, call.function.name) for call in [calls[row.call] for row in tape.rows]]
+    return [next(counts[key]) for key in keys]
+
+
+class LiveRow:
+    """A row as `save=` functions see it while the model runs, by `row.func` or `row["func"]`.
+
+    It has every column that is known at that moment: not the labels, which need the whole run.
+    """
+
+    def __init__(self, tape: Tape, facts: CallFacts, index: int) -> None:
+        self._tape, self._facts, self._index = tape, facts, index
+        self._cells: dict[str, Any] | None = None
+
+    def __getitem__(self, column: str) -> Any:
+        if column == "kind":  # asked of every row by validation: no need to work out the rest
+            return self._tape.kinds.get(self._index, "op")
+        if self._cells is None:
+            self._cells = self._look_up()
+        if column not in self._cells:
+            what = COLUMNS.get(column)
+            reason = "is known only after the run" if what else "is no column"
+            raise LensKeyError(
+                f"{column!r} {reason}; a save= function can use {', '.join(self._cells)}"
+            )
+        return self._cells[column]
+
+    def __getattr__(self, column: str) -> Any:
+        if column.startswith("__"):
+            raise AttributeError(column)
+        return self[column]
+
+    def _look_up(self) -> dict[str, Any]:
+        tape, i = self._tape, self._index
+        row = tape.rows[i]
+        call = tape.calls[row.call]
+        return {
+            "step": i,
+            "kind": tape.kinds.get(i, "op"),
+            "call": row.call,
+            "path": tape.paths.get(i, ""),
+            "requires_grad": row.requires_grad,
+            "inplace": row.inplace,
+            **self._facts.of(call),
+            **tensor_facts(row.shape, row.stride, row.dtype, row.device),
+        }

@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lensframe_pd.capture.modules import find_roots, named_modules
-from lensframe_pd.capture.run import Run, eager, named_inputs
+from lensframe_pd.capture.process import switched
+from lensframe_pd.capture.run import Run, named_inputs
 from lensframe_pd.capture.state import Generators, Origin, Snapshot, Start, State, outputs_of
 from lensframe_pd.schema import Rows
 from lensframe_pd.tape.compare import difference
 from lensframe_pd.tape.context import Surroundings, context_of
+from lensframe_pd.tape.facts import LiveRow
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.verdicts import Verdicts
 from lensframe_pd.validation.witness import Gap, WitnessedTracer
@@ -39,11 +41,9 @@ class _Left(NamedTuple):
 def run_twice(origin: Origin, rows: Rows, tape: Tape | None, verdicts: Verdicts) -> Run:
     """Run the model plain and traced from one state, and compare; then put all as it was."""
     args, kwargs = origin.args, origin.kwargs
-    run = Run(origin.model, None, tracer=WitnessedTracer)
+    run = Run(origin.model, _is_given, tracer=WitnessedTracer)
     tracer = run.tracer
     assert isinstance(tracer, WitnessedTracer)
-    run.watch = tracer.witness
-    run.values.keep_if(lambda row: run.tape.kinds.get(row) in ("input", "constant"))
     named = named_modules(find_roots(origin.model))
     first = next(iter(rows.values()))
     last = next((op for op, row in rows.items() if row["kind"] == "output"), [*rows][-1])
@@ -59,7 +59,7 @@ def run_twice(origin: Origin, rows: Rows, tape: Tape | None, verdicts: Verdicts)
             return _Left(outputs_of(forward()), State(named, start.snapshot), Generators())
 
         def plain(mode: AbstractContextManager[Any]) -> Any:
-            with eager(), mode:
+            with switched(), mode:
                 return run.model(*args, **kwargs)
 
         surroundings.enter(context_of(first["context"]))  # as the trace was made
@@ -80,8 +80,12 @@ def run_twice(origin: Origin, rows: Rows, tape: Tape | None, verdicts: Verdicts)
         verdicts.fails("interference", last, f"traced, {reason}")
     verdicts.passes("interference", last)
     _check_witness(tracer.gaps, tracer.operators, rows, verdicts)
-    run.close()
     return run
+
+
+def _is_given(row: LiveRow) -> bool:
+    """What a model is given: its value now is compared with the saved one."""
+    return row["kind"] in ("input", "constant")
 
 
 def _give_inputs(model: Any, args: Any, kwargs: Any, tape: Tape) -> None:

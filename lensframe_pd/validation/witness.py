@@ -6,7 +6,8 @@ runs while the tracer records nothing, or in a call that gave no row, is a gap.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -35,8 +36,10 @@ class WitnessedTracer(Tracer):
         self.operators = 0
         self._inside: list[str] | None = None
 
-    def witness(self) -> AbstractContextManager[Any]:
-        return _Witness(self)
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with _Witness(self), super().running():
+            yield
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         outer, self._inside = self._inside, []

@@ -50,8 +50,8 @@ def test_median_of_the_runs(monkeypatch):
     model, x = nn.Sequential(nn.Linear(3, 3), nn.ReLU()).eval(), torch.ones(2, 3)
     runs = []
 
-    def noted(origin, timed=repeats._timed):
-        runs.append(timed(origin))
+    def noted(*args, timed=repeats._timed):
+        runs.append(timed(*args))
         return runs[-1]
 
     monkeypatch.setattr(repeats, "_timed", noted)

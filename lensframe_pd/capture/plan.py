@@ -1,0 +1,107 @@
+"""A frame, or a finished run, as what the next run is expected to do.
+
+A row is found again by its address: the call of the module it happened in, its function, and which
+row of that function it was within that call. So it is known while the model runs, which a label is
+not, and what happens in other modules does not move it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from itertools import count
+from typing import Any, NamedTuple
+
+import pandas as pd
+from torch import Tensor
+
+from lensframe_pd.capture.watch import Watcher
+from lensframe_pd.errors import LensValueError
+from lensframe_pd.schema import labels, names
+from lensframe_pd.tape.facts import ordinals
+from lensframe_pd.tape.tape import Tape
+
+#: The columns that an address is read from.
+ADDRESSED_BY = ("module_stack", "func", "ordinal")
+
+
+class Address(NamedTuple):
+    """Where a row is within a run."""
+
+    module: str
+    """The innermost call of a module, `"enc.0:3"`; empty in the model's own forward."""
+    func: str
+    ordinal: int
+
+    def __str__(self) -> str:
+        where = f" in {self.module}" if self.module else ""
+        return f"{self.func} number {self.ordinal}{where}"
+
+
+class Departed(BaseException):
+    """The run did something else than planned; the text names both. No model catches it."""
+
+
+def planned(frame: pd.DataFrame) -> dict[Address, str]:
+    """The rows of a frame by address, with their labels.
+
+    Raises
+    ------
+    LensValueError
+        Two rows with one address: they are of different runs.
+    """
+    found: dict[Address, str] = {}
+    cells = zip(*(frame[column] for column in ADDRESSED_BY), strict=True)
+    for op, (stack, func, ordinal) in zip(labels(frame, "save="), cells, strict=True):
+        calls = names("module_stack", stack)
+        address = Address(calls[-1] if calls else "", str(func), int(ordinal))
+        other = found.setdefault(address, op)
+        if other != op:
+            raise LensValueError(
+                f"save= has {other!r} and {op!r} for the same place, {address}: rows of two runs; "
+                "give the rows of one trace"
+            )
+    return found
+
+
+def followed(tape: Tape) -> list[Address]:
+    """The address of each row of a finished run."""
+    return [_address(tape, row, ordinal) for row, ordinal in enumerate(ordinals(tape))]
+
+
+class Addresses:
+    """The addresses of the rows of a running tape: ask for each row once, in order."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+        self._counts: Mapping[Any, count[int]] = defaultdict(lambda: count(1))
+
+    def next(self, row: int) -> Address:
+        call = self._tape.calls[self._tape.rows[row].call]
+        return _address(self._tape, row, next(self._counts[call.module, call.function.name]))
+
+
+def _address(tape: Tape, row: int, ordinal: int) -> Address:
+    call = tape.calls[tape.rows[row].call]
+    module = tape.modules[call.module].key if call.module else ""
+    return Address(module, call.function.name, ordinal)
+
+
+class Follow(Watcher):
+    """Ends a run at the first row that is not the one planned there.
+
+    Raises
+    ------
+    Departed
+        While the model runs.
+    """
+
+    def __init__(self, tape: Tape, path: list[Address]) -> None:
+        self._addresses = Addresses(tape)
+        self._path = path
+
+    def made(self, row: int, tensor: Tensor, storage: int) -> None:
+        here = self._addresses.next(row)
+        if row >= len(self._path) or self._path[row] != here:
+            planned_here = str(self._path[row]) if row < len(self._path) else "the end"
+            raise Departed(f"row {row} was {here}, and {planned_here} in the first run")

@@ -1,0 +1,45 @@
+"""The seam through which a run is watched: what keeps values, follows a plan, ends the run.
+
+A watcher is told of every tensor that gets a row, of every tensor that a module call returns, and
+of every module call that ends. It overrides what it needs: the tracer binds those methods once,
+before the run, and what nobody overrides costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+
+class Watcher:
+    """Looks on while a model runs; what its methods raise ends the run."""
+
+    def made(self, row: int, tensor: Tensor, storage: int) -> None:
+        """`tensor` has the new row `row`; `storage` is its storage's address, 0 if it has none."""
+
+    def returned(self, row: int, tensor: Tensor, module: int) -> None:
+        """The call `module` of `Tape.modules` returned the tensor of `row`."""
+
+    def left(self, module: int) -> None:
+        """The call `module` of `Tape.modules` has ended, after all it returned was told."""
+
+
+def overridden(watchers: Sequence[Watcher], method: str) -> tuple[Callable[..., None], ...]:
+    """This method of each watcher that has one of its own, bound."""
+    plain = getattr(Watcher, method)
+    bound = [getattr(watcher, method) for watcher in watchers]
+    return tuple(m for m in bound if getattr(m, "__func__", None) is not plain)
+
+
+def together(functions: Sequence[Callable[..., None]]) -> Callable[..., None]:
+    """One function that calls all: itself where there is only one, to save the hot path a loop."""
+    if len(functions) == 1:
+        return functions[0]
+
+    def call_all(*args: Any) -> None:
+        for function in functions:
+            function(*args)
+
+    return call_all

@@ -1,0 +1,91 @@
+"""What is set process-wide while a model runs is as before afterwards, whoever ends last."""
+
+import sys
+import threading
+
+import pytest
+import torch
+import torch._dynamo
+from torch import nn
+
+import lensframe_pd as lf
+
+
+def stance():
+    return torch._dynamo.eval_frame._stance.stance
+
+
+@pytest.mark.parametrize("first_to_end", [0, 1])
+def test_two_threads(first_to_end):
+    inside, may_end = [threading.Event(), threading.Event()], [threading.Event(), threading.Event()]
+    seen = []
+
+    def run(k):
+        def forward(x):
+            inside[k].set()
+            may_end[k].wait()
+            return x + 1
+
+        lf.trace(forward, torch.ones(2))
+
+    before = stance(), sys.getrecursionlimit()
+    threads = [threading.Thread(target=run, args=(k,)) for k in (0, 1)]
+    for k in (0, 1):
+        threads[k].start()
+        inside[k].wait()
+    seen.append(stance())
+    for k in (first_to_end, 1 - first_to_end):
+        may_end[k].set()
+        threads[k].join()
+        seen.append(stance())
+    assert seen == ["force_eager", "force_eager", "default"]
+    assert (stance(), sys.getrecursionlimit()) == before
+
+
+class Nested(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+def nested(depth):
+    model = nn.ReLU()
+    for _ in range(depth):
+        model = Nested(model)
+    return model.eval()
+
+
+def deepest():
+    """How many modules, one in the other, a plain forward can call here."""
+    low, high = 50, 1000
+    while high - low > 1:
+        depth = (low + high) // 2
+        try:
+            nested(depth)(torch.ones(1))
+            low = depth
+        except RecursionError:
+            high = depth
+    return low
+
+
+def test_modules_nested_as_deep_as_a_plain_forward_can():
+    depth = deepest()
+    trace = lf.trace(nested(depth), torch.ones(1))
+    assert len(trace.layers.loc["relu_1", "module_stack"]) == depth
+
+
+def test_a_limit_that_the_model_sets_stays():
+    before = sys.getrecursionlimit()
+
+    def forward(x):
+        sys.setrecursionlimit(before + 777)
+        return x + 1
+
+    try:
+        lf.trace(forward, torch.ones(1))
+        assert sys.getrecursionlimit() == before + 777
+    finally:
+        sys.setrecursionlimit(before)
