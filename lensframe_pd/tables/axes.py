@@ -97,7 +97,7 @@ def _spatial(n: int, channel: str | None) -> Rule:
     return rule
 
 
-def _linear(case: Case) -> Names:
+def _last_is_feature(case: Case) -> Names:
     return (*case.first.names[:-1], "feature")
 
 
@@ -134,10 +134,6 @@ def _recurrent(case: Case) -> Names | None:
     if case.slot:
         return (None, lead[0] if batch_first else lead[1], "feature")
     return (lead[0], "time", "feature") if batch_first else ("time", lead[1], "feature")
-
-
-def _cell(case: Case) -> Names:
-    return (*case.first.names[:-1], "feature")
 
 
 def _permuted(order: Callable[[Case, int], Sequence[int] | None]) -> Rule:
@@ -177,30 +173,46 @@ def _reversed(case: Case, rank: int) -> list[int]:
 
 def _reshaped(case: Case) -> Names | None:
     """Match runs of axes with equal products: kept, merged or split."""
-    parts = [
-        part
-        for name, n in zip(case.first.names, case.first.shape, strict=True)
-        for part in (name.parts if isinstance(name, Merged) else ((name, n),))
-    ]
-    new, out = case.shape, list[Name]()
+    parts: list[tuple[Name, int]] = []
+    for name, n in zip(case.first.names, case.first.shape, strict=True):
+        parts += name.parts if isinstance(name, Merged) else [(name, n)]
+    runs = _equal_runs([n for _, n in parts], case.shape)
+    if runs is None:
+        return None
     sequence = len(case.first.names) > 1 and case.first.names[-2] in ("token", "time")
+    out: list[Name] = []
+    for old, new in runs:
+        out += _regrouped(parts[old], case.shape[new], sequence)
+    return tuple(out)
+
+
+def _equal_runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[slice, slice]] | None:
+    """The shortest runs of both shapes with as many elements each; None where there are none.
+
+    Examples
+    --------
+    >>> _equal_runs((2, 3, 4), (6, 2, 2))
+    [(slice(0, 2, None), slice(0, 1, None)), (slice(2, 3, None), slice(1, 3, None))]
+    """
+    runs: list[tuple[slice, slice]] = []
     i = j = 0
-    while i < len(parts) or j < len(new):
-        i0, j0 = i, j
-        a = b = 1
-        while i == i0 or j == j0 or a != b:
-            if i < len(parts) and (a < b or i == i0):
-                a *= parts[i][1]
+    while i < len(old) or j < len(new):
+        first_old, first_new = i, j
+        product_old = product_new = 1
+        while product_old != product_new or first_old == i or first_new == j:
+            # Take an axis of the side that is behind; of both at first, as a run has one of each.
+            if i < len(old) and (product_old < product_new or first_old == i):
+                product_old *= old[i]
                 i += 1
-            elif j < len(new) and (b < a or j == j0):
-                b *= new[j]
+            elif j < len(new) and (product_new < product_old or first_new == j):
+                product_new *= new[j]
                 j += 1
             else:
                 break
-        if a != b or not a:
-            return None
-        out += _regrouped(parts[i0:i], new[j0:j], sequence)
-    return tuple(out)
+        if product_old != product_new or not product_old:
+            return None  # extents of 0 fit everything, and say nothing
+        runs.append((slice(first_old, i), slice(first_new, j)))
+    return runs
 
 
 def _regrouped(old: list[tuple[Name, int]], new: Sequence[int], sequence: bool) -> list[Name]:
@@ -233,12 +245,6 @@ _MERGED: dict[Names, str] = {
 }
 
 
-def _unsqueezed(case: Case) -> Names:
-    k = int(_given(case)[0]) % len(case.shape)
-    names = case.first.names
-    return (*names[:k], None, *names[k:])
-
-
 def _squeezed(case: Case) -> Names:
     given = _given(case)
     rank = len(case.first.shape)
@@ -254,20 +260,18 @@ def _reduced(case: Case) -> Names | None:
     names, rank = case.first.names, len(case.first.shape)
     dim = case.arguments.get("dim", case.arguments.get("axis"))
     if dim is None:
-        dim = next(
-            (
-                a
-                for a in _given(case)
-                if (isinstance(a, (int, tuple, list)) and a not in (True, False)) or type(a) is int
-            ),
-            None,
-        )
+        dim = next((a for a in _given(case) if _is_axes(a)), None)
     if dim is None or isinstance(dim, bool) or dim is SLOT:
         return (None,) * len(case.shape)
     axes = {int(d) % rank for d in (dim if isinstance(dim, (tuple, list)) else (dim,))}
     if len(case.shape) == rank:
         return tuple(None if k in axes else n for k, n in enumerate(names))
     return tuple(n for k, n in enumerate(names) if k not in axes)
+
+
+def _is_axes(value: Any) -> bool:
+    """Whether an argument can be an axis, or several: `keepdim=True` is a number, too."""
+    return isinstance(value, (int, tuple, list)) and not isinstance(value, bool)
 
 
 def _same_axes(case: Case) -> Names | None:
@@ -284,9 +288,10 @@ def _unbound(case: Case) -> Names:
     return tuple(n for i, n in enumerate(case.first.names) if i != k)
 
 
-def _stacked(case: Case) -> Names:
-    given = [a for a in _given(case) if isinstance(a, int)]
-    k = int(given[0]) % len(case.shape) if given else 0
+def _with_new_axis(case: Case) -> Names:
+    """A new axis, which has no name, where the first number among the arguments says."""
+    numbers = [a for a in _given(case) if isinstance(a, int)]
+    k = int(numbers[0]) % len(case.shape) if numbers else 0
     names = case.first.names
     return (*names[:k], None, *names[k:])
 
@@ -313,10 +318,6 @@ def _indexed(case: Case) -> Names | None:
         else:
             k += 1
     return (*out, *names[k:])
-
-
-def _expanded(case: Case) -> Names:
-    return broadcast(case)
 
 
 def _einsum(case: Case) -> Names | None:
@@ -352,18 +353,17 @@ def _rules() -> dict[str, Rule]:
         "_upsample_bilinear2d_aa _upsample_nearest_exact2d grid_sampler",
     )
     add(_spatial(3, None), "upsample_nearest3d upsample_trilinear3d")
-    add(_linear, "linear bilinear")
+    add(_last_is_feature, "linear bilinear lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
     add(_embedding, "embedding")
     add(_matmul, "matmul mm bmm addmm baddbmm")
     add(_attention, "scaled_dot_product_attention")
     add(_recurrent, "lstm gru rnn_tanh rnn_relu")
-    add(_cell, "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
     add(_permuted(_swap), "transpose swapaxes swapdims")
     add(_permuted(_permute), "permute")
     add(_permuted(_last_two), "mT t")
     add(_permuted(_reversed), "T")
     add(_reshaped, "view reshape flatten unflatten _unsafe_view view_as reshape_as")
-    add(_unsqueezed, "unsqueeze")
+    add(_with_new_axis, "unsqueeze stack")
     add(_squeezed, "squeeze")
     add(
         _reduced,
@@ -376,9 +376,8 @@ def _rules() -> dict[str, Rule]:
         "topk index_select tensor_split constant_pad_nd",
     )
     add(_unbound, "unbind select")
-    add(_stacked, "stack")
     add(_indexed, "getitem")
-    add(_expanded, "expand expand_as broadcast_to")
+    add(broadcast, "expand expand_as broadcast_to")
     add(_einsum, "einsum")
     return rules
 

@@ -19,22 +19,29 @@ def axis_names(tape: Tape) -> list[Names]:
     found: list[Names] = []
     batch = tape.stimulus_row
     extent = tape.rows[batch].shape[0] if batch is not None and tape.rows[batch].shape else -1
+    #: Whether a row descends from the stimuli by operations that left their axis alone.
     descends = bytearray(len(tape.rows))
     memo: dict[Any, Names | None] = {}
     for i, row in enumerate(tape.rows):
-        sources = tape.calls[row.call].sources
-        parents = [s for s in sources if s >= 0 and descends[s]]
+        parents = [s for s in tape.calls[row.call].sources if s >= 0 and descends[s]]
         descends[i] = i == batch or bool(parents)
         names, ruled = _names_of(tape, row, found, memo)
+        begins_anew = descends[i] and row.shape[:1] == (extent,) and names[0] is None
         if STIMULUS in names:
-            if any([n == STIMULUS and row.shape[k] != extent for k, n in enumerate(names)]):
-                names = tuple([None if n == STIMULUS else n for n in names])
-        elif parents and ruled and any([_carries(found[s]) for s in parents]):
+            names = _without_other_extents(names, row.shape, extent)
+        elif ruled and any([_carries(found[s]) for s in parents]):
             descends[i] = _carries(names)  # a known operation took the stimulus axis away
-        elif descends[i] and row.shape and row.shape[0] == extent and names[0] is None:
+        elif begins_anew:
             names = (STIMULUS, *names[1:])
         found.append(names)
     return found
+
+
+def _without_other_extents(names: Names, shape: Sequence[int], extent: int) -> Names:
+    """An axis of another extent than the stimuli is theirs no more."""
+    if all([shape[k] == extent for k, name in enumerate(names) if name == STIMULUS]):
+        return names
+    return tuple([None if name == STIMULUS else name for name in names])
 
 
 def _carries(names: Names) -> bool:

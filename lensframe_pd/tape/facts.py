@@ -218,7 +218,8 @@ def ordinals(tape: Tape) -> list[int]:
     """For each row, which row of its function it is within its module call, from 1."""
     calls = tape.calls
     counts: dict[Any, count[int]] = defaultdict(lambda: count(1))
-    keys = [(call.module, call.function.name) for call in [calls[row.call] for row in tape.rows]]
+    # By number, for speed: row.call, then call.module and call.function.name.
+    keys = [(call[5], call[0][1]) for call in [calls[row[0]] for row in tape.rows]]
     return [next(counts[key]) for key in keys]
 
 

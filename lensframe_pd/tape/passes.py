@@ -87,7 +87,7 @@ def _without_bookkeeping(tape: Tape, groups: list[list[int]]) -> list[list[int]]
     """A loop whose every pass computes constants (a mask, a grid) is no recurrence of the model."""
     informed = bytearray(len(tape.rows))
     for i, row in enumerate(tape.rows):
-        call = tape.calls[row[0]]
+        call = tape.calls[row[0]]  # row.call: by number, for speed
         kind = tape.kinds.get(i)
         if kind == "input" or kind == "constant" or call.function.random:
             informed[i] = 1
@@ -148,27 +148,33 @@ class _Refinement:
     def _split(self, g: int) -> list[int]:
         """Split one group by the layers of its parents; the groups that came out changed."""
         rows = self.groups[g]
-        first = rows[0]
-        signature = self._signature(first)
-        parts: dict[_Signature, list[int]] = {signature: []}
+        parts: dict[_Signature, list[int]] = {}
         for row in rows:
             key = self._signature(row)
             if key in parts:
                 parts[key].append(row)
             else:
                 parts[key] = [row]
-        if len(parts) == 1:
-            return []
-        if len(parts[signature]) == 1:
-            joins = [s for s in parts if s != signature and self._opens(first, parts[s][0])]
-            if joins:
-                joined = joins[0]
-                if len(joins) > 1:
-                    joined = max(joins, key=lambda s: self._likeness(first, parts[s]))
-                parts[joined] = [first, *parts[joined]]
-                del parts[signature]
-        if len(parts) == 1:
-            return []
+        if len(parts) > 1:
+            self._let_first_pass_join(parts)
+        return self._replace(g, parts) if len(parts) > 1 else []
+
+    def _let_first_pass_join(self, parts: dict[_Signature, list[int]]) -> None:
+        """A first pass that stands alone may open the loop of the later ones."""
+        signature, (first, *others) = next(iter(parts.items()))
+        if others:
+            return
+        joins = [s for s in parts if s != signature and self._opens(first, parts[s][0])]
+        if not joins:
+            return
+        joined = joins[0]
+        if len(joins) > 1:
+            joined = max(joins, key=lambda s: self._likeness(first, parts[s]))
+        parts[joined] = [first, *parts[joined]]
+        del parts[signature]
+
+    def _replace(self, g: int, parts: dict[_Signature, list[int]]) -> list[int]:
+        """Make groups of the parts; the largest keeps its number, so that fewest rows change."""
         largest = max(parts, key=lambda s: len(parts[s]))
         changed = []
         for s, members in parts.items():
