@@ -60,7 +60,7 @@ COLUMNS: dict[str, str] = {
     "buffer_args": "the argument each buffer was",
     "buffer_shapes": "their shapes",
     "config": "the other arguments by name, as JSON",
-    "context": "grad, autocast and inference mode where not the default, as JSON",
+    "context": "grad, autocast, inference mode, seed, stopped: what is not the default, as JSON",
     "inplace": "whether it wrote its argument",
     "random": "whether it drew random numbers",
     "read_by": "where Python read its value: 'bool: file.py:line'",

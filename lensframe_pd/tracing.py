@@ -24,7 +24,8 @@ from lensframe_pd.tables import layers as frame
 from lensframe_pd.tape.facts import Sources
 from lensframe_pd.tape.passes import Passes, passes
 from lensframe_pd.tape.tape import Tape, tensors_in
-from lensframe_pd.validation.validate import validate_trace
+from lensframe_pd.validation.evidence import evidence
+from lensframe_pd.validation.validate import judged
 
 _SHOWN = 5  # broken links named in one warning
 
@@ -95,15 +96,8 @@ class Trace:
         >>> bool(report["passed"].all())
         True
         """
-        return validate_trace(
-            self.layers,
-            self.activations,
-            self.tape,
-            self._origin,
-            tolerance,
-            downstream,
-            raise_on_failure,
-        )
+        tables = evidence(self.layers, self.activations, self._origin, self.tape)
+        return judged(tables, tolerance, downstream, raise_on_failure)
 
     @cached_property
     def _passes(self) -> Passes:
@@ -205,7 +199,7 @@ def trace(
         )
     if seed is not None:
         torch.manual_seed(seed)
-        run.tape.facts["seed"] = seed
+        run.tape.seed = int(seed)
     origin = Origin(model, args, kwargs, torch.get_rng_state())
     before = Start(origin) if repeats else None
     try:
@@ -213,7 +207,7 @@ def trace(
     except BaseException as error:
         _explain(run, error)
         raise
-    if before is not None and not run.tape.facts.get("stopped"):
+    if before is not None and not run.tape.stopped:
         retime(run.tape, origin, before, repeats)
     result = Trace(run.tape, output, table, origin)
     run.save.finish(lambda: result.layers)

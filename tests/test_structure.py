@@ -16,8 +16,8 @@ ROOMS = {
     "replay": "call recording onward",
     "draw": "render style node dot",
     "profile": "rebuild meta costs profile memory summary chrome plots roofline repeats",
-    "validation": "verdicts invariants witness dependence determinism twice replayed resumed "
-    "validate",
+    "validation": "evidence verdicts invariants witness dependence determinism twice replayed "
+    "resumed validate",
     "rsa": "view ids features distances rdm cka score handoff",
     "files": "atomic names arrow stores files",
     "extract": "concat",

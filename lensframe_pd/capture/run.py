@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import chain
 from time import perf_counter
@@ -21,11 +21,10 @@ from lensframe_pd.capture.modules import (
     named_modules,
 )
 from lensframe_pd.capture.origins import Origins, cached_by_methods, held_by_callable
-from lensframe_pd.capture.plan import Address, Follow
 from lensframe_pd.capture.process import switched
-from lensframe_pd.capture.save import Stop, save_of
+from lensframe_pd.capture.save import save_of
 from lensframe_pd.capture.tracer import Tracer
-from lensframe_pd.capture.watch import Watcher
+from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensRuntimeError, LensTypeError
 from lensframe_pd.tape.tape import Tape, tensors_in
 
@@ -41,9 +40,8 @@ class Run:
         As for `lf.trace`.
     caller
         `file.py:line` of the call that wants it.
-    path
-        The rows another run had, as `plan.followed` gives them: this run ends with `Departed` at
-        the first that is another.
+    also
+        Makes one watcher more, of the run's tape.
     tracer
         The kind of tracer.
 
@@ -59,7 +57,7 @@ class Run:
         save: Any = None,
         stop: bool = False,
         caller: str = "",
-        path: list[Address] | None = None,
+        also: Callable[[Tape], Watcher] | None = None,
         tracer: type[Tracer] = Tracer,
     ) -> None:
         if getattr(_running, "busy", False):
@@ -78,12 +76,12 @@ class Run:
         kept = cached_by_methods([module for _, module in named])
         self.origins = Origins(chain(extra_tensors(named), kept, held_by_callable(model)))
         watchers: list[Watcher] = [self.save]
-        if path is not None:
-            watchers.append(Follow(self.tape, path))
+        if also is not None:
+            watchers.append(also(self.tape))
         ends = (Run._call.__code__, Run._execute.__code__)
         self.tracer = tracer(self.tape, self.values, self.origins, roots, named, watchers, ends)
-        for path_, module in named:
-            self.tracer.lineage.hold_own(path_, module)
+        for path, module in named:
+            self.tracer.lineage.hold_own(path, module)
 
     def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the model; its output, None if it was stopped."""
@@ -105,9 +103,9 @@ class Run:
             output = self._call(args, kwargs)
             for path, tensor in tensors_in(output):
                 tracer.given("output", path, tensor)
-        except Stop:
+        except Stop as stop:
             output = None
-            self.tape.facts["stopped"] = True
+            self.tape.stopped = stop.by
         self.tape.facts["seconds"] = perf_counter() - start
         self.settle()
         return output

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lensframe_pd.capture.modules import plain_path
 from lensframe_pd.capture.plan import ADDRESSED_BY, Address, Addresses, planned
 from lensframe_pd.capture.values import Values
-from lensframe_pd.capture.watch import Watcher
+from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensError, LensTypeError, LensValueError, unknown_names
 from lensframe_pd.schema import labels, parsed
 from lensframe_pd.tape.facts import CallFacts, LiveRow
@@ -27,10 +27,6 @@ from lensframe_pd.tape.tape import Tape
 
 _SLACK = 64
 _SHOWN = 5
-
-
-class Stop(BaseException):
-    """Ends the run after the last selected operation; no model catches it."""
 
 
 class Save(Watcher):
@@ -271,7 +267,7 @@ class Named(Save):
 
     def left(self, module: int) -> None:
         if self._stop:
-            self._stop_if_done()
+            self._stop_if_done(by=self.tape.modules[module].key)
 
     def _may_be_selected(self, row: int) -> bool:
         func = self.tape.calls[self.tape.rows[row].call].function.name
@@ -311,11 +307,11 @@ class Named(Save):
                     found[row] = name
         return found
 
-    def _stop_if_done(self) -> None:
+    def _stop_if_done(self, by: bool | str = True) -> None:
         if self._finished_paths == self._paths:
             wanted = set(self._names) - self._paths
             if wanted <= set(self._chosen().values()):
-                raise Stop
+                raise Stop(by)
 
     def finish(self, layers: Callable[[], pd.DataFrame]) -> None:
         if not self._names:

@@ -13,6 +13,20 @@ from typing import Any
 from torch import Tensor
 
 
+class Stop(BaseException):
+    """Ends a run early, as was asked; no model catches it.
+
+    Attributes
+    ----------
+    by
+        True where the row just made ended it, else the call of a module whose end did.
+    """
+
+    def __init__(self, by: bool | str = True) -> None:
+        super().__init__()
+        self.by = by
+
+
 class Watcher:
     """Looks on while a model runs; what its methods raise ends the run."""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-from lensframe_pd.capture.plan import Address, Departed, followed
+from lensframe_pd.capture.plan import Address, Departed, Follow, followed
 from lensframe_pd.capture.run import Run
 from lensframe_pd.capture.state import Origin, Start
 from lensframe_pd.capture.tracer import Tracer
@@ -76,7 +77,8 @@ def _timed(origin: Origin, path: list[Address] | None = None) -> list[tuple[str,
         It took another path.
     """
     on_gpu = torch.cuda.is_initialized()  # untested: no GPU here
-    run = Run(origin.model, path=path, tracer=_ClockedTracer if on_gpu else Tracer)
+    follow = None if path is None else partial(Follow, path=path)
+    run = Run(origin.model, also=follow, tracer=_ClockedTracer if on_gpu else Tracer)
     run.execute(origin.args, origin.kwargs)
     if path is not None and len(run.tape.rows) < len(path):
         raise Departed(f"it ended where the first run went on with {path[len(run.tape.rows)]}")

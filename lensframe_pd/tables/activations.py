@@ -103,7 +103,7 @@ def dataset(
             fastpath=True,
         )
     # The public constructor compares every variable with every other's dims: 8 times the cost.
-    bare = xr.Dataset._construct_direct(variables, set(), sizes, dict(tape.facts), {})
+    bare = xr.Dataset._construct_direct(variables, set(), sizes, tape.attrs(), {})
     return bare.assign_coords(_coordinates(stimulus)) if stimulus is not None else bare
 
 

@@ -46,7 +46,7 @@ def layers(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> pd.DataFrame
     data = {name: _array(name, columns[name]) for name in COLUMNS}
     index = pd.Index(_array("op", labels), name="op")
     frame = pd.DataFrame(data, index=index, copy=False)
-    frame.attrs.update(tape.facts)
+    frame.attrs.update(tape.attrs())
     return frame
 
 
@@ -82,6 +82,10 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Sequence[Any]]:
             held[i] = facts.held(made_of, roles[i])
             roles[i] = tuple([r for r, s in zip(roles[i], made_of, strict=True) if s >= 0])
     parents = [tuple([labels[s] for s in made_of if s >= 0]) for made_of in sources]
+    random = [state is not None for state in states]
+    around = [*map(facts.context, contexts, random)]
+    if tape.stopped:
+        around[-1] = facts.context(contexts[-1], random[-1], tape.stopped)
     columns: dict[str, Sequence[Any]] = {
         "func": [function[1] for function in functions],
         "target": [function[2] for function in functions],
@@ -92,10 +96,10 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Sequence[Any]]:
         "parents": parents,
         "n_parents": [*map(len, parents)],
         "config": [*map(facts.config, functions, args, kwargs)],
-        "context": [*map(facts.context, contexts)],
+        "context": around,
         "source": [*map(facts.sources.of, sites, places)],
         "seconds": seconds,
-        "random": [state is not None for state in states],
+        "random": random,
     }
     for k, name in enumerate(CallFacts.of_module):
         columns[name] = [module[k] for module in modules]

@@ -1,10 +1,15 @@
-"""What surrounds a call: torch's switches, taken, entered, written and read; its generator."""
+"""What surrounds a call: torch's switches, taken, entered, written and read; its generator.
+
+A cell of the column `context` is written and read here only. Besides the switches it holds what
+the run was and no other cell could say: the seed that random numbers came from, and, in the last
+row, that the run was stopped there.
+"""
 
 from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,8 +48,18 @@ def generator_state(args: Any, kwargs: Any) -> Tensor:
     return torch.get_rng_state()
 
 
-def context_json(context: Context) -> str:
-    """The switches that are not at their defaults, as the column `context` has them."""
+def context_json(context: Context, seed: int | None = None, stopped: bool | str = False) -> str:
+    """A cell of the column `context`: what is not at its default.
+
+    Parameters
+    ----------
+    context
+        The switches of the call.
+    seed
+        `Tape.seed`, where the call drew random numbers.
+    stopped
+        `Tape.stopped`, in the last row.
+    """
     facts: dict[str, Any] = {}
     if not context.grad:
         facts["grad"] = False
@@ -52,6 +67,10 @@ def context_json(context: Context) -> str:
         facts["inference"] = True
     if context.autocast:
         facts["autocast"] = dict(context.autocast)
+    if seed is not None:
+        facts["seed"] = seed
+    if stopped:
+        facts["stopped"] = stopped
     return json.dumps(facts)
 
 
@@ -63,9 +82,35 @@ def context_of(cell: str) -> Context:
     >>> context_of('{"grad": false, "autocast": {"cpu": "bfloat16"}}')
     Context(grad=False, inference=False, autocast=(('cpu', 'bfloat16'),))
     """
-    facts = json.loads(cell or "{}")
+    facts = _facts(cell)
     autocast = tuple(facts.get("autocast", {}).items())
     return Context(facts.get("grad", True), facts.get("inference", False), autocast)
+
+
+class RunFacts(NamedTuple):
+    """What a cell of `context` says of the whole run."""
+
+    seed: int | None
+    stopped: bool | str
+
+
+def run_facts(cell: str) -> RunFacts:
+    """What a cell of `context` says of the run that the row is of.
+
+    Examples
+    --------
+    >>> run_facts('{"grad": false, "stopped": "enc.0:3"}')
+    RunFacts(seed=None, stopped='enc.0:3')
+    """
+    facts = _facts(cell)
+    return RunFacts(facts.get("seed"), facts.get("stopped", False))
+
+
+def _facts(cell: str) -> dict[str, Any]:
+    facts = json.loads(cell or "{}")
+    if not isinstance(facts, dict):
+        raise ValueError(f"context is {cell!r}, which is no JSON object")
+    return facts
 
 
 class Surroundings:

@@ -51,7 +51,7 @@ class CallFacts:
             "target": call.function.target,
             "parent_args": tuple(r for r, s in zip(roles, call.sources, strict=True) if s >= 0),
             "config": self.config(call.function, call.args, call.kwargs),
-            "context": self.context(call.context),
+            "context": self.context(call.context, call.generator is not None),
             "source": self.sources.of(call.site, call.module),
             "random": call.generator is not None,
             "seconds": call.seconds,
@@ -59,10 +59,12 @@ class CallFacts:
             **dict(zip(self.of_held, self.held(call.sources, roles), strict=True)),
         }
 
-    def context(self, context: Context) -> str:
-        found = self._contexts.get(context)
+    def context(self, context: Context, random: bool, stopped: bool | str = False) -> str:
+        key = (context, random, stopped)
+        found = self._contexts.get(key)
         if found is None:
-            found = self._contexts[context] = context_json(context)
+            seed = self.tape.seed if random else None
+            found = self._contexts[key] = context_json(context, seed, stopped)
         return found
 
     def roles(

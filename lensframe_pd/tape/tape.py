@@ -137,13 +137,22 @@ class Tape:
     caller: str = ""
     """`file.py:line` of the `lf.trace` call."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """JSON scalars about the run, the frame's `attrs`."""
+    """JSON scalars about the run that nothing depends on; in the tables' `attrs`, for people."""
+    seed: int | None = None
+    """What torch's generators were seeded with before the run, if they were."""
+    stopped: bool | str = False
+    """Whether the run was ended early: by its last row, or by the end of the module call named."""
     stimulus_row: int | None = None
     """The first tensor input."""
     before: dict[int, Tensor | None] = field(default_factory=dict)
     """Of `held` entries that the run wrote, the value before; None where it was not kept."""
     wrapped: set[int] = field(default_factory=set)
     """Calls inside `torch.vmap` or `torch.func.grad`, whose rows hold the unwrapped value."""
+
+    def attrs(self) -> dict[str, Any]:
+        """What the `attrs` of both tables tell people about the run."""
+        seed = {} if self.seed is None else {"seed": self.seed}
+        return {**self.facts, **seed, **({"stopped": True} if self.stopped else {})}
 
 
 def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:

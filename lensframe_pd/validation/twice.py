@@ -13,12 +13,14 @@ from torch.overrides import TorchFunctionMode
 from lensframe_pd.capture.modules import find_roots, named_modules
 from lensframe_pd.capture.process import switched
 from lensframe_pd.capture.run import Run, named_inputs
-from lensframe_pd.capture.state import Generators, Origin, Snapshot, Start, State, outputs_of
+from lensframe_pd.capture.state import Generators, Snapshot, Start, State, outputs_of
+from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.schema import Rows
 from lensframe_pd.tape.compare import difference
-from lensframe_pd.tape.context import Surroundings, context_of
+from lensframe_pd.tape.context import Surroundings
 from lensframe_pd.tape.facts import LiveRow
 from lensframe_pd.tape.tape import Tape
+from lensframe_pd.validation.evidence import End, Evidence
 from lensframe_pd.validation.verdicts import Verdicts
 from lensframe_pd.validation.witness import Gap, WitnessedTracer
 
@@ -38,18 +40,24 @@ class _Left(NamedTuple):
     generators: Generators
 
 
-def run_twice(origin: Origin, rows: Rows, tape: Tape | None, verdicts: Verdicts) -> Run:
-    """Run the model plain and traced from one state, and compare; then put all as it was."""
+def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape:
+    """Run the model plain and traced from one state, and compare; then put all as it was.
+
+    Returns
+    -------
+    Tape
+        Of the traced run, with the values of inputs and constants.
+    """
+    origin, last = evidence.start, evidence.last
     args, kwargs = origin.args, origin.kwargs
     run = Run(origin.model, _is_given, tracer=WitnessedTracer)
+    run.tape.seed = evidence.seed
     tracer = run.tracer
     assert isinstance(tracer, WitnessedTracer)
     named = named_modules(find_roots(origin.model))
-    first = next(iter(rows.values()))
-    last = next((op for op, row in rows.items() if row["kind"] == "output"), [*rows][-1])
     with Start(origin) as start, Surroundings() as surroundings:
-        if tape is not None:
-            _give_inputs(run.model, args, kwargs, tape)
+        if evidence.tape is not None:
+            _give_inputs(run.model, args, kwargs, evidence.tape)
         given = Snapshot(args, kwargs)
 
         def left_by(forward: Callable[[], Any]) -> _Left:
@@ -62,7 +70,7 @@ def run_twice(origin: Origin, rows: Rows, tape: Tape | None, verdicts: Verdicts)
             with switched(), mode:
                 return run.model(*args, **kwargs)
 
-        surroundings.enter(context_of(first["context"]))  # as the trace was made
+        surroundings.enter(evidence.switches)
         bare = left_by(lambda: plain(nullcontext()))
         traced = left_by(lambda: run.execute(args, kwargs))
         apart = _outputs_differ(traced.outputs, bare.outputs)
@@ -79,8 +87,37 @@ def run_twice(origin: Origin, rows: Rows, tape: Tape | None, verdicts: Verdicts)
     for reason in (*apart, *held, *drawn):
         verdicts.fails("interference", last, f"traced, {reason}")
     verdicts.passes("interference", last)
-    _check_witness(tracer.gaps, tracer.operators, rows, verdicts)
-    return run
+    _check_witness(tracer.gaps, tracer.operators, evidence.rows, verdicts)
+    return run.tape
+
+
+def stopped_again(evidence: Evidence, end: End) -> Tape:
+    """The record of a run that is stopped where the traced run was; all is as it was afterwards."""
+    origin = evidence.start
+    run = Run(origin.model, _is_given, also=lambda tape: _StopThere(tape, end))
+    run.tape.seed = evidence.seed
+    with Start(origin) as start, Surroundings() as surroundings:
+        surroundings.enter(evidence.switches)
+        start.again()
+        run.execute(origin.args, origin.kwargs)
+    return run.tape
+
+
+class _StopThere(Watcher):
+    """Ends a run after as many rows as the traced one had, by what ended that."""
+
+    def __init__(self, tape: Tape, end: End) -> None:
+        self._tape = tape
+        self._end = end
+
+    def made(self, row: int, tensor: Tensor, storage: int) -> None:
+        if self._end.by is True and row == self._end.n_rows - 1:
+            raise Stop
+
+    def left(self, module: int) -> None:
+        call = self._tape.modules[module].key
+        if self._end.by == call and len(self._tape.rows) >= self._end.n_rows:
+            raise Stop(call)
 
 
 def _is_given(row: LiveRow) -> bool:

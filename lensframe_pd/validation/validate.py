@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -13,17 +12,17 @@ import xarray as xr
 
 from lensframe_pd.capture.run import bound_arguments
 from lensframe_pd.capture.state import Generators, Origin
-from lensframe_pd.errors import LensTypeError, LensValidationError, LensValueError
+from lensframe_pd.errors import LensValidationError, LensValueError
 from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
-from lensframe_pd.schema import COLUMNS, Rows, labels, require, rows_of
+from lensframe_pd.schema import Rows, rows_of
 from lensframe_pd.tables import layers as frames
 from lensframe_pd.tables.activations import unsaved_reasons
 from lensframe_pd.tape.passes import passes
-from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation import invariants
+from lensframe_pd.validation.evidence import Evidence, evidence
 from lensframe_pd.validation.replayed import replay
 from lensframe_pd.validation.resumed import resume
-from lensframe_pd.validation.twice import run_twice
+from lensframe_pd.validation.twice import run_twice, stopped_again
 from lensframe_pd.validation.verdicts import Verdicts
 
 
@@ -96,98 +95,59 @@ def validate(
     (True, 0.0)
     """
     args, kwargs = bound_arguments(args, kwargs)
-    require(layers, "validate", *COLUMNS)
-    if not len(layers):
-        raise LensValueError("validate: the frame has no rows; give all rows of a trace")
     origin = Origin(model, args, kwargs, torch.get_rng_state())
-    seed = layers.attrs.get("seed")
-    if seed is not None:
-        generator = torch.Generator()
-        generator.manual_seed(int(seed))
-        origin = origin._replace(generator=generator.get_state())
-    return _validate(
-        layers, activations, origin, None, tolerance, downstream, raise_on_failure, seed is not None
-    )
+    return judged(evidence(layers, activations, origin), tolerance, downstream, raise_on_failure)
 
 
-def validate_trace(
-    layers: pd.DataFrame,
-    activations: xr.Dataset,
-    tape: Tape,
-    origin: Origin,
-    tolerance: float | None,
-    downstream: str | None,
-    raise_on_failure: bool,
+def judged(
+    evidence: Evidence, tolerance: float | None, downstream: str | None, raise_on_failure: bool
 ) -> pd.DataFrame:
-    """`validate` with what a trace still holds: its own record, and every random state."""
-    return _validate(
-        layers, activations, origin, tape, tolerance, downstream, raise_on_failure, True
-    )
-
-
-def _validate(
-    layers: pd.DataFrame,
-    activations: xr.Dataset | None,
-    origin: Origin,
-    tape: Tape | None,
-    tolerance: float | None,
-    downstream: str | None,
-    raise_on_failure: bool,
-    seeded: bool,
-) -> pd.DataFrame:
+    """`validate` of what is given as evidence."""
     if downstream not in ("sample", "all", None):
         raise LensValueError(f"downstream={downstream!r}; give 'sample', 'all' or None")
-    if activations is not None and not isinstance(activations, xr.Dataset):
-        raise LensTypeError(
-            f"activations is a {type(activations).__name__}; give the Dataset of the trace"
-        )
-    ops = labels(layers, "validate")
-    rows = rows_of(layers, ops)
-    verdicts = Verdicts(ops)
+    verdicts = Verdicts(evidence.ops)
     generators = Generators()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the traced run has given the model's warnings
         try:
-            again = run_twice(origin, rows, tape, verdicts)
-            reference = tape or again.tape
-            if tape is None and layers.attrs.get("stopped"):
-                reference = _cut(reference, len(rows))
-            grouped = passes(reference)
-            fresh = frames.layers(reference, grouped, unsaved_reasons(reference))
-            _check_frame(rows, ops, rows_of(fresh, list(fresh.index)), verdicts)
-            if activations is not None:
-                saved = Saved(activations, rows)
-                _check_saved(saved, rows, verdicts)
-                calls = recorded_calls(reference, again.tape, grouped)
-                recording = Recording(calls, rows, saved, reference, seeded)
-                inexact = replay(recording, verdicts, tolerance, None if tape else reference)
-                if downstream:
-                    resume(recording, verdicts, downstream, inexact)
+            _judge(evidence, verdicts, tolerance, downstream)
         finally:
             generators.restore()
     report = verdicts.report()
     if raise_on_failure and not report["passed"].all():
-        failed = report.loc[~report["passed"], "reason"]
-        lines = "\n".join(f"{op}: {reason}" for op, reason in failed.items())
-        error = LensValidationError(f"{len(failed)} of {len(report)} rows failed:\n{lines}")
-        error.report = report
-        raise error
+        raise _failure(report)
     return report
 
 
-def _cut(tape: Tape, n: int) -> Tape:
-    """The first `n` rows of a tape."""
-    n_calls = max((row.call for row in tape.rows[:n]), default=-1) + 1
-    return replace(
-        tape,
-        rows=tape.rows[:n],
-        calls=tape.calls[:n_calls],
-        values=tape.values[:n],
-        kinds={row: kind for row, kind in tape.kinds.items() if row < n},
-        paths={row: path for row, path in tape.paths.items() if row < n},
-        returned={row: modules for row, modules in tape.returned.items() if row < n},
-        reads={row: reads for row, reads in tape.reads.items() if row < n},
-    )
+def _judge(
+    evidence: Evidence, verdicts: Verdicts, tolerance: float | None, downstream: str | None
+) -> None:
+    rows = evidence.rows
+    again = run_twice(evidence, verdicts)
+    reference = evidence.tape or again
+    if evidence.tape is None and evidence.end is not None:
+        reference = stopped_again(evidence, evidence.end)
+    grouped = passes(reference)
+    fresh = frames.layers(reference, grouped, unsaved_reasons(reference))
+    _check_frame(rows, evidence.ops, rows_of(fresh, list(fresh.index)), verdicts)
+    if evidence.activations is None:
+        return
+    saved = Saved(evidence.activations, rows)
+    _check_saved(saved, rows, verdicts)
+    calls = recorded_calls(reference, again, grouped)
+    recording = Recording(calls, rows, saved, reference, evidence.replays_random_numbers)
+    given_now = None if evidence.tape else reference
+    inexact = replay(recording, verdicts, tolerance, given_now)
+    if downstream:
+        resume(recording, verdicts, downstream, inexact)
+
+
+def _failure(report: pd.DataFrame) -> LensValidationError:
+    failed = report.loc[~report["passed"], "reason"]
+    lines = "\n".join(f"{op}: {reason}" for op, reason in failed.items())
+    error = LensValidationError(f"{len(failed)} of {len(report)} rows failed:\n{lines}")
+    error.report = report
+    return error
 
 
 def _check_frame(rows: Rows, ops: list[str], fresh: Rows, verdicts: Verdicts) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import lensframe_pd as lf
-from lensframe_pd.capture.plan import Address, Departed, followed
+from lensframe_pd.capture.plan import Address, Departed, Follow, followed
 from lensframe_pd.capture.run import Run
 
 
@@ -146,5 +146,5 @@ def test_no_more_is_kept_than_planned():
 def test_a_run_ends_where_it_leaves_the_path(other, said):
     path = followed(lf.trace(lambda x: (x * 2).sin(), torch.ones(2)).tape)
     with pytest.raises(Departed, match=said):
-        Run(other, path=path).execute((torch.ones(2),), {})
+        Run(other, also=lambda tape: Follow(tape, path)).execute((torch.ones(2),), {})
     assert lf.trace(other, torch.ones(2)).output is not None  # nothing of it is left
