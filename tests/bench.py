@@ -1,7 +1,8 @@
 """What tracing costs: time as ratios within one run, memory and start-up in fresh processes.
 
-Run as `python tests/bench.py [--quick]`. Every contender of a model is timed in turn, round after
-round, so that a noisy machine hits all of them alike; the table shows medians.
+Run as `python tests/bench.py [--quick] [--only PART ...] [--against FOLDER]`. Every contender of a
+model is timed in turn, round after round, so that a noisy machine hits all of them alike; the table
+shows medians. With `--against`, another checkout of this package is timed beside this one instead.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from before_and_after import report_ratios
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import lensframe_pd as lf
 
@@ -79,6 +82,7 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
     "vit_b_16, batch 1": lambda: vision("vit_b_16", 1),
     "resnet50, batch 8": lambda: vision("resnet50", 8),
 }
+LARGE = ("resnet50, batch 8", "vit_b_16, batch 1", "GPT-2, 4 layers")  # memory is measured of these
 
 
 def plain(model: nn.Module, args: Any) -> Any:
@@ -102,6 +106,18 @@ def leaf_hooks(model: nn.Module, args: Any) -> Any:
     return kept
 
 
+class Empty(TorchFunctionMode):
+    """The least a tracer built on function modes can do."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def empty_mode(model: nn.Module, args: Any) -> Any:
+    with Empty():
+        return plain(model, args)
+
+
 def trace_nothing(model: nn.Module, args: Any) -> Any:
     return lf.trace(model, args, save=None).layers
 
@@ -121,26 +137,58 @@ def torchlens_all(model: nn.Module, args: Any) -> Any:
 CONTENDERS: dict[str, Callable[[nn.Module, Any], Any]] = {
     "plain": plain,
     "leaf hooks": leaf_hooks,
+    "empty mode": empty_mode,
     "save=None": trace_nothing,
     "trace": trace_all,
 }
 
 
-def medians(model: nn.Module, args: Any, rounds: int) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+def seconds_of(
+    run: Callable[[nn.Module, Any], Any],
+    model: nn.Module,
+    args: Any,
+    clock: Callable[[], float] = perf_counter,
+) -> float:
+    # Twice, timing the second: a contender that holds little makes the allocator give memory back
+    # to the system, which the next one would pay for page by page.
+    run(model, args)
+    start = clock()
+    result = run(model, args)
+    seconds = clock() - start
+    del result
+    return seconds
+
+
+def times(model: nn.Module, args: Any, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contender in each round; a first round warms up and is left out."""
+    found: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     with torch.no_grad():
         for i in range(rounds + 1):
             for name, run in CONTENDERS.items():
-                # Twice, timing the second: a contender that holds little makes the allocator give
-                # memory back to the system, which the next one would pay for page by page.
-                run(model, args)
-                start = perf_counter()
-                result = run(model, args)
-                seconds = perf_counter() - start
-                del result
-                if i:  # the first round warms up
-                    times[name].append(seconds)
-    return {name: statistics.median(values) for name, values in times.items()}
+                seconds = seconds_of(run, model, args)
+                if i:
+                    found[name].append(seconds)
+    return found
+
+
+def rounds_of(name: str, quick: bool) -> int:
+    small = "loop" in name or name == "LSTM"
+    if small:
+        return 21 if quick else 101
+    return 5 if quick else 11
+
+
+def over_empty(found: dict[str, list[float]], contender: str) -> str:
+    """(contender - plain) / (empty mode - plain), or "-" where noise hides the empty mode's cost.
+
+    Differences are taken within a round, as the machine is the same for both only there.
+    """
+    costs = {
+        name: [t - plain for t, plain in zip(found[name], found["plain"], strict=True)]
+        for name in ("empty mode", contender)
+    }
+    low, empty, _ = statistics.quantiles(costs["empty mode"], n=4)
+    return f"{statistics.median(costs[contender]) / empty:.1f}x" if low > 0 else "-"
 
 
 _TORCHLENS = """
@@ -174,22 +222,23 @@ def torchlens_median(model: str, rounds: int) -> float | None:
     return float(done.stdout.strip().splitlines()[-1])
 
 
-def report_time(quick: bool) -> None:
+def report_time(models: list[str], quick: bool) -> None:
     lens = importlib.util.find_spec("torchlens") is not None
     if not lens:
         print("TorchLens is not installed; its columns are empty")
     print(
-        f"{'model':26}{'ops':>6}{'plain':>10}{'hooks':>8}{'None':>8}{'trace':>8}{'TorchL.':>9}"
-        f"{'trace/hooks':>13}{'None us/op':>12}{'trace us/op':>13}{'TorchL. us/op':>15}"
+        f"{'model':24}{'ops':>5}{'plain':>10}{'hooks':>7}{'empty':>7}{'None':>7}{'trace':>7}"
+        f"{'TorchL.':>9}{'trace/hooks':>13}{'None/empty':>12}{'trace/empty':>13}"
+        f"{'None us/op':>12}{'trace us/op':>13}{'TorchL. us/op':>15}"
     )
-    for name, make in MODELS.items():
+    for name in models:
         torch.manual_seed(0)
-        model, args = make()
+        model, args = MODELS[name]()
         model.eval()
         with torch.no_grad():
             n = len(lf.trace(model, args, save=None).layers)
-        small = "loop" in name or name == "LSTM"
-        seconds = medians(model, args, (21 if quick else 101) if small else (5 if quick else 11))
+        found = times(model, args, rounds_of(name, quick))
+        seconds = {contender: statistics.median(values) for contender, values in found.items()}
         torchlens = torchlens_median(name, 1 if quick else 3) if lens else None
         if torchlens is not None:
             seconds["TorchLens"] = torchlens
@@ -197,12 +246,17 @@ def report_time(quick: bool) -> None:
         ratio = {k: f"{v / base:.2f}x" for k, v in seconds.items()}
         per_op = {k: f"{(v - base) / n * 1e6:.1f}" for k, v in seconds.items()}
         print(
-            f"{name:26}{n:>6}{base * 1e3:>8.2f}ms{ratio['leaf hooks']:>8}{ratio['save=None']:>8}"
-            f"{ratio['trace']:>8}{ratio.get('TorchLens', '-'):>9}"
-            f"{seconds['trace'] / seconds['leaf hooks']:>12.2f}x{per_op['save=None']:>12}"
-            f"{per_op['trace']:>13}{per_op.get('TorchLens', '-'):>15}",
+            f"{name:24}{n:>5}{base * 1e3:>8.2f}ms{ratio['leaf hooks']:>7}{ratio['empty mode']:>7}"
+            f"{ratio['save=None']:>7}{ratio['trace']:>7}{ratio.get('TorchLens', '-'):>9}"
+            f"{seconds['trace'] / seconds['leaf hooks']:>12.2f}x"
+            f"{over_empty(found, 'save=None'):>12}{over_empty(found, 'trace'):>13}"
+            f"{per_op['save=None']:>12}{per_op['trace']:>13}{per_op.get('TorchLens', '-'):>15}",
             flush=True,
         )
+    print(
+        "empty: a function mode that only calls the function; None/empty and trace/empty: what each"
+        " adds to plain, as a\nmultiple of what that mode adds (- where that is lost in the noise)"
+    )
 
 
 _MEMORY = """
@@ -230,10 +284,10 @@ print(json.dumps([before / 1024, after / 1024, saved / 2**20]))
 """
 
 
-def report_memory() -> None:
+def report_memory(models: list[str]) -> None:
     print("\npeak memory, MiB (resident set of a fresh process)")
     print(f"{'model':26}{'plain':>9}{'None':>9}{'trace':>9}{'saved':>9}  within bounds")
-    for name in ("resnet50, batch 8", "vit_b_16, batch 1", "GPT-2, 4 layers"):
+    for name in models:
         peaks, saved = {}, 0.0
         for mode in ("plain", "none", "all"):
             code = _MEMORY.format(folder=FOLDER, model=name, mode=mode)
@@ -288,11 +342,21 @@ def report_start() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    quick = parser.parse_args().quick
+    parser.add_argument("--only", nargs="+", metavar="PART", help="models with this in their name")
+    parser.add_argument("--against", metavar="FOLDER", help="another checkout, to be compared with")
+    options = parser.parse_args()
+    parts = options.only or [""]
+    models = [name for name in MODELS if any(part in name for part in parts)]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, no_grad, CPU")
-    report_time(quick)
-    report_memory()
-    report_start()
+    if options.against:
+        report_ratios(options.against, {name: rounds_of(name, options.quick) for name in models})
+        return
+    report_time(models, options.quick)
+    large = [name for name in LARGE if name in models]
+    if large:
+        report_memory(large)
+    if not options.only:
+        report_start()
 
 
 if __name__ == "__main__":
