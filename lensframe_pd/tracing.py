@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os.path
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -17,7 +16,7 @@ import xarray as xr
 
 from lensframe_pd.capture.run import Run, bound_arguments
 from lensframe_pd.capture.state import Origin, Start
-from lensframe_pd.errors import LensTypeError, LensValueError, LensWarning
+from lensframe_pd.errors import LensTypeError, LensValueError, warn
 from lensframe_pd.profile.repeats import retime
 from lensframe_pd.tables import activations
 from lensframe_pd.tables import layers as frame
@@ -192,11 +191,7 @@ def trace(
         _check_stimulus(table, args, kwargs)
     run = Run(model, save, stop, _caller())
     if run.root is not None and run.root.training:
-        warnings.warn(
-            "the model is in train mode and is traced as it is; call model.eval() for inference",
-            LensWarning,
-            stacklevel=2,
-        )
+        warn("the model is in train mode and is traced as it is; call model.eval() for inference")
     if seed is not None:
         torch.manual_seed(seed)
         run.tape.seed = int(seed)
@@ -252,12 +247,10 @@ def _warn_of_broken_links(run: Run, grouped: Passes) -> None:
         for row in unknown[:_SHOWN]
     ]
     more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-    warnings.warn(
+    warn(
         f"{'; '.join(shown)}{more}: made out of torch's sight (a NumPy round trip, another "
         "library, a legacy constructor, a compiled function), or held where a trace cannot "
-        "look; the history is not in the trace",
-        LensWarning,
-        stacklevel=3,
+        "look; the history is not in the trace"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +15,7 @@ from lensframe_pd.capture.plan import Address, Departed, Follow, followed
 from lensframe_pd.capture.run import Run
 from lensframe_pd.capture.state import Origin, Start
 from lensframe_pd.capture.tracer import Tracer
-from lensframe_pd.errors import LensWarning
+from lensframe_pd.errors import warn
 from lensframe_pd.tape.tape import Tape
 
 
@@ -54,11 +53,9 @@ def retime(tape: Tape, origin: Origin, before: Start, n: int) -> None:
             except Departed as where:
                 departed.append(str(where))
     if departed:
-        warnings.warn(
+        warn(
             f"{len(departed)} of {n} repeats ran other operations than the first run and are not "
-            f"in the times: {departed[0]}",
-            LensWarning,
-            stacklevel=3,
+            f"in the times: {departed[0]}"
         )
     if runs:
         medians = map(median, zip(*runs, strict=True))
