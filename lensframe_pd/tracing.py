@@ -21,8 +21,9 @@ from lensframe_pd.profile.repeats import retime
 from lensframe_pd.tables import activations
 from lensframe_pd.tables import layers as frame
 from lensframe_pd.tape.facts import Sources
+from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.passes import Passes, passes
-from lensframe_pd.tape.tape import Tape, tensors_in
+from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.evidence import evidence
 from lensframe_pd.validation.validate import judged
 

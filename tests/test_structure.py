@@ -9,7 +9,7 @@ import lensframe_pd
 ROOMS = {
     "errors": "",
     "schema": "",
-    "tape": "functions storage tape compare context config facts passes",
+    "tape": "functions objects storage tape compare context config facts passes",
     "capture": "watch values modules origins lineage tracer state plan process save run",
     "tables": "axes dims layers activations",
     "graph": "parameters roll select collapse",

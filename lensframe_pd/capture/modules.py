@@ -18,7 +18,8 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from lensframe_pd.tape.tape import ModuleCall, Tape, tensors_in
+from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.tape import ModuleCall, Tape
 
 _CALL_IMPL = nn.Module._call_impl.__code__
 _CALL_CODES = frozenset(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lensframe_pd.errors import OURS
-from lensframe_pd.tape.tape import CACHE, tensors_in
+from lensframe_pd.tape.objects import CACHE, tensors_in
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 

@@ -26,7 +26,8 @@ from lensframe_pd.capture.save import save_of
 from lensframe_pd.capture.tracer import Tracer
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensRuntimeError, LensTypeError
-from lensframe_pd.tape.tape import Tape, tensors_in
+from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.tape import Tape
 
 _running = threading.local()
 

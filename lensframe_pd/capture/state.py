@@ -14,8 +14,8 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 
 from lensframe_pd.capture.modules import extra_tensors, find_roots
 from lensframe_pd.tape.compare import difference, same
+from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.storage import storage_of
-from lensframe_pd.tape.tape import tensors_in
 
 _LEAVES = (bool, int, float, complex, str, bytes, type, type(None), torch.dtype, torch.device)
 

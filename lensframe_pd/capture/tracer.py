@@ -34,20 +34,16 @@ from lensframe_pd.capture.watch import Watcher, overridden, together
 from lensframe_pd.errors import OURS
 from lensframe_pd.tape.context import context_now, generator_state
 from lensframe_pd.tape.functions import KNOWN, Action, Function, describe, synthetic
-from lensframe_pd.tape.storage import distinct, storage_address, storage_of, unwrapped, version_of
-from lensframe_pd.tape.tape import (
-    SCRIPT,
-    SLOT,
-    Array,
-    Call,
-    Context,
-    Opaque,
-    Row,
-    Site,
-    Tape,
-    tensors_in,
+from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.storage import (
+    distinct,
+    storage_address,
+    storage_of,
+    unwrapped,
+    version_of,
     written_arguments,
 )
+from lensframe_pd.tape.tape import SCRIPT, SLOT, Array, Call, Context, Opaque, Row, Site, Tape
 
 _ATOMS = frozenset(
     (int, float, bool, str, type(None), complex, bytes, type(Ellipsis), torch.dtype,

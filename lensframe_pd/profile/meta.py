@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lensframe_pd.profile.rebuild import Question, Unbuildable, arguments, resolve, without_data
 from lensframe_pd.tape.functions import describe
-from lensframe_pd.tape.storage import distinct, storage_of
-from lensframe_pd.tape.tape import tensors_in, written_arguments
+from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.storage import distinct, storage_of, written_arguments
 
 # ATen operators that multiply matrices, convolve, or hide such work in one kernel.
 _CONTRACTS = re.compile(

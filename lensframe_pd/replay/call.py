@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lensframe_pd.tape.functions import is_accessor
+from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.storage import (
     distinct,
     faithful_clone,
@@ -17,16 +18,9 @@ from lensframe_pd.tape.storage import (
     placed,
     version_of,
     write,
-)
-from lensframe_pd.tape.tape import (
-    SLOT,
-    Array,
-    Call,
-    Opaque,
-    Row,
-    tensors_in,
     written_arguments,
 )
+from lensframe_pd.tape.tape import SLOT, Array, Call, Opaque, Row
 
 
 class Unreplayable(Exception):

@@ -10,7 +10,7 @@ from torch import Tensor
 from lensframe_pd.replay.call import Unreplayable, filled
 from lensframe_pd.replay.recording import Argument, Misfit, Recorded, Recording
 from lensframe_pd.tape.context import Surroundings
-from lensframe_pd.tape.tape import tensors_in
+from lensframe_pd.tape.objects import tensors_in
 
 
 def carry(

@@ -1,11 +1,15 @@
-"""Facts of tensors that decide whether two of them share memory, and of wrapped tensors."""
+"""Facts of tensors that decide whether two of them share memory; what a call may write."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from lensframe_pd.tape.functions import Function
+from lensframe_pd.tape.objects import tensors_in
 
 #: Address of a tensor's storage; raises where it has none (sparse tensors, vmap's wrappers).
 storage_address: Callable[[Tensor], int] = torch._C._storage_address  # type: ignore[attr-defined]
@@ -99,3 +103,13 @@ def write(place: Tensor, tensor: Tensor) -> None:
 def distinct(tensors: Iterable[Tensor]) -> list[Tensor]:
     """Each tensor object once, in order."""
     return list({id(t): t for t in tensors}.values())
+
+
+def written_arguments(args: Any, kwargs: Any, function: Function) -> list[Tensor]:
+    """The tensors in the arguments that `function` writes, or may write if it is not `certain`."""
+    switch = function.switch
+    if switch is not None and not (switch < len(args) and args[switch]):
+        return []
+    found: list[Any] = [args[i] for i in function.written if i < len(args)]
+    found += [kwargs[name] for name in (*function.written_names, "out") if name in kwargs]
+    return distinct([t for value in found for _, t in tensors_in(value)])

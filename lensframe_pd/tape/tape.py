@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import gc
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +11,6 @@ import torch
 from torch import Tensor
 
 from lensframe_pd.tape.functions import Function
-from lensframe_pd.tape.storage import distinct
 
 Site = tuple[int, ...]
 """Call site: code id, instruction offset, code id, ... from the innermost frame outward."""
@@ -153,87 +150,3 @@ class Tape:
         """What the `attrs` of both tables tell people about the run."""
         seed = {} if self.seed is None else {"seed": self.seed}
         return {**self.facts, **seed, **({"stopped": True} if self.stopped else {})}
-
-
-def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in a nest of containers and objects, with where it stands.
-
-    Containers, mappings, dataclasses, named tuples, plain objects and the results that
-    `functools.lru_cache` keeps are entered, modules are not; an object met twice is entered once.
-    """
-    if isinstance(value, Tensor):
-        yield path, value
-    elif value is not None and not isinstance(value, _ATOMS):
-        yield from _walk(value, path, set())
-
-
-def written_arguments(args: Any, kwargs: Any, function: Function) -> list[Tensor]:
-    """The tensors in the arguments that `function` writes, or may write if it is not `certain`."""
-    switch = function.switch
-    if switch is not None and not (switch < len(args) and args[switch]):
-        return []
-    found: list[Any] = [args[i] for i in function.written if i < len(args)]
-    found += [kwargs[name] for name in (*function.written_names, "out") if name in kwargs]
-    return distinct([t for value in found for _, t in tensors_in(value)])
-
-
-_ATOMS = (
-    bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size,
-    torch.layout, torch.memory_format, torch.Generator, torch.nn.Module,
-)  # fmt: skip
-
-
-def _walk(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield path, value
-        return
-    if value is None or isinstance(value, _ATOMS) or id(value) in seen:
-        return
-    seen.add(id(value))
-    prefix = f"{path}." if path else ""
-    for key, child in _children(value):
-        yield from _walk(child, f"{prefix}{key}", seen)
-
-
-def _children(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key in list(value):
-            yield str(key), value[key]
-    elif isinstance(value, tuple) and hasattr(value, "_fields"):
-        yield from zip(value._fields, value, strict=True)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for i, child in enumerate(value):
-            yield str(i), child
-    elif is_dataclass(value) and not isinstance(value, type):
-        for f in fields(value):
-            yield f.name, getattr(value, f.name, None)
-    elif isinstance(value, CACHE):
-        for i, result in enumerate(_cached(value)):
-            yield f"cache.{i}", result
-    else:
-        module = type(value).__module__.split(".")[0]
-        if module in _LIBRARIES or callable(value):
-            return
-        for name, child in list(getattr(value, "__dict__", {}).items()):
-            yield name, child
-        for cls in type(value).__mro__:
-            slots = cls.__dict__.get("__slots__", ())
-            for name in (slots,) if isinstance(slots, str) else slots:
-                if not name.startswith("__"):
-                    yield name, getattr(value, name, None)
-
-
-def _cached(function: Any) -> Iterator[Any]:
-    """Results that a function under `functools.lru_cache` keeps."""
-    for referent in gc.get_referents(function):
-        if type(referent) is dict:  # without a bound they are in a dict, else in a linked list
-            yield from referent.values()
-        else:
-            yield referent
-
-
-#: Type of a function under `functools.lru_cache`.
-CACHE = type(functools.lru_cache(lambda: None))
-
-# Objects of these libraries never hold the model's tensors.
-_LIBRARIES = frozenset("builtins numpy pandas threading logging io re enum inspect PIL".split())

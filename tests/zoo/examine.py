@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 import lensframe_pd as lf
 from lensframe_pd.errors import LensWarning
-from lensframe_pd.tape.tape import tensors_in
+from lensframe_pd.tape.objects import tensors_in
 
 from .made import Made
 from .models import models

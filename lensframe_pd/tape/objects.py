@@ -1,0 +1,364 @@
+"""What objects hold, looked at without running any code of theirs.
+
+Containers are read with the methods of the builtin types, other objects by their instance
+dictionary and slots: no `__getitem__`, `__iter__`, `__len__`, property or `__getattr__` of a user's
+class is called. `isinstance` and the hash of a class would do that too (`__class__` may be a
+property, a metaclass may have a `__hash__`), so types are asked with `issubclass(type(...), ...)`
+and known by their id.
+"""
+
+from __future__ import annotations
+
+import _io
+import ctypes
+import gc
+import sys
+import threading
+import weakref
+from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, partial
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    FunctionType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Child = tuple[Any, Any]
+"""Where something stands in an object, and the thing itself.
+
+The key is a name or a position; "" for what stands in the object's own place, as the dictionary
+inside a `UserDict` does.
+"""
+
+Trail = tuple[Any, ...]
+"""The keys that lead to an object, the last one outside: `((), "a"), 0)`; empty at the start."""
+
+#: Type of a function under `functools.lru_cache`.
+CACHE = type(lru_cache(lambda: None))
+
+CODE = (FunctionType, MethodType, BuiltinFunctionType)
+"""Callables that are code: what they hold is no part of an argument or a result."""
+
+
+def children(value: Any) -> Iterable[Child]:
+    """What an object of any kind holds directly: keys and values, in order.
+
+    Values, classes, Python modules, tensors, weak references, threads, files, and objects of
+    libraries that never hold a model's tensors have no children. Functions have: their closure,
+    defaults and attributes.
+    """
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return enumerate(value)
+    if kind is dict:
+        return _named(dict.items(value))
+    if id(kind) in _ATOMS or issubclass(kind, _LEAVES):
+        return ()
+    for base, read in _READERS:
+        if issubclass(kind, base):
+            return read(value)
+    return () if of_library(_module_of(kind)) else attributes(value)
+
+
+def walk(
+    found: Iterable[Child], stop: tuple[type, ...] = (), depth: int = sys.maxsize
+) -> Iterator[tuple[Trail, Any, Any]]:
+    """Everything that can be reached from `found`, depth first: trail, key and object.
+
+    An object is entered once, a tensor met as often as it is held; values (numbers, text) are left
+    out.
+
+    Parameters
+    ----------
+    stop
+        Types of objects that are met but not entered.
+    depth
+        How many containers and objects deep.
+    """
+    closed = (Tensor, *stop)
+    seen: dict[int, Any] = {}  # holds the objects, so that their ids stay theirs
+    trail: Trail = ()
+    stack = [(trail, iter(found))]
+    while stack:
+        trail, waiting = stack[-1]
+        for key, value in waiting:
+            kind = type(value)
+            if id(kind) in _ATOMS or id(value) in seen:
+                continue
+            yield trail, key, value
+            if not issubclass(kind, closed) and len(stack) <= depth:
+                seen[id(value)] = value
+                stack.append(((trail, key), iter(children(value))))
+                break
+        else:
+            stack.pop()
+
+
+def joined(trail: Trail, key: Any = "") -> str:
+    """A trail and a last key as one path: `hidden_states.0`."""
+    keys = [key]
+    while trail:
+        trail, above = trail
+        keys.append(above)
+    return ".".join([str(k) for k in reversed(keys) if k != ""])
+
+
+def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in a nest of containers and objects, with where it stands.
+
+    Containers, dataclasses, named tuples, any other objects, and the results that
+    `functools.lru_cache` keeps are entered; modules, functions and methods are not. An object met
+    twice is entered once.
+    """
+    if issubclass(type(value), Tensor):
+        yield path, value
+        return
+    last, before = None, ""
+    for trail, key, found in walk(((path, value),), (nn.Module, *CODE)):
+        if issubclass(type(found), Tensor):
+            if trail is not last:  # most often there are several in one tuple
+                last, before = trail, joined(trail)
+            yield f"{before}.{key}" if before and key != "" else f"{before}{key}", found
+
+
+def submodules(root: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """As `root.named_modules(prefix=prefix)`, for any depth of nesting."""
+    seen: dict[int, nn.Module] = {}
+    waiting = [(prefix, root)]
+    while waiting:
+        path, module = waiting.pop()
+        if id(module) not in seen:
+            seen[id(module)] = module
+            yield path, module
+            before = f"{path}." if path else ""
+            below = [(before + name, m) for name, m in module._modules.items() if m is not None]
+            waiting += reversed(below)
+
+
+def attributes(value: Any) -> list[Child]:
+    """The instance dictionary and the slots of an object; the fields of a dataclass first."""
+    own = instance_dict(value)
+    held = [] if own is None else _named(dict_items(own))
+    for name, slot in slots(type(value)):
+        held += [(name, content) for content in slot_content(value, slot)]
+    fields = class_attribute(type(value), "__dataclass_fields__")
+    if type(fields) is dict:
+        place = {name: k for k, name in enumerate(fields)}
+        held.sort(key=lambda child: place.get(child[0], len(place)))
+    return held
+
+
+def instance_dict(value: Any) -> dict[str, Any] | None:
+    """The dictionary of an object's attributes, None if it has none."""
+    return _generic_dict(value, None) if _dict_offset(type(value)) else None
+
+
+# `value.__dict__` could be a property of the class; this is what `object` itself would give.
+_dict_offset = type.__dict__["__dictoffset__"].__get__
+_generic_dict = ctypes.pythonapi.PyObject_GenericGetDict
+_generic_dict.argtypes = [ctypes.py_object, ctypes.c_void_p]
+_generic_dict.restype = ctypes.py_object
+
+
+def slots(kind: type) -> list[tuple[str, MemberDescriptorType]]:
+    """The slots that a class and its bases declare."""
+    return [
+        (name, member)
+        for vars_of_base in map(class_dict, _mro(kind))
+        if "__slots__" in vars_of_base
+        for name, member in vars_of_base.items()
+        if type(member) is MemberDescriptorType
+    ]
+
+
+def slot_content(value: Any, slot: MemberDescriptorType) -> list[Any]:
+    """What is in a slot, nothing if it was not set."""
+    try:
+        return [slot.__get__(value)]
+    except AttributeError:
+        return []
+
+
+def dict_items(value: dict[Any, Any]) -> list[tuple[Any, Any]]:
+    """The items of a dictionary of any kind, in order."""
+    ordered = issubclass(type(value), OrderedDict)
+    # it hashes its keys on the way, which only for these is not a user's code
+    if ordered and all([id(type(key)) in _ATOMS for key in dict.keys(value)]):
+        return list(OrderedDict.items(value))  # type: ignore[arg-type]
+    return list(dict.items(value))
+
+
+def of_library(module: str) -> bool:
+    """Whether it is a module whose objects never hold a model's tensors or its state."""
+    parts = module.split(".", 2)
+    return parts[0] in _LIBRARIES or ".".join(parts[:2]) in _LIBRARIES
+
+
+_LIBRARIES = frozenset(
+    "builtins numpy pandas xarray threading logging io re enum inspect PIL _thread _io "
+    "torch._dynamo torch._inductor torch._library torch._ops torch.fx torch.library".split()
+)
+
+_PLAIN = (
+    bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type,
+    torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format,
+)  # fmt: skip
+_ATOMS = frozenset(map(id, _PLAIN))
+_LEAVES = (
+    *(kind for kind in _PLAIN if kind not in (type(None), type(Ellipsis))),
+    Tensor, ModuleType, threading.Thread, _io._IOBase,
+    weakref.ReferenceType, weakref.ProxyType, weakref.CallableProxyType,
+)  # fmt: skip
+
+# What `type` itself has to say of a class; a metaclass may have properties of these names.
+_mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
+class_dict: Callable[[type], MappingProxyType[str, Any]] = type.__dict__["__dict__"].__get__
+
+
+def _module_of(kind: type) -> str:
+    name = type.__dict__["__module__"].__get__(kind)
+    return name if type(name) is str else ""
+
+
+def class_attribute(kind: type, name: str) -> Any:
+    """What the class or the first of its bases that has it holds under a name."""
+    for base in _mro(kind):
+        held = class_dict(base)
+        if name in held:
+            return held[name]
+    return None
+
+
+def _named(items: Iterable[tuple[Any, Any]]) -> list[Child]:
+    return [(k if type(k) is str else _name(k, i), v) for i, (k, v) in enumerate(list(items))]
+
+
+def _name(key: Any, position: int) -> str:
+    """The text of a key; its position where `str` would run a user's code."""
+    kind = type(key)
+    if issubclass(kind, str):
+        return str.__str__(key)
+    parts = key if kind is tuple else (key,)
+    return str(key) if all([id(type(part)) in _ATOMS for part in parts]) else str(position)
+
+
+# Readers of one kind each.
+
+
+def _more(value: Any, *exact: type) -> list[Child]:
+    """The attributes that a user's subclass of a builtin container has besides its items."""
+    return [] if any([type(value) is kind for kind in exact]) else attributes(value)
+
+
+def _dict(value: Any) -> list[Child]:
+    items = _named(dict_items(value))
+    more = _more(value, OrderedDict, defaultdict, Counter)
+    held = dict(items) if more else {}
+    # a ModelOutput has each of its items as an attribute too
+    return items + [(name, v) for name, v in more if not (name in held and held[name] is v)]
+
+
+def _tuple(value: Any) -> list[Child]:
+    items = list(tuple.__iter__(value))
+    fields = class_attribute(type(value), "_fields")
+    if type(fields) is tuple and len(fields) == len(items):
+        return [*zip(fields, items, strict=True), *_more(value)]
+    return [*enumerate(items), *_more(value)]
+
+
+def _list(value: Any) -> list[Child]:
+    return [*enumerate(list.__iter__(value)), *_more(value)]
+
+
+def _set(value: Any) -> list[Child]:
+    base = set if issubclass(type(value), set) else frozenset
+    return [*enumerate(list(base.__iter__(value))), *_more(value, base)]
+
+
+def _deque(value: Any) -> list[Child]:
+    return [*enumerate(list(deque.__iter__(value))), *_more(value, deque)]
+
+
+def _user_container(value: Any) -> list[Child]:
+    """What stands behind a `UserDict`, a `UserList` or a `ChainMap` stands in its place."""
+    held = attributes(value)
+    inside = next((v for name, v in held if name in ("data", "maps")), None)
+    if issubclass(type(value), ChainMap):
+        return [*(("", child) for _, child in children(inside)), *held]
+    return [("", inside), *held]
+
+
+def _partial(value: Any) -> list[Child]:
+    func, args, keywords = [
+        class_dict(partial)[name].__get__(value) for name in ("func", "args", "keywords")
+    ]
+    return [("args", args), ("", keywords), ("func", func), *_more(value)]
+
+
+def _method(value: Any) -> list[Child]:
+    return [("__self__", value.__self__), ("__func__", getattr(value, "__func__", None))]
+
+
+def _function(value: Any) -> list[Child]:
+    name = dict.get(value.__globals__, "__name__")
+    if type(name) is str and of_library(name):
+        return []
+    cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+    return [*cells, ("default", value.__defaults__), ("", value.__kwdefaults__), *_more(value)]
+
+
+def _cell(value: Any) -> list[Child]:
+    return [("", content) for content in cell_content(value)]
+
+
+def cell_content(cell: Any) -> list[Any]:
+    """What a closure's cell holds, nothing if it was not filled yet."""
+    try:
+        return [cell.cell_contents]
+    except ValueError:
+        return []
+
+
+def _proxy(value: Any) -> list[Child]:
+    return [("", mapping) for mapping in gc.get_referents(value)]
+
+
+def _cache(value: Any) -> list[Child]:
+    """Results that a function under `functools.lru_cache` keeps."""
+    results: list[Any] = []
+    for referent in gc.get_referents(value):
+        # without a bound they are in a dict, else in a linked list
+        results += dict.values(referent) if type(referent) is dict else [referent]
+    return [("cache", results)]
+
+
+def _module(value: Any) -> list[Child]:
+    """A module's parameters, buffers and modules stand in its own place, as their paths say."""
+    members = ("_parameters", "_buffers", "_modules")
+    return [("" if name in members else name, child) for name, child in attributes(value)]
+
+
+_READERS: tuple[tuple[Any, Callable[[Any], list[Child]]], ...] = (
+    (dict, _dict),
+    (tuple, _tuple),
+    (list, _list),
+    ((set, frozenset), _set),
+    (deque, _deque),
+    (nn.Module, _module),
+    (FunctionType, _function),
+    ((MethodType, BuiltinFunctionType), _method),
+    (partial, _partial),
+    (CellType, _cell),
+    (CACHE, _cache),
+    (MappingProxyType, _proxy),
+    ((UserDict, UserList, ChainMap), _user_container),
+)
