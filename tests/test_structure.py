@@ -12,7 +12,7 @@ ROOMS = {
     "tape": "functions objects storage tape compare context config facts passes",
     "capture": "watch values modules origins lineage tracer state plan process save run",
     "tables": "axes dims layers activations",
-    "graph": "parameters roll select collapse",
+    "graph": "edges parameters contract fold select diff",
     "replay": "call recording onward",
     "draw": "render style node dot",
     "profile": "rebuild meta costs profile memory summary chrome plots roofline repeats",

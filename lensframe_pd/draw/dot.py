@@ -12,7 +12,7 @@ from lensframe_pd.draw import style
 from lensframe_pd.draw.node import Node, look, nodes_of, text
 from lensframe_pd.draw.render import LARGE, Drawing, is_text, refuse_too_large
 from lensframe_pd.errors import LensValueError
-from lensframe_pd.graph.roll import edges
+from lensframe_pd.graph.edges import edges
 from lensframe_pd.schema import distinct_labels, names, path_of, require, split_call
 
 _FONT = "Arial"  # graphviz-pure has the metrics of single fonts only

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lensframe_pd.errors import LensTypeError, LensValueError, unknown_names
-from lensframe_pd.graph.roll import ROLLED, edges
-from lensframe_pd.schema import FACTS, labels, names, path_of, plain, require
-
-if TYPE_CHECKING:
-    import networkx
+from lensframe_pd.graph.edges import edges, with_edges
+from lensframe_pd.schema import labels, names, path_of, require
 
 Mask = pd.Series | Sequence[bool] | np.ndarray[Any, Any] | Callable[[pd.DataFrame], Any]
 
@@ -64,7 +61,7 @@ def keep(frame: pd.DataFrame, mask: Mask) -> pd.DataFrame:
                 for source in _upstream(parent, parents, dropped, through)
             }
             rows.append((tuple(s for s, _ in found), tuple(r for _, r in found)))
-    return _with_edges(frame[kept], rows)
+    return with_edges(frame[kept], rows)
 
 
 def _upstream(
@@ -73,38 +70,31 @@ def _upstream(
     dropped: set[str],
     through: dict[str, tuple[str, ...]],
 ) -> tuple[str, ...]:
-    """The nearest rows that were not dropped, from `op` upwards; loops end where they began."""
+    """The nearest rows that were not dropped, from `op` upwards; loops end where they began.
+
+    `through` remembers the answer of each dropped row, so that all questions together visit each
+    edge once.
+    """
     if op not in dropped:
         return (op,)
-    waiting, open_ = [op], {op}
+    # Depth first, by a stack: a chain of dropped rows may be longer than Python's own.
+    waiting, begun = [op], {op}
     while waiting:
         here = waiting[-1]
-        missing = [p for p in parents[here] if p in dropped and p not in through and p not in open_]
-        if missing:
-            waiting += missing
-            open_ |= {*missing}
+        above = [p for p in parents[here] if p in dropped]
+        unanswered = [p for p in above if p not in through and p not in begun]
+        if unanswered:
+            waiting += unanswered
+            begun |= {*unanswered}
             continue
         waiting.pop()
         found: dict[str, None] = {}
         for parent in parents[here]:
-            found.update(dict.fromkeys(through.get(parent, ()) if parent in dropped else (parent,)))
+            # One that is begun and not answered is below itself, in a loop: it adds nothing.
+            kept = through.get(parent, ()) if parent in dropped else (parent,)
+            found.update(dict.fromkeys(kept))
         through[here] = tuple(found)
     return through[op]
-
-
-def _with_edges(
-    frame: pd.DataFrame, rows: Sequence[tuple[tuple[str, ...], tuple[str, ...]]]
-) -> pd.DataFrame:
-    """The frame with these parents and arguments, and without what old edges alone could tell."""
-    columns: dict[str, Any] = {}
-    for name, k in (("parents", 0), ("parent_args", 1)):
-        cells = np.empty(len(rows), dtype=object)
-        cells[:] = [row[k] for row in rows]
-        columns[name] = cells
-    changed = frame.assign(**columns)
-    if "n_parents" in changed.columns:
-        changed["n_parents"] = [len(parents) for parents, _ in rows]
-    return changed.drop(columns=[c for c in ROLLED if c in changed.columns])
 
 
 def _boolean(frame: pd.DataFrame, mask: Mask) -> np.ndarray[Any, Any]:
@@ -300,100 +290,3 @@ def _closure(neighbours: dict[str, list[str]], start: Iterable[str]) -> set[str]
                 found.add(op)
                 waiting.append(op)
     return found
-
-
-def diff(frame: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """The rows that two frames do not share.
-
-    Rows are matched by label and compared by every column that states a fact of the graph; times
-    and lines in files do not count.
-
-    Parameters
-    ----------
-    frame
-        Rows of `layers`.
-    other
-        Rows of another trace: of the model after a change, or for other inputs.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The rows that are only in one, or not the same in both (then from each). Two columns more:
-        `side`, `"this"` or `"other"`, and `differs`, the columns in which the rows of one label
-        differ, empty for rows that only one frame has.
-
-    Examples
-    --------
-    >>> import torch, lensframe_pd as lf
-    >>> def model(x):
-    ...     return x.exp() if x.sum() > 0 else x.sin()
-    >>> up, _ = lf.trace(model, torch.ones(2))
-    >>> down, _ = lf.trace(model, -torch.ones(2))
-    >>> up.lens.diff(down)["side"].to_dict()
-    {'exp_1': 'this', 'output_1': 'other', 'sin_1': 'other'}
-    """
-    shared = [c for c in FACTS if c in frame.columns and c in other.columns]
-    shared = [c for c in shared if c not in ("step", "call")]  # they count what came before
-    mine, theirs = _facts(frame, shared), _facts(other, shared)
-    parts = []
-    for side, rows, own, foreign in (
-        ("this", frame, mine, theirs), ("other", other, theirs, mine),
-    ):  # fmt: skip
-        differs = {
-            op: tuple(
-                c for c, a, b in zip(shared, cells, foreign[op], strict=True) if a != b
-            ) if op in foreign else ()
-            for op, cells in own.items()
-        }  # fmt: skip
-        ops = labels(rows, "diff")
-        picked = rows[[op not in foreign or bool(differs[op]) for op in ops]]
-        column = np.empty(len(picked), dtype=object)
-        column[:] = [differs[op] for op in labels(picked, "diff")]
-        parts.append(picked.assign(side=side, differs=column))
-    return pd.concat(parts)
-
-
-def _facts(frame: pd.DataFrame, columns: list[str]) -> dict[str, tuple[Any, ...]]:
-    cells = zip(*([plain(cell) for cell in frame[c]] for c in columns), strict=True)
-    return dict(zip(labels(frame, "diff"), cells, strict=True))
-
-
-def to_networkx(frame: pd.DataFrame) -> networkx.MultiDiGraph:
-    """The rows as a `networkx.MultiDiGraph`: columns as node attributes, `arg` on the edges.
-
-    Edges from rows that are not in the frame are left out.
-
-    Parameters
-    ----------
-    frame
-        Rows of `layers`, rolled or not.
-
-    Returns
-    -------
-    networkx.MultiDiGraph
-        Nodes are labels; each edge has the attributes `arg` and `passes`, as `edges` gives them.
-
-    Raises
-    ------
-    LensKeyError
-        The frame lacks a column.
-
-    Examples
-    --------
-    >>> import torch, lensframe_pd as lf
-    >>> layers, _ = lf.trace(lambda x: x * x, torch.ones(2))
-    >>> graph = layers.lens.to_networkx()
-    >>> graph.number_of_edges("input_1", "mul_1"), graph.nodes["mul_1"]["func"]
-    (2, 'mul')
-    """
-    import networkx
-
-    require(frame, "to_networkx", "pass_num", "parents", "parent_args")
-    graph = networkx.MultiDiGraph()
-    ops = labels(frame, "to_networkx")
-    for op, cells in zip(ops, frame.to_dict("records"), strict=True):
-        graph.add_node(op, **{str(name): cell for name, cell in cells.items()})
-    for source, target, arg, passes in edges(frame).itertuples(index=False):
-        if source in graph:
-            graph.add_edge(source, target, arg=arg, passes=passes)
-    return graph
