@@ -22,7 +22,7 @@ from lensframe_pd.tape.facts import LiveRow
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.evidence import End, Evidence
 from lensframe_pd.validation.verdicts import Verdicts
-from lensframe_pd.validation.witness import Gap, WitnessedTracer
+from lensframe_pd.validation.witness import WitnessedTracer
 
 
 class _Idle(TorchFunctionMode):
@@ -46,14 +46,12 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape:
     Returns
     -------
     Tape
-        Of the traced run, with the values of inputs and constants.
+        Of the traced run, with the values of inputs and constants. If the run that is judged was
+        stopped, of a third run that is stopped where it was.
     """
-    origin, last = evidence.start, evidence.last
+    origin = evidence.start
     args, kwargs = origin.args, origin.kwargs
-    run = Run(origin.model, _is_given, tracer=WitnessedTracer)
-    run.tape.seed = evidence.seed
-    tracer = run.tracer
-    assert isinstance(tracer, WitnessedTracer)
+    run, tracer = _witnessed(evidence)
     named = named_modules(find_roots(origin.model))
     with Start(origin) as start, Surroundings() as surroundings:
         if evidence.tape is not None:
@@ -73,34 +71,24 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape:
         surroundings.enter(evidence.switches)
         bare = left_by(lambda: plain(nullcontext()))
         traced = left_by(lambda: run.execute(args, kwargs))
-        apart = _outputs_differ(traced.outputs, bare.outputs)
-        if apart and not _outputs_differ(traced.outputs, left_by(lambda: plain(_Idle())).outputs):
-            verdicts.could_not(
-                last,
-                "torch itself leaves a fused path while any function mode is active: "
-                f"the output differs from the plain forward's, {apart[0]}",
-            )
-            verdicts.count("fused_paths_left")
-            apart = []
-    held = traced.state.differences(bare.state)
-    drawn = traced.generators.differences(bare.generators)
-    for reason in (*apart, *held, *drawn):
-        verdicts.fails("interference", last, f"traced, {reason}")
-    verdicts.passes("interference", last)
-    _check_witness(tracer.gaps, tracer.operators, evidence.rows, verdicts)
-    return run.tape
+        if _outputs_differ(traced.outputs, bare.outputs):
+            idle = left_by(lambda: plain(_Idle()))
+            bare = _without_fused_paths(traced, bare, idle, evidence.last, verdicts)
+        _check_interference(traced, bare, evidence.last, verdicts)
+        if evidence.end is not None:
+            stopped, tracer = _witnessed(evidence, evidence.end)
+            left_by(lambda: stopped.execute(args, kwargs))
+    _check_witness(tracer, evidence.rows, verdicts)
+    return tracer.tape
 
 
-def stopped_again(evidence: Evidence, end: End) -> Tape:
-    """The record of a run that is stopped where the traced run was; all is as it was afterwards."""
-    origin = evidence.start
-    run = Run(origin.model, _is_given, also=lambda tape: _StopThere(tape, end))
+def _witnessed(evidence: Evidence, end: End | None = None) -> tuple[Run, WitnessedTracer]:
+    """A run that finds every operator, which is ended where a stopped one was."""
+    also = None if end is None else lambda tape: _StopThere(tape, end)
+    run = Run(evidence.origin.model, _is_given, also=also, tracer=WitnessedTracer)
     run.tape.seed = evidence.seed
-    with Start(origin) as start, Surroundings() as surroundings:
-        surroundings.enter(evidence.switches)
-        start.again()
-        run.execute(origin.args, origin.kwargs)
-    return run.tape
+    assert isinstance(run.tracer, WitnessedTracer)
+    return run, run.tracer
 
 
 class _StopThere(Watcher):
@@ -134,6 +122,34 @@ def _give_inputs(model: Any, args: Any, kwargs: Any, tape: Tape) -> None:
                 tensor.copy_(value)
 
 
+def _without_fused_paths(
+    traced: _Left, bare: _Left, idle: _Left, last: str, verdicts: Verdicts
+) -> _Left:
+    """What a plain run leaves, with the outputs of the `idle` one if the mode alone made those.
+
+    An output that a mode which does nothing changes just so is torch's doing, not the tracer's.
+    """
+    if _outputs_differ(traced.outputs, idle.outputs):
+        return bare
+    apart = _outputs_differ(traced.outputs, bare.outputs)
+    verdicts.could_not(
+        last,
+        "torch itself leaves a fused path while any function mode is active: "
+        f"the output differs from the plain forward's, {apart[0]}",
+    )
+    verdicts.count("fused_paths_left")
+    return bare._replace(outputs=idle.outputs)
+
+
+def _check_interference(traced: _Left, bare: _Left, last: str, verdicts: Verdicts) -> None:
+    apart = _outputs_differ(traced.outputs, bare.outputs)
+    held = traced.state.differences(bare.state)
+    drawn = traced.generators.differences(bare.generators)
+    for reason in (*apart, *held, *drawn):
+        verdicts.fails("interference", last, f"traced, {reason}")
+    verdicts.passes("interference", last)
+
+
 def _outputs_differ(output: list[tuple[str, Tensor]], plain: list[tuple[str, Tensor]]) -> list[str]:
     if [path for path, _ in output] != [path for path, _ in plain]:
         return [f"the output has {len(output)} tensors instead of {len(plain)}"]
@@ -145,11 +161,11 @@ def _outputs_differ(output: list[tuple[str, Tensor]], plain: list[tuple[str, Ten
     return found
 
 
-def _check_witness(gaps: list[Gap], operators: int, rows: Rows, verdicts: Verdicts) -> None:
+def _check_witness(tracer: WitnessedTracer, rows: Rows, verdicts: Verdicts) -> None:
     by_step = sorted(rows, key=lambda op: rows[op]["step"])
-    verdicts.totals["aten_operators"] = operators
-    verdicts.totals["aten_gaps"] = sum(len(gap.operators) for gap in gaps)
-    for gap in gaps:
+    verdicts.totals["aten_operators"] = tracer.operators
+    verdicts.totals["aten_gaps"] = sum(len(gap.operators) for gap in tracer.gaps)
+    for gap in tracer.gaps:
         op = by_step[min(gap.row, len(by_step) - 1)]
         where = f" in module {gap.module!r}" if gap.module else ""
         verdicts.fails(

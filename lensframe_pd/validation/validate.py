@@ -22,7 +22,7 @@ from lensframe_pd.validation import invariants
 from lensframe_pd.validation.evidence import Evidence, evidence
 from lensframe_pd.validation.replayed import replay
 from lensframe_pd.validation.resumed import resume
-from lensframe_pd.validation.twice import run_twice, stopped_again
+from lensframe_pd.validation.twice import run_twice
 from lensframe_pd.validation.verdicts import Verdicts
 
 
@@ -125,8 +125,6 @@ def _judge(
     rows = evidence.rows
     again = run_twice(evidence, verdicts)
     reference = evidence.tape or again
-    if evidence.tape is None and evidence.end is not None:
-        reference = stopped_again(evidence, evidence.end)
     grouped = passes(reference)
     fresh = frames.layers(reference, grouped, unsaved_reasons(reference))
     _check_frame(rows, evidence.ops, rows_of(fresh, list(fresh.index)), verdicts)
