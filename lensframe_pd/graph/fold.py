@@ -344,6 +344,8 @@ def _collapsed(cells: RowCells, call: str, n_passes: int) -> dict[str, Any]:
         "func": types[k] if k < len(types) else "module",
         "target": "",
         "config": "{}",
+        "n_positional": 0,
+        "tuple_args": (),
         "module": path_of(stack[k - 1]) if k else "",
         "module_type": types[k - 1] if k else "",
         "module_stack": stack[:k],

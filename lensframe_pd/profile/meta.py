@@ -15,8 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lensframe_pd.profile.rebuild import Question, Unbuildable, arguments, resolve, without_data
-from lensframe_pd.tape.functions import describe
+from lensframe_pd.profile.rebuild import Question, arguments, without_data
+from lensframe_pd.tape.functions import Unreadable, describe, resolve
 from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.storage import distinct, storage_of, written_arguments
 
@@ -106,7 +106,7 @@ class Costs:
         except Exception as error:  # also a shape or a type that meta tensors cannot have
             first = first or error
         reason = str(first or "its arguments fit no signature").partition("\n")[0]
-        if first is not None and not isinstance(first, Unbuildable):
+        if first is not None and not isinstance(first, Unreadable):
             reason = f"it does not run on meta tensors: {type(first).__name__}: {reason}"
         return _unknown(question, reason)
 
@@ -220,7 +220,7 @@ def _matching(question: Question, made: Sequence[Tensor]) -> list[Tensor]:
                 break
         else:
             got = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in made) or "nothing"
-            raise Unbuildable(f"its replay gives {got}, and the frame has {shape} {dtype}")
+            raise Unreadable(f"its replay gives {got}, and the frame has {shape} {dtype}")
     return rows
 
 

@@ -6,7 +6,6 @@ arguments, `parent_args`, `param_args` and `buffer_args` say which argument each
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,14 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lensframe_pd.tape.functions import describe
+from lensframe_pd.tape.functions import Unreadable, describe
 
 _META = torch.device("meta")
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|meta)(:\d+)?$")
-
-
-class Unbuildable(Exception):
-    """A call cannot be run on meta tensors; the text says why."""
 
 
 class Given(NamedTuple):
@@ -55,39 +50,6 @@ class Question(NamedTuple):
     inplace: bool
     results: tuple[tuple[tuple[int, ...], str], ...]
     """Shape and element type of each row of the call, to see that the replay is right."""
-
-
-def resolve(target: str) -> Callable[..., Any]:
-    """The function that a cell of `target` names.
-
-    Raises
-    ------
-    Unbuildable
-        Nothing importable has this name.
-
-    Examples
-    --------
-    >>> resolve("torch.Tensor.__rsub__")(torch.tensor(1), 3)
-    tensor(2)
-    >>> resolve("torch.Tensor.T.__get__")(torch.zeros(2, 3)).shape
-    torch.Size([3, 2])
-    """
-    parts = target.split(".")
-    # torch.split is a Python composite, too; the row is the C++ function it called
-    if len(parts) == 2 and parts[0] == "torch":
-        found: Any = getattr(torch._C._VariableFunctions, parts[1], None)
-        if found is not None:
-            return found  # type: ignore[no-any-return]
-    for k in range(len(parts) - 1, 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:k]))
-            for name in parts[k:]:
-                found = getattr(found, name)
-        except (ImportError, AttributeError):
-            continue
-        if callable(found):
-            return found  # type: ignore[no-any-return]
-    raise Unbuildable(f"{target} cannot be imported here")
 
 
 def arguments(
@@ -132,7 +94,7 @@ def decode(
 
     Raises
     ------
-    Unbuildable
+    Unreadable
         The JSON only describes the value.
 
     Examples
@@ -152,7 +114,7 @@ def decode(
     content = value[tag]
     if tag == "$tensor":
         if path not in tensors:
-            raise Unbuildable(f"the frame does not say which tensor {path!r} was")
+            raise Unreadable(f"the frame does not say which tensor {path!r} was")
         return tensors[path]
     if tag == "$tuple":
         return tuple(decode(v, tensors, f"{path}.{i}", list) for i, v in enumerate(content))
@@ -162,7 +124,7 @@ def decode(
     if tag == "$object":
         if content == "torch._C.Generator":
             return None
-        raise Unbuildable(f"an argument is a {content}, which the frame only describes")
+        raise Unreadable(f"an argument is a {content}, which the frame only describes")
     return _SCALARS[tag](value)
 
 

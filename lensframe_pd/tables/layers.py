@@ -16,14 +16,15 @@ from lensframe_pd.tape.tape import Tape
 
 _TUPLE_COLUMNS = frozenset(
     """parents parent_args module_stack module_types returned_by shape stride params param_args
-    param_shapes buffers buffer_args buffer_shapes read_by""".split()
+    param_shapes param_dtypes buffers buffer_args buffer_shapes buffer_dtypes tuple_args
+    read_by""".split()
 )
 _STRING = pd.StringDtype(na_value=np.nan)  # pandas' default for text, made without inference
 _DTYPES = {
     "pass_num": np.int64, "n_passes": np.int64, "step": np.int64, "call": np.int64,
-    "ordinal": np.int64,
-    "n_parents": np.int64, "numel": np.int64, "nbytes": np.int64, "n_params": np.int64,
-    "params_nbytes": np.int64, "n_trainable": np.int64, "seconds": np.float64,
+    "ordinal": np.int64, "n_parents": np.int64, "n_positional": np.int64, "numel": np.int64,
+    "nbytes": np.int64, "n_params": np.int64, "params_nbytes": np.int64, "n_trainable": np.int64,
+    "seconds": np.float64,
     "requires_grad": np.bool_, "inplace": np.bool_, "random": np.bool_, "saved": np.bool_,
 }  # fmt: skip
 
@@ -95,12 +96,13 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Sequence[Any]]:
         "path": _sparse(tape.paths, n, ""),
         "parents": parents,
         "n_parents": [*map(len, parents)],
-        "config": [*map(facts.config, functions, args, kwargs)],
         "context": around,
         "source": [*map(facts.sources.of, sites, places)],
         "seconds": seconds,
         "random": random,
     }
+    arguments = zip(*map(facts.arguments, functions, args, kwargs), strict=True)
+    columns.update(zip(CallFacts.of_arguments, arguments, strict=True))
     for k, name in enumerate(CallFacts.of_module):
         columns[name] = [module[k] for module in modules]
     columns["parent_args"] = roles

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os.path
 from collections import defaultdict
+from collections.abc import Hashable
 from itertools import count
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from lensframe_pd.errors import OURS, LensKeyError
 from lensframe_pd.schema import COLUMNS
-from lensframe_pd.tape.config import arg_name, config_json
+from lensframe_pd.tape.config import arg_name, encode, slot_roles
 from lensframe_pd.tape.context import context_json
 from lensframe_pd.tape.functions import Function
 from lensframe_pd.tape.tape import SCRIPT, SLOT, Call, Context, Site, Tape
@@ -20,18 +21,22 @@ from lensframe_pd.tape.tape import SCRIPT, SLOT, Call, Context, Site, Tape
 #: Frames of torch and of this package are never the user's code.
 _FOLDERS = (os.path.dirname(torch.__file__) + os.sep, OURS)
 _SCALARS = frozenset((type(SLOT), int, float, bool, str, type(None)))
-_NAMED_BY_REPR = _SCALARS | {tuple, list, slice}
+
+#: The cells of the columns `CallFacts.of_arguments`.
+Arguments = tuple[str, int, tuple[str, ...]]
 
 
 class CallFacts:
     """Facts of calls, each distinct one worked out once."""
 
     of_held = (
-        "params", "param_args", "param_shapes", "n_params", "params_nbytes", "n_trainable",
-        "buffers", "buffer_args", "buffer_shapes",
+        "params", "param_args", "param_shapes", "param_dtypes",
+        "n_params", "params_nbytes", "n_trainable",
+        "buffers", "buffer_args", "buffer_shapes", "buffer_dtypes",
     )  # fmt: skip
     #: Their cells where a call read no parameter and no buffer.
-    nothing_held: tuple[Any, ...] = ((), (), (), 0, 0, 0, (), (), ())
+    nothing_held: tuple[Any, ...] = ((), (), (), (), 0, 0, 0, (), (), (), ())
+    of_arguments = ("config", "n_positional", "tuple_args")
     of_module = ("module", "module_type", "module_stack", "module_types")
 
     def __init__(self, tape: Tape) -> None:
@@ -41,20 +46,21 @@ class CallFacts:
         self._held: dict[Any, tuple[Any, ...]] = {}
         self._modules: dict[int, tuple[str, str, tuple[str, ...], tuple[str, ...]]] = {}
         self._contexts: dict[Any, str] = {}
-        self._configs: dict[Any, str] = {}
+        self._arguments: dict[Any, Arguments] = {}
 
     def of(self, call: Call) -> dict[str, Any]:
         """All columns that one call decides by itself."""
         roles = self.roles(call.function, call.args, call.kwargs, call.sources)
+        arguments = self.arguments(call.function, call.args, call.kwargs)
         return {
             "func": call.function.name,
             "target": call.function.target,
             "parent_args": tuple(r for r, s in zip(roles, call.sources, strict=True) if s >= 0),
-            "config": self.config(call.function, call.args, call.kwargs),
             "context": self.context(call.context, call.generator is not None),
             "source": self.sources.of(call.site, call.module),
             "random": call.generator is not None,
             "seconds": call.seconds,
+            **dict(zip(self.of_arguments, arguments, strict=True)),
             **dict(zip(self.of_module, self.module(call.module), strict=True)),
             **dict(zip(self.of_held, self.held(call.sources, roles), strict=True)),
         }
@@ -81,12 +87,7 @@ class CallFacts:
                 found = tuple([arg_name(names, i) for i, slot in enumerate(key[1]) if slot])
                 self._roles[key] = found
             return found
-        roles: list[str] = []
-        for i, value in enumerate(args):
-            _slots(value, arg_name(names, i), roles)
-        for name, value in kwargs.items():
-            _slots(value, name, roles)
-        return tuple(roles)
+        return slot_roles(function, args, kwargs)
 
     def held(self, sources: tuple[int, ...], roles: tuple[str, ...]) -> tuple[Any, ...]:
         key = (roles, tuple([s if s < 0 else 0 for s in sources]))
@@ -104,12 +105,14 @@ class CallFacts:
                 tuple(h.name for h, _ in params),
                 tuple(role for _, role in params),
                 tuple(h.shape for h, _ in params),
+                tuple(str(h.dtype).removeprefix("torch.") for h, _ in params),
                 sum(h.numel for h in distinct),
                 sum(h.nbytes for h in distinct),
                 sum(h.numel for h in distinct if h.requires_grad),
                 tuple(h.name for h, _ in buffers),
                 tuple(role for _, role in buffers),
                 tuple(h.shape for h, _ in buffers),
+                tuple(str(h.dtype).removeprefix("torch.") for h, _ in buffers),
             )
         return found
 
@@ -126,34 +129,27 @@ class CallFacts:
             found = self._modules[index] = (module.path, module.type_name, stack, types)
         return found
 
-    def config(self, function: Function, args: Any, kwargs: dict[str, Any]) -> str:
+    def arguments(self, function: Function, args: Any, kwargs: dict[str, Any]) -> Arguments:
+        """The columns `of_arguments`."""
         if not kwargs and all([a is SLOT for a in args]):
-            return "{}"
-        names = function.arg_names
-        kinds = tuple(map(type, args))  # 1, 1.0 and True are equal, but not the same JSON
-        if kwargs or not _NAMED_BY_REPR.issuperset(kinds):
-            return config_json(names, args, kwargs, function.gathers)
-        gathers = function.gathers
-        scalars = _SCALARS.issuperset(kinds)
-        key = (names, gathers, args, kinds) if scalars else (names, gathers, repr(args))
-        found = self._configs.get(key)
+            return "{}", len(args), ()
+        key = (id(function), _exactly(args, kwargs))
+        found = self._arguments.get(key)
         if found is None:
-            found = self._configs[key] = config_json(names, args, kwargs, gathers)
+            found = self._arguments[key] = encode(function, args, kwargs)
         return found
 
 
-def _slots(value: Any, role: str, found: list[str]) -> None:
-    if value is SLOT:
-        found.append(role)
-    elif isinstance(value, (list, tuple)):
-        for i, child in enumerate(value):
-            _slots(child, f"{role}.{i}", found)
-    elif isinstance(value, dict):
-        for name, child in value.items():
-            _slots(child, f"{role}.{name}", found)
-    elif isinstance(value, slice):
-        for name in ("start", "stop", "step"):
-            _slots(getattr(value, name), f"{role}.{name}", found)
+def _exactly(args: Any, kwargs: dict[str, Any]) -> Hashable:
+    """What arguments have in common that are alike to the letter.
+
+    1, 1.0 and True are equal, and so are 0.0 and -0.0, but not the same JSON. Where types settle
+    it, a tuple is quicker than text.
+    """
+    kinds = tuple(map(type, args))
+    if not kwargs and _SCALARS.issuperset(kinds) and 0 not in args:
+        return args, kinds
+    return repr((args, kwargs))
 
 
 def tensor_facts(shape: Any, stride: Any, dtype: Any, device: Any) -> dict[str, Any]:

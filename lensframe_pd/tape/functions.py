@@ -6,6 +6,7 @@ torch function that the library needs stands in the tables of this module.
 
 from __future__ import annotations
 
+import importlib
 import types
 from collections.abc import Callable
 from enum import Enum
@@ -147,6 +148,43 @@ def describe(func: Callable[..., Any]) -> Function:
         if isinstance(func, (OpOverload, OpOverloadPacket)) or _of_torch(func):
             KNOWN[func] = found
     return found
+
+
+class Unreadable(Exception):
+    """The cells of a row do not say the call that it was; the text says why."""
+
+
+def resolve(target: str) -> Callable[..., Any]:
+    """The function that a cell of `target` names.
+
+    Raises
+    ------
+    Unreadable
+        Nothing importable has this name.
+
+    Examples
+    --------
+    >>> resolve("torch.Tensor.__rsub__")(torch.tensor(1), 3)
+    tensor(2)
+    >>> resolve("torch.Tensor.T.__get__")(torch.zeros(2, 3)).shape
+    torch.Size([3, 2])
+    """
+    parts = target.split(".")
+    # torch.split is a Python composite, too; the row is the C++ function it called
+    if len(parts) == 2 and parts[0] == "torch":
+        found: Any = getattr(torch._C._VariableFunctions, parts[1], None)
+        if found is not None:
+            return found  # type: ignore[no-any-return]
+    for k in range(len(parts) - 1, 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:k]))
+            for name in parts[k:]:
+                found = getattr(found, name)
+        except (ImportError, AttributeError):
+            continue
+        if callable(found):
+            return found  # type: ignore[no-any-return]
+    raise Unreadable(f"{target} cannot be imported here")
 
 
 def synthetic(name: str, *arg_names: str) -> Function:

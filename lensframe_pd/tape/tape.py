@@ -36,11 +36,17 @@ class Opaque(NamedTuple):
     value: Any = None
     """The argument itself, where a run is recorded to be replayed at once."""
 
+    def __repr__(self) -> str:
+        return f"Opaque({self.description!r})"  # that of the argument is the user's code
+
 
 class Array(NamedTuple):
     """A small NumPy array among the arguments, copied."""
 
     value: np.ndarray[Any, Any]
+
+    def __repr__(self) -> str:
+        return f"Array({self.value.dtype}, {self.value.tolist()!r})"  # NumPy's own leaves out
 
 
 class Context(NamedTuple):

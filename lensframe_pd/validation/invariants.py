@@ -17,8 +17,9 @@ Problems = dict[str, list[str]]
 
 _PAIRED = (
     ("parents", "parent_args"), ("params", "param_args"), ("params", "param_shapes"),
-    ("module_stack", "module_types"),
-    ("buffers", "buffer_args"), ("buffers", "buffer_shapes"), ("shape", "stride"),
+    ("params", "param_dtypes"), ("module_stack", "module_types"),
+    ("buffers", "buffer_args"), ("buffers", "buffer_shapes"), ("buffers", "buffer_dtypes"),
+    ("shape", "stride"),
 )  # fmt: skip
 
 

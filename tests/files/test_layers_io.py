@@ -13,7 +13,8 @@ from lensframe_pd.draw.dot import dot
 
 SEQUENCES = [
     "parents", "parent_args", "module_stack", "returned_by", "shape", "stride", "params",
-    "param_args", "param_shapes", "buffers", "buffer_args", "buffer_shapes", "read_by",
+    "param_args", "param_shapes", "param_dtypes", "buffers", "buffer_args", "buffer_shapes",
+    "buffer_dtypes", "tuple_args", "read_by",
 ]  # fmt: skip
 
 
