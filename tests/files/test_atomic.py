@@ -19,19 +19,18 @@ class Cut(Exception):
     """Stands for a crash."""
 
 
-CRASHES = [("os.replace", 1), ("os.rename", 1), ("os.rename", 2), ("shutil.rmtree", 1)] + [
-    ("os.fsync", n) for n in range(1, 6)
-]
-
-
+# The n-th of these calls is where the process ends: every rename, removal and flush of a write.
+FLUSHES = [("os.fsync", n) for n in range(1, 6)]
+FOLDER = [("os.rename", 1), ("os.rename", 2), ("shutil.rmtree", 1), *FLUSHES]
+FILE = [("os.replace", 1), *FLUSHES[:2]]
+CRASHES = {"trace": FOLDER, ".arrows": FOLDER, ".zarr": FOLDER, ".nc": FILE, ".parquet": FILE}
 CRASHING = """
-import os, shutil, sys, pickle, lensframe_pd
+import os, shutil, sys, pickle, h5netcdf, zarr, lensframe_pd  # the children need not import them
 from lensframe_pd.files.files import write
-what, targets = pickle.load(sys.stdin.buffer)
-for (call, n), target in targets.items():
+for call, n, target, what in pickle.load(sys.stdin.buffer):
     child = os.fork()
     if child:
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (0, 9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9, (call, n, target)
         continue
     module, name = call.split(".")
     module, left = sys.modules[module], [n]
@@ -46,21 +45,35 @@ for (call, n), target in targets.items():
 """
 
 
+@pytest.fixture(scope="module")
+def crashed(trace, tmp_path_factory):
+    """Each kind of file with what is new of it, and the places where a write of that was cut off.
+
+    Two variables will do: what is cut is between files and folders. One process crashes its
+    children for all kinds, as its imports take longer than they do.
+    """
+    layers, few = trace.layers, trace.activations[["cat_1:2", "float_1"]]
+    new = {"trace": (layers.assign(mark=1), few.assign_attrs(mark=1))}
+    old = {"trace": (layers, few), ".parquet": layers} | dict.fromkeys(FORMATS.values(), few)
+    new |= {".parquet": new["trace"][0]} | dict.fromkeys(FORMATS.values(), new["trace"][1])
+    cuts = {what: [] for what in CRASHES}
+    for what, crashes in CRASHES.items():
+        for call, n in crashes:
+            folder = tmp_path_factory.mktemp("crashed")
+            target = write(old[what], folder / ("t" if what == "trace" else f"x{what}"))
+            cuts[what].append((call, n, target, new[what]))
+    every = [cut for of_one in cuts.values() for cut in of_one]
+    subprocess.run([sys.executable, "-c", CRASHING], input=pickle.dumps(every), check=True)
+    return {what: (new[what], [target for _, _, target, _ in cuts[what]]) for what in cuts}
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="crashes child processes")
-@pytest.mark.parametrize("what", ["trace", ".arrows", ".zarr", ".nc", ".parquet"])
-def test_a_crash_leaves_the_old_or_the_new(what, trace, tmp_path):
+@pytest.mark.parametrize("what", CRASHES)
+def test_a_crash_leaves_the_old_or_the_new(what, crashed):
     """The process ends at each rename, removal and flush; then the place is written again."""
-    new = (trace.layers.assign(mark=1), trace.activations.assign_attrs(mark=1))
-    old, new = {"trace": (trace, new), ".parquet": (trace.layers, new[0])}.get(
-        what, (trace.activations, new[1])
-    )
-    targets = {}
-    for k, crash in enumerate(CRASHES):
-        (tmp_path / str(k)).mkdir()
-        targets[crash] = write(old, tmp_path / str(k) / ("t" if what == "trace" else f"x{what}"))
-    subprocess.run([sys.executable, "-c", CRASHING], input=pickle.dumps((new, targets)), check=True)
+    new, targets = crashed[what]
     marks = []
-    for target in targets.values():
+    for target in targets:
         found = part_of(read(target))
         marks.append("mark" in (found.attrs if isinstance(found, xr.Dataset) else found))
         write(new, target)
