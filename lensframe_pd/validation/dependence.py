@@ -7,8 +7,8 @@ another argument masks it, or only its shape or dtype is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,9 +54,21 @@ def dependence(
     if not tensor.numel():
         return Dependence(True, "it has no elements")
     for other in changed(tensor, run.call):
-        if _changes(run, _put(tensors, slots, other), result):
+        now = _result(run, _put(tensors, slots, other))
+        if now is None or not _equal(now, result):  # who refuses a value has read it
             return CHANGES
-    if run.written & set(slots):
+    return _exemption(run, tensors, slots, result, roles)
+
+
+def _exemption(
+    run: Rerun,
+    tensors: Sequence[Tensor],
+    slots: Sequence[int],
+    result: list[Tensor],
+    roles: Sequence[str],
+) -> Dependence:
+    """Why no change of the values changed the result; the cheapest to show first."""
+    if run.outcome(tensors).written & set(slots):
         return Dependence(True, "the call overwrites all of it")
     mask = _mask(run, tensors, slots, roles)
     if mask:
@@ -74,12 +86,12 @@ def _put(tensors: Sequence[Tensor], slots: Sequence[int], other: Tensor) -> list
     return changed
 
 
-def _changes(run: Rerun, tensors: Sequence[Tensor], result: list[Tensor]) -> bool:
+def _result(run: Rerun, tensors: Sequence[Tensor]) -> list[Tensor] | None:
+    """What the call gives for these tensors; None if it refuses them."""
     try:
-        now = run(tensors)
-    except Exception:
-        return True  # the call refuses this value, so it reads it
-    return not _equal(now, result)
+        return run(tensors)
+    except Exception:  # torch raises every kind, and so may a function of the user's
+        return None
 
 
 def _equal(now: list[Tensor], result: list[Tensor]) -> bool:
@@ -94,33 +106,46 @@ def changed(tensor: Tensor, call: Call) -> Iterator[Tensor]:
 
 
 def _others(tensor: Tensor, call: Call) -> Iterator[Tensor]:
+    """Values that differ in whatever a function may read: sign, order, size, one special number."""
     if tensor.dtype is torch.bool:
-        yield ~tensor
-        yield torch.ones_like(tensor)
-        yield torch.zeros_like(tensor)
-        yield _noise(tensor, 0, 2) > 0
-    elif tensor.is_floating_point() or tensor.is_complex():
-        yield torch.add(torch.full_like(tensor, 1.37), tensor, alpha=-0.73)
-        finite = tensor[tensor.isfinite()].abs()
-        reach = max(float(finite.max()), 1.0) if finite.numel() else 1.0
-        yield _noise(tensor, -reach, reach)
-        for number in (*_numbers(call), torch.inf, -torch.inf, torch.nan):
-            yield torch.full_like(tensor, number)
-    else:
-        tensor, limits = tensor.long(), torch.iinfo(tensor.dtype)
-        low, high = int(tensor.min()), int(tensor.max())
-        if high > low:
-            yield (tensor - low + 1) % (high - low + 1) + low
-            yield tensor.flip([*range(tensor.dim())])
-        yield tensor + 1
-        yield tensor - 1
-        yield -1 - tensor
-        for number in _numbers(call):
-            if limits.min <= number <= limits.max:
-                yield torch.full_like(tensor, int(number))
+        return _other_bools(tensor)
+    if tensor.is_floating_point() or tensor.is_complex():
+        return _other_floats(tensor, call)
+    return _other_integers(tensor.long(), call)
+
+
+def _other_bools(tensor: Tensor) -> Iterator[Tensor]:
+    yield ~tensor
+    yield torch.ones_like(tensor)
+    yield torch.zeros_like(tensor)
+    yield _noise(tensor, 0, 2) > 0
+
+
+def _other_floats(tensor: Tensor, call: Call) -> Iterator[Tensor]:
+    yield torch.add(torch.full_like(tensor, 1.37), tensor, alpha=-0.73)
+    finite = tensor[tensor.isfinite()].abs()
+    reach = max(float(finite.max()), 1.0) if finite.numel() else 1.0
+    yield _noise(tensor, -reach, reach)  # the first keeps every order, turned round
+    for number in (*_numbers(call), torch.inf, -torch.inf, torch.nan):
+        yield torch.full_like(tensor, number)
+
+
+def _other_integers(tensor: Tensor, call: Call) -> Iterator[Tensor]:
+    low, high = int(tensor.min()), int(tensor.max())
+    if high > low:  # within their range first: as indices they are all allowed
+        yield (tensor - low + 1) % (high - low + 1) + low
+        yield tensor.flip([*range(tensor.dim())])
+    yield tensor + 1
+    yield tensor - 1
+    yield -1 - tensor
+    limits = torch.iinfo(tensor.dtype)
+    for number in _numbers(call):
+        if limits.min <= number <= limits.max:
+            yield torch.full_like(tensor, int(number))
 
 
 def _noise(tensor: Tensor, low: float, high: float) -> Tensor:
+    """The same numbers each time, drawn without moving any generator of the process."""
     generator = torch.Generator(tensor.device).manual_seed(0)
     kind = torch.float64 if tensor.dtype is torch.float64 else torch.float32
     noise = torch.rand(tensor.shape, generator=generator, dtype=kind, device=tensor.device)
@@ -136,25 +161,40 @@ def _numbers(call: Call) -> Iterator[float]:
 def _mask(run: Rerun, tensors: Sequence[Tensor], slots: Sequence[int], roles: Sequence[str]) -> str:
     """The other argument under whose other values this one matters."""
     tensor = tensors[slots[0]]
+    for theirs in _other_places(tensors, slots):
+        for value in changed(tensors[theirs[0]], run.call):
+            around = _put(tensors, theirs, value)
+            before = _result(run, around)
+            if before is not None and _matters(run, around, slots, tensor, before):
+                return repr(roles[theirs[0]])
+    return ""
+
+
+def _other_places(tensors: Sequence[Tensor], slots: Sequence[int]) -> Iterable[list[int]]:
+    """The places of each tensor that is not in `slots`."""
     places: dict[int, list[int]] = {}
     for slot, other in enumerate(tensors):
         if slot not in slots:
             places.setdefault(id(other), []).append(slot)
-    for their_slots in places.values():
-        for theirs in changed(tensors[their_slots[0]], run.call):
-            around = _put(tensors, their_slots, theirs)
-            try:
-                before = run(around)
-            except Exception:
-                continue
-            for mine in changed(tensor, run.call):
-                try:
-                    now = run(_put(around, slots, mine))
-                except Exception:
-                    continue
-                if not _equal(now, before):
-                    return repr(roles[their_slots[0]])
-    return ""
+    return places.values()
+
+
+def _matters(
+    run: Rerun,
+    around: Sequence[Tensor],
+    slots: Sequence[int],
+    tensor: Tensor,
+    before: list[Tensor],
+) -> bool:
+    """Whether a change of `tensor` changes `before`, which `run(around)` gave.
+
+    That a value is refused says nothing here: the other argument may be to blame.
+    """
+    for mine in changed(tensor, run.call):
+        now = _result(run, _put(around, slots, mine))
+        if now is not None and not _equal(now, before):
+            return True
+    return False
 
 
 def _only_metadata(
@@ -162,23 +202,22 @@ def _only_metadata(
 ) -> str:
     """Which fact of the tensor, other than its values, the result follows; empty if none."""
     tensor = tensors[slots[0]].detach()
+
+    def follows(other: Tensor, fact: str) -> bool:
+        now = _result(run, _put(tensors, slots, other))
+        return now is None or _facts(now, fact) != _facts(result, fact)
+
     longer = [torch.cat([tensor, tensor], axis) for axis in range(tensor.dim())]
-    for other in (*longer, tensor[None]):
-        try:
-            now = run(_put(tensors, slots, other))
-        except Exception:
-            return "shape"
-        if [t.shape for t in now] != [t.shape for t in result]:
-            return "shape"
-    dtype = torch.float64 if tensor.dtype is not torch.float64 else torch.float32
-    try:
-        now = run(_put(tensors, slots, tensor.to(dtype)))
-    except Exception:
+    if any(follows(other, "shape") for other in (*longer, tensor[None])):
+        return "shape"
+    other_dtype = torch.float64 if tensor.dtype is not torch.float64 else torch.float32
+    if follows(tensor.to(other_dtype), "dtype"):
         return "dtype"
-    if [t.dtype for t in now] != [t.dtype for t in result]:
-        return "dtype"
-    try:
-        now = run(_put(tensors, slots, tensor.to("meta")))
-    except Exception:
-        return ""
-    return "device" if all(t.is_meta for t in now) else ""
+    elsewhere = _result(run, _put(tensors, slots, tensor.to("meta")))
+    if elsewhere is not None and all(t.is_meta for t in elsewhere):
+        return "device"
+    return ""
+
+
+def _facts(tensors: list[Tensor], fact: str) -> list[Any]:
+    return [getattr(tensor, fact) for tensor in tensors]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,8 +42,8 @@ def not_deterministic(
             f"the kernel is not deterministic: on the same values it differs by {spread:.3g}, "
             f"here by {apart.largest:.3g}"
         )
-    if apart.largest > _ROUNDING * _largest(value):
-        return ""
+    if apart.largest > _ROUNDING * _last_place(value):
+        return ""  # no rounding is that large
     for moved in _elsewhere(tensors):
         if difference(rerun(moved)[slot], value).same:
             return (
@@ -54,29 +55,36 @@ def not_deterministic(
 
 def _uninitialised(rerun: Rerun, tensors: Sequence[Tensor], slot: int) -> bool:
     """Whether torch's deterministic mode, which fills fresh memory, fills this result."""
+    with _fresh_memory_filled():
+        try:
+            result = rerun(tensors)[slot]
+        except Exception:  # it has no deterministic form
+            return False
+    if result.is_floating_point() or result.is_complex():
+        return bool(result.isnan().all())
+    if result.dtype is torch.bool:
+        return bool(result.all())
+    return bool((result == torch.iinfo(result.dtype).max).all())
+
+
+@contextmanager
+def _fresh_memory_filled() -> Iterator[None]:
+    """Torch writes NaN, or the largest integer, into memory that nothing has written."""
     deterministic: Any = torch.utils.deterministic
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-        deterministic.fill_uninitialized_memory,
-    )
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = deterministic.fill_uninitialized_memory
     try:
         torch.use_deterministic_algorithms(True, warn_only=True)
         deterministic.fill_uninitialized_memory = True
-        filled = rerun(tensors)[slot]
-    except Exception:
-        return False
+        yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        deterministic.fill_uninitialized_memory = before[2]
-    if filled.is_floating_point() or filled.is_complex():
-        return bool(filled.isnan().all())
-    if filled.dtype is torch.bool:
-        return bool(filled.all())
-    return bool((filled == torch.iinfo(filled.dtype).max).all())
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        deterministic.fill_uninitialized_memory = fill
 
 
-def _largest(value: Tensor) -> float:
+def _last_place(value: Tensor) -> float:
+    """The unit in the last place of the largest element; 0 for numbers that are never rounded."""
     if not (value.is_floating_point() or value.is_complex()):
         return 0.0
     return float(value.abs().nan_to_num(0, 0, 0).max()) * torch.finfo(value.dtype).eps

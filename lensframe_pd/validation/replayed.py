@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor
 
-from lensframe_pd.replay.call import Rerun, Unreplayable
+from lensframe_pd.replay.call import Unreplayable
 from lensframe_pd.replay.onward import differentiated
-from lensframe_pd.replay.recording import Argument, Misfit, Recorded, Recording
-from lensframe_pd.tape.compare import difference
+from lensframe_pd.replay.recording import Misfit, Recorded, Recording
+from lensframe_pd.tape.compare import Difference, difference
 from lensframe_pd.tape.context import Surroundings
 from lensframe_pd.tape.functions import is_accessor
 from lensframe_pd.tape.tape import Tape
@@ -62,16 +64,24 @@ def _check_given(recording: Recording, recorded: Recorded, given: Tape, verdicts
     if value is None or op not in recording.saved:
         return
     apart = difference(recording.saved.tensor(op), value.detach())
-    verdicts.gaps[op] = apart.largest
+    verdicts.largest[op] = apart.largest
     if apart.same:
-        verdicts.passes("replay", op)
+        verdicts.holds("replay", op)
     else:
         what = f"the saved {recording.rows[op]['kind']} is not the one given now"
         verdicts.fails("replay", op, f"{what}: {apart.reason}")
 
 
 class _Check:
-    """The checks of one call."""
+    """The checks of one call.
+
+    Raises
+    ------
+    Misfit
+        The frame's arguments are not those of the call.
+    Unreplayable
+        The call cannot be run again.
+    """
 
     def __init__(
         self,
@@ -86,20 +96,17 @@ class _Check:
         self.ops = ops
         self.verdicts = verdicts
         self.tolerance = tolerance
+        self.arguments = recording.arguments(recorded)
+        self.tensors = recording.tensors(self.arguments)
+        self.rerun = recording.rerun(recorded)
+        function = recorded.call.function
+        #: It differentiates what came before, so its arguments alone do not give its result.
+        self.is_gradient = function.name == "grad" and not is_accessor(function.func)
 
     def run(self) -> set[str]:
         """The rows whose replay is not bit for bit."""
-        recording, recorded = self.recording, self.recorded
-        arguments = recording.arguments(recorded)
-        tensors = recording.tensors(arguments)
-        rerun = recording.rerun(recorded)
-        function = recorded.call.function
-        gradient = function.name == "grad" and not is_accessor(function.func)
         try:
-            if gradient:
-                result = differentiated(recording, recorded, arguments)
-            else:
-                result = rerun(tensors)
+            result = self._result()
         except Unreplayable:
             raise
         except Exception as error:
@@ -107,60 +114,73 @@ class _Check:
                 reason = f"the call fails: {type(error).__name__}: {error}"
                 self.verdicts.fails("replay", op, reason)
             return {*self.ops}
-        inexact = {
-            op
-            for row, op in zip(recorded.rows, recorded.ops, strict=True)
-            if op in recording.rows and op in recording.saved
-            if not self._same(None if gradient else rerun, tensors, result, row, op)
-        }
-        if not inexact and not gradient:
-            self._check_dependence(rerun, arguments, tensors, result)
+        inexact = {op for op, slot in self._saved() if not self._is_same(result, slot, op)}
+        if not inexact and not self.is_gradient:
+            self._check_dependence(result)
         return inexact
 
-    def _same(
-        self, rerun: Rerun | None, tensors: list[Tensor], result: list[Tensor], row: int, op: str
-    ) -> bool:
+    def _result(self) -> list[Tensor]:
+        if self.is_gradient:
+            return differentiated(self.recording, self.recorded, self.arguments)
+        return self.rerun(self.tensors)
+
+    def _saved(self) -> Iterator[tuple[str, int]]:
+        """The rows whose value is there to compare with, and which result of the call each is."""
+        recording = self.recording
+        for row, op in zip(self.recorded.rows, self.recorded.ops, strict=True):
+            if op in recording.rows and op in recording.saved:
+                yield op, recording.tape.rows[row].slot
+
+    def _is_same(self, result: list[Tensor], slot: int, op: str) -> bool:
         """Whether a row is bit for bit what was saved; the verdict is given either way."""
-        verdicts, slot = self.verdicts, self.recording.tape.rows[row].slot
+        verdicts = self.verdicts
         if slot >= len(result):
             verdicts.fails("replay", op, f"the call gave only {len(result)} tensors")
             return False
         value = self.recording.saved.tensor(op)
         apart = difference(result[slot], value)
-        verdicts.gaps[op] = apart.largest
+        verdicts.largest[op] = apart.largest
         if apart.same:
-            verdicts.passes("replay", op)
+            verdicts.holds("replay", op)
             return True
-        note = ""
-        if self.tolerance is not None and apart.largest <= self.tolerance:
-            note = f"within the tolerance of {self.tolerance}: {apart.reason}"
-        elif rerun is not None:
-            note = not_deterministic(rerun, tensors, slot, value, apart)
-            verdicts.count("not_deterministic", bool(note))
-        if note:
-            verdicts.passes("replay", op, note)
+        excuse = self._excuse(slot, value, apart)
+        if excuse:
+            verdicts.holds("replay", op, excuse)
         else:
             verdicts.fails("replay", op, apart.reason)
         return False
 
-    def _check_dependence(
-        self, rerun: Rerun, arguments: list[Argument], tensors: list[Tensor], result: list[Tensor]
-    ) -> None:
+    def _excuse(self, slot: int, value: Tensor, apart: Difference) -> str:
+        """Why a result may be this far from the saved value; empty if it may not."""
+        if self.tolerance is not None and apart.largest <= self.tolerance:
+            return f"within the tolerance of {self.tolerance}: {apart.reason}"
+        if self.is_gradient:
+            return ""
+        reason = not_deterministic(self.rerun, self.tensors, slot, value, apart)
+        self.verdicts.count("not_deterministic", bool(reason))
+        return reason
+
+    def _check_dependence(self, result: list[Tensor]) -> None:
         verdicts, ops = self.verdicts, self.ops
-        slots: dict[str, list[int]] = {}
-        for slot, argument in enumerate(arguments):
-            if argument.op is not None:
-                slots.setdefault(argument.op, []).append(slot)
-        roles = [argument.role for argument in arguments]
+        roles = [argument.role for argument in self.arguments]
+        slots = self._slots_by_parent()
         for parent, places in slots.items():
             verdicts.count("dependence_edges")
-            found = dependence(rerun, tensors, places, result, roles)
+            found = dependence(self.rerun, self.tensors, places, result, roles)
             if not found.shown:
                 verdicts.fails("dependence", ops[0], f"on {parent!r}: {found.reason}")
             elif found.reason:
                 verdicts.count("dependence_exempt")
                 note = f"does not depend on {parent!r} ({roles[places[0]]}): {found.reason}"
-                verdicts.passes("dependence", ops[0], note)
+                verdicts.holds("dependence", ops[0], note)
         if slots:
             for op in ops:
-                verdicts.passes("dependence", op)
+                verdicts.holds("dependence", op)
+
+    def _slots_by_parent(self) -> dict[str, list[int]]:
+        """A parent given in several arguments is one tensor, and is changed in all at once."""
+        slots: dict[str, list[int]] = {}
+        for slot, argument in enumerate(self.arguments):
+            if argument.op is not None:
+                slots.setdefault(argument.op, []).append(slot)
+        return slots

@@ -147,7 +147,7 @@ def _check_interference(traced: _Left, bare: _Left, last: str, verdicts: Verdict
     drawn = traced.generators.differences(bare.generators)
     for reason in (*apart, *held, *drawn):
         verdicts.fails("interference", last, f"traced, {reason}")
-    verdicts.passes("interference", last)
+    verdicts.holds("interference", last)
 
 
 def _outputs_differ(output: list[tuple[str, Tensor]], plain: list[tuple[str, Tensor]]) -> list[str]:
@@ -172,4 +172,4 @@ def _check_witness(tracer: WitnessedTracer, rows: Rows, verdicts: Verdicts) -> N
             "completeness", op, f"before this row {', '.join(gap.operators)} ran{where} unseen"
         )
     for op in by_step:
-        verdicts.passes("completeness", op)
+        verdicts.holds("completeness", op)

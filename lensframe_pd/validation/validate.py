@@ -154,7 +154,7 @@ def _check_frame(rows: Rows, ops: list[str], fresh: Rows, verdicts: Verdicts) ->
             for reason in reasons:
                 verdicts.fails("invariants", op, reason)
     for op in rows:
-        verdicts.passes("invariants", op)
+        verdicts.holds("invariants", op)
 
 
 def _check_saved(saved: Saved, rows: Rows, verdicts: Verdicts) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 CHECKS = ("replay", "dependence", "downstream", "completeness", "interference", "invariants")
+_STRONGEST = CHECKS[:3]  # those that look at the value of the row, best first
 
 
 @dataclass
@@ -16,24 +17,31 @@ class Verdicts:
     """What each check found for each op; an op that is not there was not checked."""
 
     ops: list[str]
+    """The rows of the frame; only failures can add some, of rows that it lacks."""
     found: dict[str, dict[str, bool]] = field(
         default_factory=lambda: {check: {} for check in CHECKS}
     )
+    """By check and op, whether it holds."""
     reasons: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    """Of each op that failed, the checks and why, in the order they failed."""
     notes: dict[str, list[str]] = field(default_factory=dict)
-    gaps: dict[str, float] = field(default_factory=dict)
+    """What is exempt or was not checked, and why."""
+    largest: dict[str, float] = field(default_factory=dict)
+    """The largest absolute difference of each replay."""
     totals: dict[str, Any] = field(default_factory=dict)
 
-    def passes(self, check: str, op: str, note: str = "") -> None:
+    def holds(self, check: str, op: str, note: str = "") -> None:
+        """It holds, unless it has failed or fails yet."""
         self.found[check].setdefault(op, True)
         if note:
-            self.notes.setdefault(op, []).append(note)
+            self.could_not(op, note)
 
     def fails(self, check: str, op: str, reason: str) -> None:
         self.found[check][op] = False
         self.reasons.setdefault(op, []).append((check, reason))
 
     def could_not(self, op: str, reason: str) -> None:
+        """Something was not checked; that decides nothing, but is said."""
         self.notes.setdefault(op, []).append(reason)
 
     def count(self, name: str, n: int = 1) -> None:
@@ -43,31 +51,35 @@ class Verdicts:
     def report(self) -> pd.DataFrame:
         """One row per op; `attrs` holds the totals."""
         ops = [*dict.fromkeys([*self.ops, *self.reasons])]
-        first = {op: problems[0][0] for op, problems in self.reasons.items()}
-        checked = {
-            op: next((c for c in CHECKS[:3] if op in self.found[c]), "invariants") for op in ops
-        }
-        reasons = [
-            "; ".join(
-                [*(f"{c}: {r}" for c, r in self.reasons.get(op, ())), *self.notes.get(op, ())]
-            )
-            for op in ops
-        ]
         columns: dict[str, Any] = {
-            "check": [first.get(op, checked[op]) for op in ops],
-            "max_abs_diff": np.array([self.gaps.get(op, np.nan) for op in ops], dtype=float),
+            "check": [self._check_shown(op) for op in ops],
+            "max_abs_diff": np.array([self.largest.get(op, np.nan) for op in ops], dtype=float),
             "passed": [op not in self.reasons for op in ops],
-            "reason": reasons,
+            "reason": [self._reason_shown(op) for op in ops],
         }
         for check in CHECKS:
-            found = self.found[check]
-            columns[check] = pd.array([found.get(op, pd.NA) for op in ops], dtype="boolean")
+            cells = [self.found[check].get(op, pd.NA) for op in ops]
+            columns[check] = pd.array(cells, dtype="boolean")
         report = pd.DataFrame(columns, index=pd.Index(ops, name="op"))
-        failed = int((~report["passed"]).sum())
-        totals = {"ops": len(ops), "passed": len(ops) - failed, "failed": failed}
-        for check in CHECKS:
-            cells = report[check].dropna()
-            totals[f"{check}_checked"] = len(cells)
-            totals[f"{check}_failed"] = int((~cells.astype(bool)).sum())
-        report.attrs.update(totals | self.totals)
+        report.attrs.update(_counts(report) | self.totals)
         return report
+
+    def _check_shown(self, op: str) -> str:
+        """The first check that failed, else the strongest that was made."""
+        if op in self.reasons:
+            return self.reasons[op][0][0]
+        return next((check for check in _STRONGEST if op in self.found[check]), "invariants")
+
+    def _reason_shown(self, op: str) -> str:
+        failures = [f"{check}: {reason}" for check, reason in self.reasons.get(op, ())]
+        return "; ".join([*failures, *self.notes.get(op, ())])
+
+
+def _counts(report: pd.DataFrame) -> dict[str, int]:
+    failed = int((~report["passed"]).sum())
+    counts = {"ops": len(report), "passed": len(report) - failed, "failed": failed}
+    for check in CHECKS:
+        made = report[check].dropna()
+        counts[f"{check}_checked"] = len(made)
+        counts[f"{check}_failed"] = int((~made.astype(bool)).sum())
+    return counts
