@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,19 +27,11 @@ class Unreplayable(Exception):
     """This call cannot be run again by itself; the text says why."""
 
 
-class Outcome(NamedTuple):
-    """What one run of a call did."""
-
-    tensors: list[Tensor]
-    """What its rows hold."""
-    written: frozenset[int] = frozenset()
-    """The slots in which it wrote."""
-
-
 class Rerun:
     """Runs a recorded call again: called with tensors for its slots, gives what its rows hold.
 
-    The tensors are not written: a call that writes gets copies.
+    The tensors are not written: a call that writes gets copies. `written` says in which slots
+    the last run wrote.
 
     Raises
     ------
@@ -50,18 +42,15 @@ class Rerun:
     def __init__(self, call: Call, rows: Sequence[Row]) -> None:
         self.call = call
         self.rows = rows
+        self.written: set[int] = set()
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        return self.outcome(tensors).tensors
-
-    def outcome(self, tensors: Sequence[Tensor]) -> Outcome:
-        """What the call does with these tensors, with where it writes."""
         call, function = self.call, self.call.function
         if not function.target:  # a row no torch function made
             if function.name == "alias":
-                # What was there before, in the first slot, is laid over with what was written.
-                return Outcome([overlay(call, tensors, self.rows[0])], frozenset((0,)))
-            return Outcome(list(tensors))  # an output is its parent
+                self.written = {0}  # what was there before, laid over with what was written
+                return [overlay(call, tensors, self.rows[0])]
+            return list(tensors)  # an output is its parent
         if function.name == "grad":
             raise Unreplayable(
                 "backward() left this gradient, and is no row"
@@ -69,10 +58,10 @@ class Rerun:
                 else "it differentiates other rows, so it depends on more than its parents"
             )
         if function.name == "deepcopy":
-            return Outcome([copy.deepcopy(tensors[0].detach())])
+            return [copy.deepcopy(tensors[0].detach())]
         return self._run(tensors)
 
-    def _run(self, tensors: Sequence[Tensor]) -> Outcome:
+    def _run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         call, function = self.call, self.call.function
         args, kwargs = filled(call, tensors)
         written = written_arguments(args, kwargs, function)
@@ -91,9 +80,9 @@ class Rerun:
                 t for t, v in zip(written, versions, strict=True) if v is None or version_of(t) != v
             ]
         ids = {id(t) for t in written}
-        slots = frozenset(slot for slot, t in enumerate(tensors) if id(t) in ids)
+        self.written = {slot for slot, t in enumerate(tensors) if id(t) in ids}
         made = [t for _, t in tensors_in(result)]
-        return Outcome(distinct([*made, *written]) if written else made, slots)
+        return distinct([*made, *written]) if written else made
 
 
 def filled(call: Call, tensors: Sequence[Tensor]) -> tuple[list[Any], dict[str, Any]]:

@@ -68,7 +68,8 @@ def _exemption(
     roles: Sequence[str],
 ) -> Dependence:
     """Why no change of the values changed the result; the cheapest to show first."""
-    if run.outcome(tensors).written & set(slots):
+    run(tensors)
+    if run.written & set(slots):
         return Dependence(True, "the call overwrites all of it")
     mask = _mask(run, tensors, slots, roles)
     if mask:
