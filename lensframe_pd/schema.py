@@ -1,7 +1,7 @@
 """The names both tables are written in: columns, kinds, labels, calls of modules, cells.
 
 Each small language is read and written here only: `"linear_1:2"` (an op), `"enc.0:3"` (a call of
-a module).
+a module), `"1.81 GB"` (a quantity).
 """
 
 from __future__ import annotations
@@ -219,3 +219,45 @@ def rows_of(frame: pd.DataFrame, ops: Sequence[str], columns: Iterable[str] = CO
     columns = tuple(columns)
     cells = zip(*([plain(cell) for cell in frame[name]] for name in columns), strict=True)
     return {op: dict(zip(columns, row, strict=True)) for op, row in zip(ops, cells, strict=True)}
+
+
+def model_class(frame: pd.DataFrame) -> str:
+    """Class of the model, as the rows say that none of its modules made; '' if there is none."""
+    if not {"module", "module_type"} <= {*frame.columns}:
+        return ""
+    found = frame.loc[frame["module"] == "", "module_type"].dropna()
+    return str(found.iloc[0]) if len(found) else ""
+
+
+def quantity(n: Any, unit: str = "") -> str:
+    """A number to be read: three digits, an SI prefix, its unit; `?` where it is missing.
+
+    Below one only what has a unit takes a prefix: 0.25 is easier to read than 250 m.
+
+    Examples
+    --------
+    >>> quantity(1814073344, "B"), quantity(0.00447, "s"), quantity(4.75, "s"), quantity(0, "s")
+    ('1.81 GB', '4.47 ms', '4.75 s', '0 s')
+    >>> quantity(11689512), quantity(42), quantity(999.6), quantity(0.25), quantity(None)
+    ('11.7 M', '42', '1 k', '0.25', '?')
+    """
+    if pd.isna(n):
+        return "?"
+    rounded = f"{n:.2e}"  # before the prefix is chosen, so that 999.6 is 1 k and not 1000
+    power = 3 * (int(rounded.partition("e")[2] or 0) // 3)
+    if power not in _PREFIXES or (power < 0 and not unit):
+        power = 0
+    number = float(rounded) / 10.0**power + 0.0  # the sum has no minus before a zero
+    return f"{number:.3g} {_PREFIXES[power]}{unit}".rstrip()
+
+
+_PREFIXES = {
+    18: "E", 15: "P", 12: "T", 9: "G", 6: "M", 3: "k", 0: "", -3: "m", -6: "µ", -9: "n", -12: "p",
+}  # fmt: skip
+
+
+def unit_of(column: str) -> str:
+    """The unit of a column's numbers; '' of what is counted."""
+    if column.endswith("seconds"):
+        return "s"
+    return "B" if column.endswith("bytes") else ""

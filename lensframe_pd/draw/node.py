@@ -20,10 +20,9 @@ from lensframe_pd.draw.style import (
     FROZEN,
     KINDS,
     TRAINABLE,
-    human,
     text_on,
 )
-from lensframe_pd.schema import labels, names, path_of, plain
+from lensframe_pd.schema import labels, names, path_of, plain, quantity
 from lensframe_pd.tape.functions import COMMUTATIVE
 
 _WIDTH = 38
@@ -135,7 +134,7 @@ def text(node: Node, around: str, color: str = "") -> str:
     lines = [f"<B>{html.escape(title)}</B>"]
     if row["kind"] == "module" and row.get("func"):
         lines.append(_small(str(row["func"]), faint))
-    size = f", {human(row['nbytes'], 'B')}" if "nbytes" in row else ""
+    size = f", {quantity(row['nbytes'], 'B')}" if "nbytes" in row else ""
     lines.append(_small(f"{row['shape_str'] or 'scalar'}{size}", faint))
     module = "" if row["module"] == around else row["module"].removeprefix(f"{around}.")
     more = [module, _parameters(row), _settings(row)]
@@ -157,7 +156,7 @@ def _small(words: str, color: str) -> str:
 def _parameters(row: Mapping[str, Any]) -> str:
     """`weight 64x3x7x7, bias 64`; of a collapsed module only how many."""
     if row["kind"] == "module":
-        return f"{human(row['n_params'])} parameters" if row.get("n_params") else ""
+        return f"{quantity(row['n_params'])} parameters" if row.get("n_params") else ""
     shapes = row.get("param_shapes") or [()] * len(row["params"])
     return ", ".join(
         " ".join([name.removeprefix(f"{row['module']}."), "x".join(map(str, shape))]).strip()

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from lensframe_pd.errors import unknown_names
+from lensframe_pd.graph.parameters import parameters
+from lensframe_pd.schema import model_class, quantity, unit_of
 
 # Tints of Okabe and Ito's colours, which the colour-blind can tell apart
 # (https://jfly.uni-koeln.de/color/).
@@ -92,7 +94,7 @@ def _scale(cells: pd.Series[Any], column: str) -> Fills:
     table = (
         f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0"><TR>{bar}</TR></TABLE>'
     )
-    ends = f"{low:.3g} to {high:.3g}"
+    ends = " to ".join(quantity(end, unit_of(column)) for end in (low, high))
     return Fills(
         colors,
         f'{_heading(column)}<TR><TD></TD><TD ALIGN="LEFT">{table}</TD></TR>'
@@ -146,32 +148,16 @@ def _text(text: str) -> str:
 
 def caption(frame: pd.DataFrame) -> str:
     """Model, rows, parameters, bytes and time, of what the frame has columns for."""
-    parts = [str(frame.attrs["model"])] if frame.attrs.get("model") else []
     n = len(frame)
-    parts.append(f"{n} row{'s' if n != 1 else ''}")
+    parts = [model_class(frame), f"{n} row{'s' if n != 1 else ''}"]
     if {"params", "param_shapes"} <= set(frame.columns):
-        once = {
-            name: int(np.prod([int(k) for k in shape], dtype=np.int64))
-            for named, shapes in zip(frame["params"], frame["param_shapes"], strict=True)
-            for name, shape in zip(named, shapes, strict=False)
-        }
-        if once:
-            parts.append(f"{human(sum(once.values()))} parameters")
+        once = parameters(frame, "draw").drop_duplicates("name")
+        parts.append(f"{quantity(once['numel'].sum())} parameters" if len(once) else "")
     if "nbytes" in frame.columns:
-        parts.append(f"{human(frame['nbytes'].sum(), 'B')} of tensors")
+        parts.append(f"{quantity(frame['nbytes'].sum(), 'B')} of tensors")
     if "seconds" in frame.columns:
-        parts.append(f"{frame['seconds'].sum() * 1e3:.3g} ms")
-    return ", ".join(parts)
-
-
-def human(n: float, unit: str = "") -> str:
-    """`1234567` as `1.23 M`, with a unit `1.23 MB`."""
-    for prefix in ("", "k", "M", "G", "T"):
-        if abs(n) < 999.5 or prefix == "T":
-            break
-        n /= 1000
-    number = f"{n:.3g}" if prefix else f"{n:.0f}"
-    return f"{number} {prefix}{unit}".rstrip()
+        parts.append(quantity(frame["seconds"].sum(), "s"))
+    return ", ".join(part for part in parts if part)
 
 
 def attributes(frame: pd.DataFrame, columns: dict[str, str]) -> list[dict[str, str]]:

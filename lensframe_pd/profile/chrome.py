@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lensframe_pd.errors import LensValueError
-from lensframe_pd.schema import labels, plain, require, split_call
+from lensframe_pd.schema import labels, model_class, plain, require, split_call
 
 _US = 1e6
 _NEEDED = (
@@ -70,27 +70,24 @@ def trace_events(frame: pd.DataFrame) -> dict[str, Any]:
     ops = ops[(ops["kind"] == "op") & ~ops["call"].duplicated()]
     if ops.empty:
         raise LensValueError("chrome_trace: the frame has no rows of kind 'op'")
-    events: list[dict[str, Any]] = [{"ph": "M", "pid": 0, "name": "process_name"}]
-    events[0]["args"] = {"name": str(frame.attrs.get("model", "model"))}
-    events.append(_event("model", "module", 0.0, 0.0, {}))
+    process = {"name": model_class(frame) or "model"}
+    whole = _event("model", "module", 0.0, 0.0, {})
+    events = [{"ph": "M", "pid": 0, "name": "process_name", "args": process}, whole]
     now = 0.0
-    opened: list[tuple[str, dict[str, Any]]] = [("", events[1])]
+    opened = {"": whole}  # module calls that hold the operation, outermost first
     for label, row in zip(ops.index, ops[list(_NEEDED)].to_dict("records"), strict=True):
-        stack = ("", *plain(row["module_stack"]))
-        common = 0
-        while common < min(len(stack), len(opened)) and opened[common][0] == stack[common]:
-            common += 1
-        del opened[common:]
-        for entry in stack[common:]:
-            path, number = split_call(entry)
-            event = _event(path, "module", now, 0.0, {"call": number})
-            events.append(event)
-            opened.append((entry, event))
+        stack = plain(row["module_stack"])
+        opened = {call: event for call, event in opened.items() if call in ("", *stack)}
+        for call in stack:
+            if call not in opened:
+                path, number = split_call(call)
+                opened[call] = _event(path, "module", now, 0.0, {"call": number})
+                events.append(opened[call])
         spent = float(row["seconds"]) * _US
         facts = {name: str(row[name]) for name in ("func", "module", "shape_str", "source")}
         events.append(_event(str(label), "op", now, spent, facts))
         now += spent
-        for _, event in opened:
+        for event in opened.values():  # what holds the operation lasts as long as it, at least
             event["dur"] = now - event["ts"]
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lensframe_pd.errors import unknown_names
+from lensframe_pd.graph.parameters import parameters
 from lensframe_pd.profile.costs import NEEDED, buffer_bytes, checked_rows, with_costs
 from lensframe_pd.schema import require
 
@@ -171,17 +171,14 @@ class _Forward:
 
     def held(self) -> int:
         """Bytes of parameters, buffers, inputs and constants."""
-        params: dict[str, float] = {}
+        params = parameters(self.frame, "memory").drop_duplicates("name")["nbytes"].sum()
         buffers: dict[str, int] = {}
-        given: dict[str, int] = {}
+        given = 0
         for op, row in self.rows.items():
-            for name, shape in zip(row["params"], row["param_shapes"], strict=True):
-                if row["n_params"]:
-                    params[name] = math.prod(shape) * row["params_nbytes"] / row["n_params"]
             buffers |= buffer_bytes(row)
-            if row["kind"] in _GIVEN and row["storage"] == op:
-                given[op] = row["nbytes"]
-        return round(sum(params.values())) + sum(buffers.values()) + sum(given.values())
+            if row["kind"] in _GIVEN and row["storage"] == op:  # not a view of another input
+                given += row["nbytes"]
+        return round(params) + sum(buffers.values()) + given
 
     def _spans(self) -> dict[str, _Span]:
         """Storages that operations allocated, by the label of their row."""

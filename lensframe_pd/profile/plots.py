@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,18 +12,19 @@ import pandas as pd
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.profile.memory import memory
 from lensframe_pd.profile.profile import profile
-from lensframe_pd.profile.summary import large
-from lensframe_pd.schema import labels, path_of
+from lensframe_pd.schema import labels, names, path_of, quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BARS = 25
+_FUNCS = 8  # as many as colours that are told apart
+_NAMED = 8
 _LEVELS = 3  # how many module calls deep the ruler looks for modules that divide the steps
 _MOST = 0.85
 _LETTER = 0.009  # width of a letter, of the axes
-_BLUE, GREY, _ORANGE = "#4c72b0", "#b9c2cc", "#dd8452"
-BESIDE: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": "#66717d"}
+_BLUE, _GREY, _ORANGE = "#4c72b0", "#b9c2cc", "#dd8452"
+_BESIDE: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": "#66717d"}
 
 
 def plot_time(frame: pd.DataFrame, depth: int | None = 2, ax: Axes | None = None) -> Axes:
@@ -55,12 +58,10 @@ def plot_time(frame: pd.DataFrame, depth: int | None = 2, ax: Axes | None = None
     >>> layers.lens.plot_time().get_xlabel()
     'time (ms)'
     """
-    table = _below_root(profile(frame, "module", depth))
-    shown = _largest(table, "seconds")
-    total = shown["seconds"] * 1e3
-    own = (shown["self_seconds"] * 1e3).where(_have_inside(shown, table), total)
-    ax = _bars(total, own, [f"{share:.1%}" for share in shown["share"]], ax)
-    ax.set(xlabel="time (ms)", title=_title("time", shown, table))
+    table = profile(frame, "module", depth)
+    total, own = table["seconds"] * 1e3, table["self_seconds"] * 1e3
+    ax = _bars("time", total, own, table["share"].map("{:.1%}".format), ax)
+    ax.set_xlabel("time (ms)")
     return ax
 
 
@@ -96,14 +97,102 @@ def plot_params(frame: pd.DataFrame, depth: int | None = 2, ax: Axes | None = No
     'parameters'
     """
     table = profile(frame, "module", depth)
-    table = _below_root(table[table["params"] > 0])
-    if table.empty:
-        raise LensValueError("plot_params: no row of the frame reads a parameter")
-    shown = _largest(table, "params")
-    own = shown["params"].mask(_have_inside(shown, table), 0)
-    ax = _bars(shown["params"], own, [large(n).strip() for n in shown["params"]], ax)
-    ax.xaxis.set_major_formatter(lambda value, _: large(value).strip())
-    ax.set(xlabel="parameters", title=_title("parameters", shown, table))
+    table = table[table["params"] > 0]
+    _check_any(table, "plot_params: no row of the frame reads a parameter")
+    params = table["params"]
+    ax = _bars("parameters", params, 0 * params, params.map(quantity), ax)
+    ax.set_xlabel("parameters")
+    ax.xaxis.set_major_formatter(lambda value, _: quantity(value))
+    return ax
+
+
+def plot_flops(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """FLOPs of each operation against its time, both logarithmic; diagonals are equal FLOP/s.
+
+    Operations without FLOPs are not shown; how much time they took is in the title.
+
+    Parameters
+    ----------
+    frame
+        Rows of `layers`.
+    ax
+        Axes to draw into; by default new ones.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    LensKeyError
+        The frame lacks a column.
+    LensValueError
+        No operation has FLOPs and a time.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+    >>> layers.lens.plot_flops().get_ylabel()
+    'FLOPs'
+    """
+    table = profile(frame, "op")
+    axis_names = "time (ms)", "FLOPs"
+    shown = _points(table, "plot_flops", *axis_names)
+    ax = _scatter(shown, *axis_names, ax, alpha=0.7, s=30)
+    _diagonals(ax)
+    _name_points(ax, shown.nlargest(_NAMED, "seconds")[[*axis_names]])
+    rest = 1 - shown["seconds"].sum() / table["seconds"].sum()
+    ax.set_title(f"{len(shown)} operations; {rest:.0%} of the time is in others, without FLOPs")
+    ax.legend(loc="upper left", fontsize=8, frameon=False)
+    return ax
+
+
+def plot_roofline(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """FLOP/s of each operation against its arithmetic intensity, under the best seen here.
+
+    The roof is measured, not the machine's: the highest FLOP/s and the highest traffic per second
+    of any operation in the frame. Points far under it leave something to gain (Williams,
+    Waterman and Patterson 2009, doi:10.1145/1498765.1498785).
+
+    Parameters
+    ----------
+    frame
+        Rows of `layers`.
+    ax
+        Axes to draw into; by default new ones.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    LensKeyError
+        The frame lacks a column.
+    LensValueError
+        No operation has FLOPs and a time.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> layers, _ = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
+    >>> layers.lens.plot_roofline().get_ylabel()
+    'FLOP/s'
+    """
+    table = profile(frame, "op")
+    axis_names = "FLOPs per byte", "FLOP/s"
+    shown = _points(table, "plot_roofline", *axis_names)
+    ax = _scatter(shown, *axis_names, ax, alpha=0.6, size="time (ms)", sizes=(12, 160))
+    timed = table[table["seconds"] > 0]
+    traffic = float((timed["moved_bytes"].astype("Float64") / timed["seconds"]).max())
+    peak = float(shown["FLOP/s"].max())
+    low, high = ax.get_xlim()
+    at = np.geomspace(low, high, 200)
+    ax.plot(at, np.minimum(at * traffic, peak), color=_GREY, linewidth=1, zorder=0)
+    ax.set_xlim(low, high)
+    ax.set_title(f"best seen: {quantity(peak, 'FLOP/s')}, {quantity(traffic, 'B/s')}")
+    ax.legend(loc="lower right", fontsize=8, frameon=False)
     return ax
 
 
@@ -141,7 +230,7 @@ def plot_memory(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     table = frame if {"live_bytes", "held_bytes"} <= set(frame.columns) else memory(frame)
     table = table.set_axis(labels(table, "plot_memory")).sort_values("step")
-    ax = axes(ax, (9.0, 4.0))
+    ax = _axes(ax, (9.0, 4.0))
     steps, live = table["step"].to_numpy(), table["live_bytes"].to_numpy() / 1e6
     seaborn.lineplot(x=steps, y=live, ax=ax, drawstyle="steps-mid", color=_BLUE, linewidth=1)
     ax.fill_between(steps, live, step="mid", color=_BLUE, alpha=0.25, linewidth=0)
@@ -149,19 +238,20 @@ def plot_memory(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.plot(steps[top], live[top], "o", color=_ORANGE, markersize=5)
     right = top > len(live) / 2
     ax.annotate(
-        f"{table.index[top]}: {large(live[top] * 1e6)}B", (steps[top], live[top]),
+        f"{table.index[top]}: {quantity(live[top] * 1e6, 'B')}", (steps[top], live[top]),
         (-6 if right else 6, 4), textcoords="offset points", ha="right" if right else "left",
         fontsize=9,
     )  # fmt: skip
-    held = large(int(table["held_bytes"].iloc[0]))
-    ax.set(xlabel="step", ylabel="live activations (MB)", ylim=(0, None))
+    held = quantity(table["held_bytes"].iloc[0], "B")
+    ax.set(xlabel="step", ylabel="live activations", ylim=(0, None))
+    ax.yaxis.set_major_formatter(lambda value, _: quantity(value * 1e6, "B"))
     ax.margins(x=0.01)
-    ax.set_title(f"besides {held}B of parameters, buffers and inputs")
+    ax.set_title(f"besides {held} of parameters, buffers and inputs")
     _module_ruler(ax, table)
     return ax
 
 
-def axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     """The axes given, or new ones."""
     import matplotlib.pyplot as plt
     import seaborn
@@ -174,48 +264,108 @@ def axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return made
 
 
-def _bars(total: pd.Series, dark: pd.Series, texts: list[str], ax: Axes | None) -> Axes:
-    """Pale bars with dark ones over them and a text at their ends, the first module on top."""
+def _check_any(table: pd.DataFrame, message: str) -> None:
+    if table.empty:
+        raise LensValueError(message)
+
+
+def _bars(what: str, total: pd.Series, own: pd.Series, texts: pd.Series, ax: Axes | None) -> Axes:
+    """A pale bar for each module, a dark one over it, a text at its end; the first on top.
+
+    What a module does itself is all it does, unless modules inside it have bars as well.
+    """
     import seaborn
 
-    ax = axes(ax, (7.0, 0.9 + 0.24 * len(total)))
-    names = [_short(path) for path in total.index]
-    for values, color in ((total, GREY), (dark, _BLUE)):
-        seaborn.barplot(x=values.to_numpy("float64"), y=names, color=color, ax=ax, saturation=1)
-    for place, text in enumerate(texts):
-        end = (float(total.iloc[place]), place)
-        ax.annotate(text, end, (3, 0), **BESIDE, va="center")
+    modules = total if len(total) == 1 else total.drop(index="", errors="ignore")
+    most = {*modules.nlargest(_BARS).index}
+    shown = modules[[path in most for path in modules.index]]  # in the order they had
+    holds = [any(p.startswith(f"{path}.") for p in modules.index) for path in shown.index]
+    dark = own[shown.index].where(np.array(holds), shown)
+    ax = _axes(ax, (7.0, 0.9 + 0.24 * len(shown)))
+    places = range(len(shown))  # not the names, which may be equal once they are short
+    for values, color in ((shown, _GREY), (dark, _BLUE)):
+        widths = values.to_numpy("float64")
+        seaborn.barplot(
+            x=widths, y=places, orient="h", errorbar=None, color=color, saturation=1, ax=ax
+        )
+    ax.set_yticks(places, [_short(path) for path in shown.index])
+    ends = zip(texts[shown.index], shown, strict=True)
+    for place, (text, end) in enumerate(ends):
+        ax.annotate(text, (float(end), place), (3, 0), **_BESIDE, va="center")
     ax.set_ylabel("")
     ax.tick_params(axis="y", labelsize=8, length=0)
     ax.margins(x=0.08)
+    few = len(shown) < len(modules)
+    more = f": the largest {len(shown)} of {len(modules)}" if few else ""
+    ax.set_title(f"{what} by module{more}")
     return ax
-
-
-def _below_root(table: pd.DataFrame) -> pd.DataFrame:
-    """Without the model as a whole, unless it has no modules."""
-    return table.drop(index="") if len(table) > 1 and "" in table.index else table
-
-
-def _largest(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The largest rows, in the order they had."""
-    if len(table) <= _BARS:
-        return table
-    return table.loc[table.index.isin(table[column].nlargest(_BARS).index)]
-
-
-def _have_inside(shown: pd.DataFrame, table: pd.DataFrame) -> np.ndarray[Any, Any]:
-    """Whether modules inside are rows of the table, too."""
-    return np.array([any(p.startswith(f"{path}.") for p in table.index) for path in shown.index])
-
-
-def _title(what: str, shown: pd.DataFrame, table: pd.DataFrame) -> str:
-    if len(shown) == len(table):
-        return f"{what} by module"
-    return f"{what} by module: the largest {len(shown)} of {len(table)}"
 
 
 def _short(path: str, width: int = 40) -> str:
     return (path if len(path) <= width else f"…{path[1 - width :]}") or "(model)"
+
+
+def _points(table: pd.DataFrame, verb: str, x: str, y: str) -> pd.DataFrame:
+    """The operations that logarithmic axes can show, by the names of the axes."""
+    numbers = table[["flops", "intensity", "flops_per_s"]].astype("float64")
+    numbers = numbers.set_axis(["FLOPs", "FLOPs per byte", "FLOP/s"], axis=1)
+    points = table[["func", "seconds"]].join(numbers)
+    points["time (ms)"] = points["seconds"] * 1e3
+    shown = points[(points[[x, y]] > 0).all(axis=1)]
+    _check_any(shown, f"{verb}: no operation of the frame has FLOPs and a time")
+    common = shown["func"].value_counts().index[:_FUNCS]
+    return shown.assign(function=shown["func"].where(shown["func"].isin(common), "other"))
+
+
+def _scatter(points: pd.DataFrame, x: str, y: str, ax: Axes | None, **look: Any) -> Axes:
+    """Operations as points, coloured by function, on logarithmic axes."""
+    import seaborn
+
+    ax = _axes(ax, (7.0, 5.0))
+    seaborn.scatterplot(points, x=x, y=y, hue="function", ax=ax, linewidth=0.3, **look)
+    ax.set(xlabel=x, ylabel=y)
+    _log_axes(ax)
+    return ax
+
+
+def _log_axes(ax: Axes) -> None:
+    """Logarithmic axes labelled with plain numbers, at 2 and 5 too where they are short."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    ax.set(xscale="log", yscale="log")
+    for axis in (ax.xaxis, ax.yaxis):
+        low, high = axis.get_view_interval()
+        subs = (1.0, 2.0, 5.0) if high < low * 1e3 else (1.0,)
+        axis.set_major_locator(LogLocator(subs=subs, numticks=20))
+        axis.set_major_formatter(lambda value, _: quantity(value))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _diagonals(ax: Axes) -> None:
+    """Lines of equal FLOP/s, one per power of ten."""
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    first, last = np.log10(low / right * 1e3), np.log10(high / left * 1e3)
+    for power in range(int(np.ceil(first)), int(np.floor(last)) + 1):
+        speed = 10.0**power
+        ends = np.array([left, right])
+        ax.plot(ends, ends / 1e3 * speed, color=_GREY, linewidth=0.6, zorder=0)
+        x = min(right, high / speed * 1e3)
+        if x > left * 1.3:
+            place = (x, x / 1e3 * speed)
+            ax.annotate(quantity(speed, "FLOP/s"), place, (-2, -2), **_BESIDE, ha="right", va="top")
+    ax.set(xlim=(left, right), ylim=(low, high))
+
+
+def _name_points(ax: Axes, points: pd.DataFrame) -> None:
+    """Name the points, as far as their names do not cover one another."""
+    taken: list[Any] = []
+    for op, x, y in points.itertuples():
+        text = ax.annotate(op, (x, y), (-4, -4), **_BESIDE, ha="right", va="top")
+        box = text.get_window_extent()
+        if any(box.overlaps(other) for other in taken):
+            text.remove()
+        else:
+            taken.append(box)
 
 
 def _module_ruler(ax: Axes, table: pd.DataFrame) -> None:
@@ -230,17 +380,17 @@ def _module_ruler(ax: Axes, table: pd.DataFrame) -> None:
     for name, first, last in spans:
         if name and (last - first) / length > _LETTER * len(name):
             place = ((first + last) / 2, 0.0)
-            ax.annotate(name, place, (0, 3), **BESIDE, ha="center")
-            ax.axvline(first - 0.5, color=GREY, linewidth=0.6, zorder=0)
+            ax.annotate(name, place, (0, 3), **_BESIDE, ha="center")
+            ax.axvline(first - 0.5, color=_GREY, linewidth=0.6, zorder=0)
 
 
 def _module_spans(table: pd.DataFrame, level: int) -> list[tuple[str, int, int]]:
     """Runs of steps in one module call, so many calls deep: name, first and last step."""
-    spans: list[tuple[str, int, int]] = []
-    for step, cell in zip(table["step"], table["module_stack"], strict=True):
-        name = path_of(str(cell[min(level, len(cell) - 1)])) if len(cell) else ""
-        if spans and spans[-1][0] == name:
-            spans[-1] = (name, spans[-1][1], int(step))
-        else:
-            spans.append((name, int(step), int(step)))
+    stacks = (names("module_stack", cell) for cell in table["module_stack"])
+    modules = [path_of(stack[min(level, len(stack) - 1)]) if stack else "" for stack in stacks]
+    runs = groupby(zip(modules, table["step"], strict=True), key=itemgetter(0))
+    spans = []
+    for name, run in runs:
+        steps = [int(step) for _, step in run]
+        spans.append((name, steps[0], steps[-1]))
     return spans

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
+from itertools import accumulate
+from typing import Any
 
 import pandas as pd
 
 from lensframe_pd.errors import LensValueError, unknown_names, warn
+from lensframe_pd.graph.parameters import counted_once, parameters
 from lensframe_pd.profile.costs import with_costs
-from lensframe_pd.schema import labels, names, path_of, require
+from lensframe_pd.schema import labels, model_class, names, path_of, require
 
 NEEDED = (
     "step", "kind", "layer", "func", "module", "module_type", "module_stack", "module_types",
@@ -99,10 +103,9 @@ def profile(frame: pd.DataFrame, by: str = "op", depth: int | None = None) -> pd
     require(frame, "profile", *NEEDED)
     ops = operations(frame, "profile")
     _warn_of_uncounted(ops)
-    members = _tree(ops) if by == "module" else _partition(ops, by)
-    table = _totals(ops, members)
+    table = _totals(ops, _members(ops, by))
     if by == "module":
-        table = _as_modules(table, ops, depth)
+        table = _as_modules(table, ops, model_class(frame), depth)
     elif by in ("op", "layer"):
         first = ops.assign(op=ops.index).drop_duplicates(by).set_index(by)
         table = table.assign(func=first["func"], module=first["module"])
@@ -143,68 +146,40 @@ def _check(by: str, depth: int | None) -> None:
         raise LensValueError(f"depth must be 0 (the model alone) or more, not {depth}")
 
 
-def _partition(ops: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Pairs of group and row, where each row is in one group."""
-    key = ops.index if by == "op" else ops[by]
-    return pd.DataFrame({"group": list(key), "row": range(len(ops))})
+def _members(ops: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Pairs of group and row: a row is in one group, or in every module around it."""
+    if by == "module":
+        stacks = [names("module_stack", cell) for cell in ops["module_stack"]]
+        around = {stack: _modules_around(stack) for stack in {*stacks}}
+        groups: Iterable[Any] = [around[stack] for stack in stacks]
+    else:
+        groups = ops.index if by == "op" else ops[by]
+    members = pd.DataFrame({"group": [*groups], "row": range(len(ops))})
+    return members.explode("group", ignore_index=True)
 
 
-def _tree(ops: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of module and row, where each row is in all modules around it; tree order."""
-    around: dict[tuple[str, ...], tuple[str, ...]] = {}
-    pairs = []
-    for row, cell in enumerate(ops["module_stack"]):
-        stack = names("module_stack", cell)
-        if stack not in around:
-            around[stack] = tuple(_modules_around(stack))
-        pairs += [(path, row) for path in around[stack]]
-    members = pd.DataFrame(pairs, columns=["group", "row"])
-    rank = {path: i for i, path in enumerate(dict.fromkeys(members["group"]))}
-
-    def place(path: str) -> list[int]:
-        parts = path.split(".")
-        return [rank[".".join(parts[: k + 1])] for k in range(len(parts))] if path else []
-
-    order = {path: i for i, path in enumerate(sorted(rank, key=place))}
-    return members.sort_values("group", key=lambda g: g.map(order), kind="stable")
-
-
-def _modules_around(stack: Iterable[str]) -> Iterable[str]:
+def _modules_around(stack: Iterable[str]) -> list[str]:
     """The model, the modules called, and the containers their paths name, each once."""
-    found = {"": None}
-    for entry in stack:
-        parts = path_of(entry).split(".")
-        for k in range(len(parts)):
-            found[".".join(parts[: k + 1])] = None
-    return found
+    found = [holder for call in stack for holder in _holders(path_of(call))]
+    return [*dict.fromkeys(["", *found])]
+
+
+def _holders(path: str) -> Iterable[str]:
+    """`a`, `a.b` and `a.b.c` of `a.b.c`."""
+    return accumulate(path.split("."), "{}.{}".format)
 
 
 def _totals(ops: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
+    """What the rows of each group come to."""
     added = [*_OF_CALL, "act_bytes", "is_call"]
     spread = ops[added].iloc[members["row"]].set_axis(members["group"])
+    # a sum of nothing but missing FLOPs is missing, not 0
     table = spread.groupby(level=0, sort=False).sum(min_count=1)
     table = table.rename(columns={"is_call": "calls"}).astype({"calls": "int64"})
-    params = _parameters(ops).merge(members, on="row").drop_duplicates(["group", "name"])
-    params = params.groupby("group")[["params", "params_bytes", "n_trainable"]].sum().round()
-    table = table.join(params.reindex(table.index, fill_value=0).astype("int64"))
+    held = counted_once(parameters(ops, "profile").merge(members, on="row"), "group")
+    held = held.rename(columns={"n_params": "params", "params_nbytes": "params_bytes"})
+    table = table.join(held.reindex(table.index, fill_value=0))
     return table.assign(uncounted=_uncounted(ops, members).reindex(table.index, fill_value=""))
-
-
-def _parameters(ops: pd.DataFrame) -> pd.DataFrame:
-    """Each row's parameters by name; bytes and what is trainable in proportion to their sizes.
-
-    A frame holds these two per row, which is exact but for a row that mixes element types, or
-    frozen and trainable parameters, and shares only some of them with other rows.
-    """
-    found = []
-    cells = zip(ops["params"], ops["param_shapes"], ops["n_params"], strict=True)
-    per = zip(ops["params_nbytes"], ops["n_trainable"], strict=True)
-    for row, ((params, shapes, n), (nbytes, trainable)) in enumerate(zip(cells, per, strict=True)):
-        for name, shape in zip(params, shapes, strict=True) if n else ():
-            size = math.prod(int(k) for k in shape)
-            found.append((row, str(name), size, size * nbytes / n, size * trainable / n))
-    columns = ["row", "name", "params", "params_bytes", "n_trainable"]
-    return pd.DataFrame(found, columns=columns)
 
 
 def _uncounted(ops: pd.DataFrame, members: pd.DataFrame) -> pd.Series:
@@ -219,31 +194,38 @@ def _uncounted(ops: pd.DataFrame, members: pd.DataFrame) -> pd.Series:
     return pd.Series(found, dtype="str")
 
 
-def _as_modules(table: pd.DataFrame, ops: pd.DataFrame, depth: int | None) -> pd.DataFrame:
-    """By module: `calls` are the module's own, and what it does itself is told apart."""
-    calls: dict[str, set[str]] = {"": {""}}
-    types: dict[str, str] = {}
-    for stack, classes in zip(ops["module_stack"], ops["module_types"], strict=True):
-        for entry, kind in zip(stack, classes, strict=True):
-            path = path_of(entry)
-            calls.setdefault(path, set()).add(entry)
-            types[path] = str(kind)
-    types |= dict(zip(ops["module"], ops["module_type"], strict=True))
+def _as_modules(
+    table: pd.DataFrame, ops: pd.DataFrame, of_model: str, depth: int | None
+) -> pd.DataFrame:
+    """By module, in tree order: its own calls and class, and the time it spends itself."""
+    classes: dict[str, str] = {}
+    for stack, types in zip(ops["module_stack"], ops["module_types"], strict=True):
+        classes |= zip(stack, types, strict=True)
+    calls = Counter(map(path_of, classes))  # of a container that is never called none
+    types = {path_of(call): kind for call, kind in classes.items()}
+    rank = {path: i for i, path in enumerate(table.index)}  # siblings as they first ran
+    tree = sorted(rank, key=lambda path: [rank[holder] for holder in _holders(path)])
     own = ops["seconds"].groupby(ops["module"]).sum()
-    table = table.rename(columns={"calls": "ops"}).assign(
-        calls=[len(calls.get(path, ())) for path in table.index],
-        self_seconds=own.reindex(table.index, fill_value=0.0),
-        module_type=[types.get(path, "") for path in table.index],
+    table = table.rename(columns={"calls": "ops"}).loc[tree]
+    table = table.assign(
+        calls=[calls[path] for path in tree],
+        self_seconds=own.reindex(tree, fill_value=0.0),
+        module_type=[types.get(path, "") for path in tree],
     )
+    table.loc["", ["calls", "module_type"]] = 1, of_model
     if depth is None:
         return table
-    return table[[not path or path.count(".") < depth for path in table.index]]
+    return table[[not path or path.count(".") < depth for path in tree]]
+
+
+def _floats(column: pd.Series) -> pd.Series:
+    return pd.Series(column.to_numpy("float64", na_value=math.nan), column.index)
 
 
 def _ratio(above: pd.Series, below: pd.Series) -> pd.Series:
-    numbers = above.astype("Float64").to_numpy("float64", na_value=math.nan)
-    bottom = below.astype("Float64").to_numpy("float64", na_value=math.nan)
-    return pd.Series(numbers, above.index) / pd.Series(bottom, above.index).where(bottom != 0)
+    """One by the other; missing where either is, or where the lower is 0."""
+    bottom = _floats(below)
+    return _floats(above) / bottom.where(bottom != 0)
 
 
 def _warn_of_uncounted(ops: pd.DataFrame) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 
 from lensframe_pd.profile.profile import NEEDED, profile
-from lensframe_pd.schema import names, require, split_call
-
-_STEP = 1000.0
-_LARGE = ("", "k", "M", "G", "T", "P")
-_SMALL = ("s", "ms", "µs", "ns")
+from lensframe_pd.schema import names, quantity, require, split_call
 
 
 def summary(frame: pd.DataFrame, depth: int | None = 2) -> pd.DataFrame:
@@ -45,66 +42,30 @@ def summary(frame: pd.DataFrame, depth: int | None = 2) -> pd.DataFrame:
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     >>> layers, _ = lf.trace(model.eval(), torch.ones(4, 3))
     >>> layers.lens.summary().drop(columns=["time", "share"])
-                 type output params  FLOPs activations
+                   type output params FLOPs activations
     module
-    (model)             4x2     50   320       288 B
-    0          Linear   4x8     32   192       128 B
-    1            ReLU   4x8             0       128 B
-    2          Linear   4x2     18   128        32 B
+    (model)  Sequential    4x2     50   320       288 B
+    0            Linear    4x8     32   192       128 B
+    1              ReLU    4x8            0       128 B
+    2            Linear    4x2     18   128        32 B
     """
     require(frame, "summary", "shape_str", "returned_by", *NEEDED)
     table = profile(frame, "module", depth)
     shapes = _shapes(frame)
+    more = np.where((table["uncounted"] != "") & table["flops"].notna(), "+", "")
     text = pd.DataFrame(
         {
             "type": table["module_type"],
             "output": [shapes.get(path, "") for path in table.index],
             "params": [f"{n:,}" if n else "" for n in table["params"]],
-            "FLOPs": [
-                _flops(n, bool(missing))
-                for n, missing in zip(table["flops"], table["uncounted"], strict=True)
-            ],
-            "activations": [f"{large(n)}B" for n in table["act_bytes"]],
-            "time": [seconds(s) for s in table["seconds"]],
+            "FLOPs": table["flops"].map(quantity) + more,
+            "activations": [quantity(n, "B") for n in table["act_bytes"]],
+            "time": [quantity(s, "s") for s in table["seconds"]],
             "share": ["" if math.isnan(s) else f"{s:.1%}" for s in table["share"]],
         },
         index=table.index,
     )
     return text.rename(index={"": "(model)"})
-
-
-def large(n: float) -> str:
-    """A number with three digits and a prefix.
-
-    Examples
-    --------
-    >>> large(1814073344), large(42), large(6422528)
-    ('1.81 G', '42 ', '6.42 M')
-    """
-    prefix = 0
-    while abs(n) >= _STEP - 0.5 and prefix < len(_LARGE) - 1:
-        n, prefix = n / _STEP, prefix + 1
-    return f"{n:.0f} " if not prefix else f"{n:.3g} {_LARGE[prefix]}"
-
-
-def seconds(s: float) -> str:
-    """A time with three digits and its unit.
-
-    Examples
-    --------
-    >>> seconds(0.00447), seconds(2.5e-05), seconds(0)
-    ('4.47 ms', '25 µs', '0 s')
-    """
-    unit = 0
-    while 0 < abs(s) < 0.9995 and unit < len(_SMALL) - 1:
-        s, unit = s * _STEP, unit + 1
-    return f"{s:.3g} {_SMALL[unit]}"
-
-
-def _flops(n: int, incomplete: bool) -> str:
-    if pd.isna(n):
-        return "?"
-    return large(n).strip() + ("+" if incomplete else "")
 
 
 def _shapes(frame: pd.DataFrame) -> dict[str, str]:

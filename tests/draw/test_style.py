@@ -48,6 +48,39 @@ def test_caption_and_legend(traced):
     assert "constant" not in source.split("legend [")[1]
 
 
+@pytest.mark.parametrize("shown", ["all", "rolled", "collapsed"])
+def test_a_picture_does_not_read_attrs(traced, shown, tmp_path):
+    show = {
+        "all": lambda frame: frame,
+        "rolled": lambda frame: frame.lens.roll(),
+        "collapsed": lambda frame: frame.lens.collapse(depth=1),
+    }[shown]
+    expected = dot(show(traced))
+    traced.to_parquet(tmp_path / "layers.parquet")
+    read = pd.read_parquet(tmp_path / "layers.parquet")
+    cleared = traced.copy()
+    for frame in (read, cleared):
+        frame.attrs = {}
+        assert dot(show(frame)) == expected
+        frame.attrs = {"model": "another"}
+        assert dot(show(frame)) == expected
+    assert "<Recurrent, " in expected
+
+
+def test_the_caption_has_units(traced):
+    source = dot(traced.assign(seconds=4.75 / len(traced)))
+    assert "4.75 s>" in source
+    source = dot(traced.assign(seconds=25e-6 / len(traced)))
+    assert "25 µs>" in source
+
+
+def test_a_scale_has_units(traced):
+    timed = traced.assign(seconds=np.linspace(25e-6, 4.75, len(traced)))
+    assert "25 µs to 4.75 s" in dot(timed, color="seconds")
+    sized = traced.assign(nbytes=np.linspace(0, 1814073344, len(traced)).astype(int))
+    assert "0 B to 1.81 GB" in dot(sized, color="nbytes")
+
+
 def test_numbers_colour_on_a_scale_with_a_bar(traced):
     nodes, _, _ = read_back(dot(traced, color="numel"))
     colours = pd.Series({op: node["fillcolor"] for op, node in nodes.items()})

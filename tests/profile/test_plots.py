@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 
 import matplotlib as mpl
 import pytest
@@ -16,9 +17,17 @@ import matplotlib.pyplot as plt
 import lensframe_pd as lf
 from lensframe_pd.profile.costs import costs
 from lensframe_pd.profile.memory import memory
-from lensframe_pd.profile.plots import plot_memory, plot_params, plot_time
+from lensframe_pd.profile.plots import (
+    plot_flops,
+    plot_memory,
+    plot_params,
+    plot_roofline,
+    plot_time,
+)
 from lensframe_pd.profile.profile import profile
-from lensframe_pd.profile.roofline import plot_flops, plot_roofline
+from lensframe_pd.profile.summary import summary
+
+from .layer_files import from_disk
 
 PLOTS = (plot_time, plot_params, plot_flops, plot_roofline, plot_memory)
 
@@ -101,3 +110,50 @@ def test_plotting_is_imported_when_it_is_used():
 def test_costs_are_used_where_they_are_there(layers):
     kept = costs(layers).query("func == 'linear'")
     assert len(plot_flops(kept).collections[0].get_offsets()) == 3
+
+
+def test_long_paths_that_end_alike_have_bars_of_their_own():
+    def tower():
+        names = ["encoder", "layers", "attention", "projections", "output"]
+        inner = nn.Linear(4, 4)
+        for name in reversed(names):
+            inner = nn.Sequential(OrderedDict([(name, inner)]))
+        return inner
+
+    towers = nn.Sequential(OrderedDict(text_model=tower(), vision_model=tower())).eval()
+    ax = plot_params(lf.trace(towers, torch.rand(2, 4), save=None).layers, depth=None)
+    pale = ax.containers[0]
+    assert len(pale) == len(ax.get_yticklabels()) == 12
+    assert [bar.get_width() for bar in pale] == [20] * 12
+
+
+def test_axes_have_units(layers):
+    ax = plot_memory(layers)
+    ax.figure.canvas.draw()
+    assert {text.get_text().split(" ")[1] for text in ax.get_yticklabels()} == {"B"}
+    assert layers["nbytes"].max() == 80
+
+
+@pytest.mark.parametrize("how", ["cleared", "parquet"])
+def test_the_trace_file_does_not_read_attrs(how, layers, tmp_path):
+    assert layers.attrs["model"] == "Sequential"
+    expected = chrome_trace(layers, tmp_path / "expected.json").read_bytes()
+    bare = layers.copy() if how == "cleared" else from_disk(layers, tmp_path)
+    bare.attrs.clear()
+    assert chrome_trace(bare, tmp_path / "bare.json").read_bytes() == expected
+    assert b'"name": "Sequential"' in expected
+
+
+def test_nothing_that_shows_a_frame_reads_attrs(layers, tmp_path):
+    bare = from_disk(layers, tmp_path)
+    bare.attrs = {"model": "not the model", "seconds": -1, "stopped": True}
+    assert summary(bare).equals(summary(layers))
+    assert trace_events(bare) == trace_events(layers)
+    for plot in PLOTS:
+        assert drawn(plot(bare)) == drawn(plot(layers))
+
+
+def drawn(ax):
+    """Its pixels."""
+    ax.figure.canvas.draw()
+    return bytes(ax.figure.canvas.buffer_rgba())

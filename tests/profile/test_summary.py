@@ -1,10 +1,9 @@
 """The summary: a table to read, in numbers to read."""
 
-import pytest
 import torch
 from torch import nn
 
-from lensframe_pd.profile.summary import large, seconds, summary
+from lensframe_pd.profile.summary import summary
 
 from .layer_files import traced_layers
 
@@ -25,15 +24,8 @@ def test_summary():
     assert table.loc["(model)", "share"] == "100.0%"
 
 
-@pytest.mark.parametrize(
-    ("n", "text"), [(0, "0 "), (999, "999 "), (999.6, "1 k"), (1000, "1 k"), (1.5e12, "1.5 T")]
-)
-def test_large_numbers(n, text):
-    assert large(n) == text
-
-
-@pytest.mark.parametrize(
-    ("s", "text"), [(2, "2 s"), (0.9999, "1 s"), (1e-3, "1 ms"), (3e-9, "3 ns")]
-)
-def test_times(s, text):
-    assert seconds(s) == text
+def test_the_class_of_the_model_is_in_any_row_of_its_own():
+    model = nn.Sequential(nn.Linear(3, 2)).eval()  # all its operations are in a module
+    assert summary(traced_layers(model, torch.rand(2, 3)))["type"].tolist() == [
+        "Sequential", "Linear",
+    ]  # fmt: skip
