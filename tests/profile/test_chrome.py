@@ -9,6 +9,8 @@ from torch import nn
 import lensframe_pd as lf
 from lensframe_pd.profile.chrome import chrome_trace, trace_events
 
+from .layer_files import from_disk
+
 
 def deep(n):
     return nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(n))).eval()
@@ -64,3 +66,13 @@ def test_chrome_errors(layers):
         trace_events(layers.drop(columns="seconds"))
     with pytest.raises(lf.LensValueError, match="no rows of kind 'op'"):
         trace_events(layers[layers["kind"] == "input"])
+
+
+@pytest.mark.parametrize("how", ["cleared", "parquet"])
+def test_the_trace_file_does_not_read_attrs(how, layers, tmp_path):
+    assert layers.attrs["model"] == "Sequential"
+    expected = chrome_trace(layers, tmp_path / "expected.json").read_bytes()
+    bare = layers.copy() if how == "cleared" else from_disk(layers, tmp_path)
+    bare.attrs.clear()
+    assert chrome_trace(bare, tmp_path / "bare.json").read_bytes() == expected
+    assert b'"name": "Sequential"' in expected

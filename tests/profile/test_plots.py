@@ -25,7 +25,6 @@ from lensframe_pd.profile.plots import (
     plot_time,
 )
 from lensframe_pd.profile.profile import profile
-from lensframe_pd.profile.summary import summary
 
 from .layer_files import from_disk
 
@@ -134,21 +133,9 @@ def test_axes_have_units(layers):
     assert layers["nbytes"].max() == 80
 
 
-@pytest.mark.parametrize("how", ["cleared", "parquet"])
-def test_the_trace_file_does_not_read_attrs(how, layers, tmp_path):
-    assert layers.attrs["model"] == "Sequential"
-    expected = chrome_trace(layers, tmp_path / "expected.json").read_bytes()
-    bare = layers.copy() if how == "cleared" else from_disk(layers, tmp_path)
-    bare.attrs.clear()
-    assert chrome_trace(bare, tmp_path / "bare.json").read_bytes() == expected
-    assert b'"name": "Sequential"' in expected
-
-
-def test_nothing_that_shows_a_frame_reads_attrs(layers, tmp_path):
+def test_no_plot_reads_attrs(layers, tmp_path):
     bare = from_disk(layers, tmp_path)
     bare.attrs = {"model": "not the model", "seconds": -1, "stopped": True}
-    assert summary(bare).equals(summary(layers))
-    assert trace_events(bare) == trace_events(layers)
     for plot in PLOTS:
         assert drawn(plot(bare)) == drawn(plot(layers))
 

@@ -1,5 +1,6 @@
 """The summary: a table to read, in numbers to read."""
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -29,3 +30,9 @@ def test_the_class_of_the_model_is_in_any_row_of_its_own():
     assert summary(traced_layers(model, torch.rand(2, 3)))["type"].tolist() == [
         "Sequential", "Linear",
     ]  # fmt: skip
+
+
+def test_the_summary_does_not_read_attrs(blocks):
+    bare = blocks.copy()
+    bare.attrs = {"model": "not the model", "seconds": -1, "stopped": True}
+    pd.testing.assert_frame_equal(summary(bare), summary(blocks))
