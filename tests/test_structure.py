@@ -15,7 +15,7 @@ ROOMS = {
     "graph": "edges parameters contract fold select diff",
     "replay": "call recording onward",
     "draw": "render style node dot",
-    "profile": "rebuild meta costs profile memory summary chrome plots repeats",
+    "profile": "meta costs profile memory summary chrome plots repeats",
     "validation": "evidence verdicts invariants witness dependence determinism twice replayed "
     "resumed validate",
     "rsa": "view ids features distances rdm cka score handoff",

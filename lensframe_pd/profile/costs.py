@@ -8,30 +8,22 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 
 from lensframe_pd.errors import LensValueError
-from lensframe_pd.profile.meta import Cost, Costs, Kept
-from lensframe_pd.profile.rebuild import Given, Question
-from lensframe_pd.schema import KINDS, distinct_labels, require, rows_of
+from lensframe_pd.profile.meta import Cost, Costs, Given, Kept, Question
+from lensframe_pd.schema import KINDS, distinct_labels, itemsize, require, rows_of
+from lensframe_pd.tape.config import Encoded
 from lensframe_pd.tape.context import context_of
+from lensframe_pd.tape.tape import Context
 
 #: The columns that `costs` assigns.
 COST_COLUMNS = ("flops", "moved_bytes", "backward_bytes", "act_bytes", "storage", "uncounted")
 NEEDED = (
-    "call", "step", "kind", "func", "target", "config", "context", "parents", "parent_args",
-    "params", "param_args", "param_shapes", "n_params", "params_nbytes", "n_trainable",
-    "buffers", "buffer_args", "buffer_shapes", "shape", "stride", "dtype", "device", "nbytes",
-    "requires_grad", "inplace",
+    "call", "step", "kind", "func", "target", "config", "n_positional", "tuple_args", "context",
+    "parents", "parent_args", "params", "param_args", "param_shapes", "param_dtypes", "n_params",
+    "params_nbytes", "n_trainable", "buffers", "buffer_args", "buffer_shapes", "buffer_dtypes",
+    "shape", "stride", "dtype", "device", "nbytes", "requires_grad", "inplace",
 )  # fmt: skip
-_INDICES = frozenset("indices index idx".split())
-_BY_SIZE = {
-    1: ("uint8", "float8_e4m3fn", "float8_e5m2", "bool"),
-    2: ("bfloat16", "float16"),
-    4: ("float32", "int32"),
-    8: ("float64", "int64", "complex64"),
-    16: ("complex128",),
-}
 Row = Mapping[str, Any]
 
 
@@ -242,9 +234,9 @@ class _Ledger:
         given: list[Given] = []
         owners: list[str | None] = []
         seen: dict[tuple[str, str], int] = {}
-        for source, name, role, shape, stride, dtypes, followed in self._arguments(row):
+        for source, name, role, shape, stride, dtype, followed in self._arguments(row):
             same = seen.setdefault((source, name), len(given))
-            given.append(Given(role, shape, stride, dtypes, followed, same))
+            given.append(Given(role, shape, stride, dtype, followed, same))
             owners.append(self._owner[name] if source == "parent" else None)
         return Tensors(tuple(given), tuple(owners))
 
@@ -252,27 +244,22 @@ class _Ledger:
         for name, role in zip(row["parents"], row["parent_args"], strict=True):
             of = self.rows[name]
             followed = self._followed[name]
-            yield "parent", name, role, of["shape"], of["stride"], (of["dtype"],), followed
-        follows = row["n_trainable"] > 0
-        held = zip(row["params"], row["param_args"], row["param_shapes"], strict=True)
-        dtypes = _param_dtypes(row)
-        for name, role, shape in held:
-            yield "param", name, role, shape, None, dtypes, follows
-        held = zip(row["buffers"], row["buffer_args"], row["buffer_shapes"], strict=True)
-        for name, role, shape in held:
-            yield "buffer", name, role, shape, None, _buffer_dtypes(row, role), False
+            yield "parent", name, role, of["shape"], of["stride"], of["dtype"], followed
+        for held, follows in (("param", row["n_trainable"] > 0), ("buffer", False)):
+            columns = [row[f"{held}{end}"] for end in ("s", "_args", "_shapes", "_dtypes")]
+            for name, role, shape, dtype in zip(*columns, strict=True):
+                yield held, name, role, shape, None, dtype, follows
 
     def _question(self, row: Row, ops: Iterable[str], given: tuple[Given, ...]) -> Question:
         context = self._switches[row["context"]]
-        grad = context.grad and not context.inference
+        grad = self._without_grad or (context.grad and not context.inference)
         rows = [self.rows[op] for op in ops]
         return Question(
             row["target"],
             row["func"],
-            row["config"],
+            Encoded(row["config"], row["n_positional"], row["tuple_args"]),
             given,
-            grad or self._without_grad,
-            context.autocast,
+            Context(grad, False, context.autocast),
             row["device"],
             any(r["inplace"] for r in rows),
             tuple((r["shape"], r["dtype"]) for r in rows),
@@ -288,25 +275,7 @@ def _without_products(ops: Sequence[str]) -> Cost:
     return _unseen(ops, "")._replace(flops=0, moved=0)
 
 
-def _param_dtypes(row: Row) -> tuple[str, ...]:
-    """Element types that parameters of these sizes can have, that of the result before others."""
-    if not row["n_params"]:
-        return (row["dtype"],)
-    names = _BY_SIZE.get(row["params_nbytes"] // row["n_params"], ("float32",))
-    names = tuple(name for name in names if hasattr(torch, name))
-    return (row["dtype"],) if row["dtype"] in names else names
-
-
-def _buffer_dtypes(row: Row, role: str) -> tuple[str, ...]:
-    if role.partition(".")[0] in _INDICES:
-        return ("int64", "bool", "int32")
-    return tuple(dict.fromkeys((row["dtype"], "float32", "int64", "bool")))
-
-
 def buffer_bytes(row: Row) -> dict[str, int]:
-    """Bytes of the buffers a row reads, by name, at the likeliest element type."""
-    held = zip(row["buffers"], row["buffer_args"], row["buffer_shapes"], strict=True)
-    return {
-        name: math.prod(shape) * getattr(torch, _buffer_dtypes(row, role)[0]).itemsize
-        for name, role, shape in held
-    }
+    """Bytes of the buffers a row reads, by name."""
+    held = zip(row["buffers"], row["buffer_shapes"], row["buffer_dtypes"], strict=True)
+    return {name: math.prod(shape) * itemsize(dtype) for name, shape, dtype in held}

@@ -54,8 +54,7 @@ def memory(frame: pd.DataFrame) -> pd.DataFrame:
     arguments until it ends, as Python does, and what the model returns lives to the end. Views and
     writes in place allocate nothing. What an operation allocates and frees inside itself is not
     seen, nor what a local variable of the model holds after its last use; `backward_bytes` of
-    `costs` says what autograd would add. Of buffers a frame holds the shapes only: their element
-    type is taken to be the one that fits the operation.
+    `costs` says what autograd would add.
 
     Examples
     --------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -14,11 +14,13 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
-from lensframe_pd.profile.rebuild import Question, arguments, without_data
+from lensframe_pd.replay.call import Rerun, Unreplayable
+from lensframe_pd.tape.config import Encoded, decode
 from lensframe_pd.tape.functions import Unreadable, describe, resolve
-from lensframe_pd.tape.objects import tensors_in
-from lensframe_pd.tape.storage import distinct, storage_of, written_arguments
+from lensframe_pd.tape.storage import distinct, storage_of
+from lensframe_pd.tape.tape import Array, Call, Context, Opaque
 
 # ATen operators that multiply matrices, convolve, or hide such work in one kernel.
 _CONTRACTS = re.compile(
@@ -27,11 +29,40 @@ _CONTRACTS = re.compile(
     r"|^_linalg_(?!check)|cdist_forward|_euclidean_dist|cholesky|triangular_solve|lu_solve|einsum"
 )
 _INDEXED_BY = frozenset("__getitem__ index_select gather embedding embedding_bag take".split())
-_COPIES = frozenset("to cpu cuda".split())
+_DEVICE = re.compile(r"(cpu|cuda|mps|xpu|meta)(:\d+)?$")
+_OUT_OF_META = frozenset(("cpu", "cuda"))
 _BY_VALUES = frozenset((torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output))
 
 # Of these, each device has kernels that keep other tensors for the backward pass.
 _BY_DEVICE = frozenset("scaled_dot_product_attention batch_norm".split())
+
+
+class Given(NamedTuple):
+    """One tensor among the arguments of a call."""
+
+    role: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...] | None
+    """None: contiguous."""
+    dtype: str
+    followed: bool
+    """Whether autograd follows it."""
+    same: int
+    """Position of the first argument that is this very tensor; its own if there is none before."""
+
+
+class Question(NamedTuple):
+    """All that a call's cost depends on; calls that ask alike cost alike."""
+
+    target: str
+    func: str
+    arguments: Encoded
+    given: tuple[Given, ...]
+    context: Context
+    device: str
+    inplace: bool
+    results: tuple[tuple[tuple[int, ...], str], ...]
+    """Shape and element type of each row of the call, to see that the replay is right."""
 
 
 class Kept(NamedTuple):
@@ -71,7 +102,7 @@ class Costs:
 
     def __enter__(self) -> Costs:
         self._stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")  # of wrong readings of a call, before the right one
+        warnings.simplefilter("ignore")  # the run that was traced gave them
         self._stack.enter_context(torch.inference_mode(False))
         self._stack.enter_context(self._witness)
         self._stack.enter_context(self._counter)
@@ -88,52 +119,39 @@ class Costs:
         return found
 
     def _work_out(self, question: Question) -> Cost:
-        first: Exception | None = None
         before = self._counter.get_total_flops()
         self._witness.start()
         try:
-            func = resolve(question.target)
-            for tensors in without_data(question, "meta"):
-                for args, kwargs in arguments(func, question, tensors):
-                    try:
-                        return self._run(question, func, args, kwargs, tensors)
-                    except Exception as error:  # whatever torch raises for wrong arguments
-                        first = first or error
-                        if self._counter.get_total_flops() > before:
-                            break
-                        if self._witness.stopped_without_products(question.func):
-                            return _unknown(question, "")
-        except Exception as error:  # also a shape or a type that meta tensors cannot have
-            first = first or error
-        reason = str(first or "its arguments fit no signature").partition("\n")[0]
-        if first is not None and not isinstance(first, Unreadable):
-            reason = f"it does not run on meta tensors: {type(first).__name__}: {reason}"
-        return _unknown(question, reason)
-
-    def _run(
-        self, question: Question, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]
-    ) -> Cost:
-        before = self._counter.get_total_flops()
-        self._witness.start()
-        cost = _observed(question, func, args, kwargs, tensors)
-        contractions = sorted(self._witness.seen)
+            cost = _observed(question, "meta")
+        except Exception as error:  # whatever torch raises for what meta tensors cannot have
+            multiplied = self._counter.get_total_flops() > before
+            if not multiplied and self._witness.stopped_without_products(question.func):
+                return _unknown(question, "")
+            return _unknown(question, _reason(error))
         flops: int | None = self._counter.get_total_flops() - before
         reason = ""
-        if contractions:
+        if contractions := sorted(self._witness.seen):
             flops, reason = None, f"torch has no formula for {', '.join(contractions)}"
-        if question.autocast or question.func in _BY_DEVICE:
-            cost = _on_its_device(question, func) or cost
+        if question.context.autocast or question.func in _BY_DEVICE:
+            cost = _on_its_device(question) or cost
         return cost._replace(flops=flops, reason=reason)
 
 
-def _observed(question: Question, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Cost:
+def _reason(error: Exception) -> str:
+    text = str(error).partition("\n")[0]
+    if isinstance(error, (Unreadable, Unreplayable)):
+        return text
+    return f"it does not run on meta tensors: {type(error).__name__}: {text}"
+
+
+def _observed(question: Question, device: str) -> Cost:
     """Run the call, and see where its results lie and what autograd keeps."""
+    rerun, places = _rerun(question, torch.device(device))
+    tensors = _without_data(question, device)
     packed: list[Tensor] = []
-    written = _writes(question, func, args, kwargs)
-    with torch.set_grad_enabled(question.grad), saved_tensors_hooks(packed.append, _never):
-        result = func(*args, **kwargs)
-    made = distinct([*(t for _, t in tensors_in(result)), *written()])
-    rows = _matching(question, made)
+    with torch.set_grad_enabled(question.context.grad), saved_tensors_hooks(packed.append, _never):
+        done = rerun.on([tensors[i] for i in places])
+    rows = _of_rows(question, done.made)
     given = {storage_of(t): i for i, t in reversed([*enumerate(tensors)])}
     slots: dict[int, int] = {}
     for slot, tensor in enumerate(rows):
@@ -141,26 +159,82 @@ def _observed(question: Question, func: Any, args: Any, kwargs: Any, tensors: li
     storages = {storage_of(t): t for t in packed}
     return Cost(
         None,
-        _moved(question, tensors, made, given),
+        _moved(question, tensors, distinct(done.made), given),
         tuple(_kept(t, given, slots) for t in rows),
         tuple(_kept(t, given, slots) for t in storages.values()),
         tuple(t.requires_grad for t in rows),
     )
 
 
-def _on_its_device(question: Question, func: Any) -> Cost | None:
+def _on_its_device(question: Question) -> Cost | None:
     """What the call does where the kernel depends on the device, by torch's fake tensors."""
     try:
         with ExitStack() as stack:
             stack.enter_context(FakeTensorMode())
-            for device, dtype in question.autocast:
+            for device, dtype in question.context.autocast:
                 kind = getattr(torch, dtype)
                 stack.enter_context(torch.autocast(device, kind, cache_enabled=False))
-            tensors = next(without_data(question, question.device))
-            args, kwargs = next(arguments(func, question, tensors))
-            return _observed(question, func, args, kwargs, tensors)
+            return _observed(question, question.device)
     except Exception:  # this torch may know nothing of that device
         return None
+
+
+def _rerun(question: Question, device: torch.device) -> tuple[Rerun, list[int]]:
+    """What makes the call on `device`, and for each of its slots which of `given` stands there."""
+    function = describe(resolve(question.target))
+    places = {given.role: i for i, given in enumerate(question.given)}
+    read = decode(function, question.arguments, places)
+
+    def here(value: Any) -> Any:
+        if isinstance(value, Opaque) and value.description == "torch._C.Generator":
+            return None  # without data nothing is drawn
+        named = isinstance(value, str) and _DEVICE.match(value)
+        return device if named or isinstance(value, torch.device) else value
+
+    args, kwargs = tree_map(here, (read.args, read.kwargs), is_leaf=_is_leaf)
+    call = Call(function, args, kwargs, (), (), 0, question.context, 0.0)
+    return Rerun(call), [places[role] for role in read.roles]
+
+
+def _is_leaf(value: Any) -> bool:
+    return isinstance(value, (Opaque, Array))  # tuples, to who does not know them
+
+
+def _without_data(question: Question, device: str) -> list[Tensor]:
+    """Tensors without data for the arguments."""
+    tensors: list[Tensor] = []
+    for i, given in enumerate(question.given):
+        if given.same < i:
+            tensors.append(tensors[given.same])
+            continue
+        dtype = getattr(torch, given.dtype)
+        if given.stride is None or len(given.stride) != len(given.shape):
+            tensor = torch.empty(given.shape, dtype=dtype, device=device)
+        else:
+            tensor = torch.empty_strided(given.shape, given.stride, dtype=dtype, device=device)
+        if given.followed and (dtype.is_floating_point or dtype.is_complex):
+            tensor.requires_grad_()
+            if question.inplace and question.context.grad:
+                with torch.enable_grad():
+                    tensor = tensor.clone()  # a leaf refuses to be written
+        tensors.append(tensor)
+    return tensors
+
+
+def _of_rows(question: Question, made: Sequence[Tensor]) -> list[Tensor]:
+    """What each row holds: the rows are in order, and a filter may have left some out."""
+    left = iter(made)
+    rows: list[Tensor] = []
+    for shape, dtype in question.results:
+        # autocast is off on meta tensors, so their types may be others
+        kind = None if question.context.autocast else getattr(torch, dtype, None)
+        alike = (t for t in left if t.shape == shape and t.dtype == (kind or t.dtype))
+        row = next(alike, None)
+        if row is None:
+            got = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in made) or "nothing"
+            raise Unreadable(f"its replay gives {got}, and the frame has {shape} {dtype}")
+        rows.append(row)
+    return rows
 
 
 class _Witness(TorchDispatchMode):
@@ -177,14 +251,17 @@ class _Witness(TorchDispatchMode):
         self.seen, self.last = set(), None
 
     def stopped_without_products(self, func: str) -> bool:
-        """Whether a failed run was of a copy, or ended where values decide, which meta lacks."""
+        """Whether a failed run ended for want of data, and nothing before or there multiplies.
+
+        That is where values decide, in a copy to a device, or in the very operator that was called.
+        """
         last = self.last
         if last is None or self.seen:
-            return func in _COPIES
+            return False
         name = last._overloadpacket.__name__
         if last._overloadpacket in self._with_formula or _CONTRACTS.search(name):
             return False
-        return bool(_BY_VALUES.intersection(last.tags)) or name == func or func in _COPIES
+        return bool(_BY_VALUES.intersection(last.tags)) or name == func or func in _OUT_OF_META
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.last = func
@@ -192,36 +269,6 @@ class _Witness(TorchDispatchMode):
         if packet not in self._with_formula and _CONTRACTS.search(packet.__name__):
             self.seen.add(packet.__name__)
         return func(*args, **(kwargs or {}))
-
-
-def _writes(question: Question, func: Any, args: Any, kwargs: Any) -> Callable[[], list[Tensor]]:
-    """What the call writes, asked after it, as the tracer sees it."""
-    if not question.inplace:
-        return list
-    function = describe(func)
-    written = written_arguments(args, kwargs, function)
-    if function.certain:
-        return lambda: written
-    versions = [t._version for t in written]
-    return lambda: [t for t, v in zip(written, versions, strict=True) if t._version != v]
-
-
-def _matching(question: Question, made: Sequence[Tensor]) -> list[Tensor]:
-    """The result that each row is: in order, by shape and element type."""
-    rows: list[Tensor] = []
-    left = list(made)
-    for shape, dtype in question.results:
-        while left:
-            tensor = left.pop(0)
-            if tuple(tensor.shape) == shape and (
-                question.autocast or str(tensor.dtype) == f"torch.{dtype}"
-            ):
-                rows.append(tensor)
-                break
-        else:
-            got = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in made) or "nothing"
-            raise Unreadable(f"its replay gives {got}, and the frame has {shape} {dtype}")
-    return rows
 
 
 def _kept(tensor: Tensor, given: Mapping[int, int], slots: Mapping[int, int]) -> Kept:
@@ -255,7 +302,7 @@ def _extent(tensor: Tensor) -> int:
 def _unknown(question: Question, reason: str) -> Cost:
     """The cost of a call that could not be run; without a reason, one without products."""
     own = tuple(Kept(-1, slot, -1) for slot in range(len(question.results)))
-    follows = question.grad and any(g.followed for g in question.given)
+    follows = question.context.grad and any(g.followed for g in question.given)
     flops = None if reason else 0
     return Cost(flops, None, own, (), (follows,) * len(own), reason)
 

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from lensframe_pd.tape.functions import is_accessor
-from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.storage import (
-    distinct,
+    Performed,
     faithful_clone,
     misalignment,
+    perform,
     placed,
-    version_of,
     write,
     written_arguments,
 )
@@ -30,8 +29,14 @@ class Unreplayable(Exception):
 class Rerun:
     """Runs a recorded call again: called with tensors for its slots, gives what its rows hold.
 
-    The tensors are not written: a call that writes gets copies. `written` says in which slots
-    the last run wrote.
+    The tensors are not written: a call that writes gets copies.
+
+    Parameters
+    ----------
+    call
+        From a tape, or read from a row.
+    rows
+        Its rows on the tape; those of an alias say how it lies in memory.
 
     Raises
     ------
@@ -39,16 +44,14 @@ class Rerun:
         When called: the record does not hold all that the call depends on.
     """
 
-    def __init__(self, call: Call, rows: Sequence[Row]) -> None:
+    def __init__(self, call: Call, rows: Sequence[Row] = ()) -> None:
         self.call = call
         self.rows = rows
-        self.written: set[int] = set()
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         call, function = self.call, self.call.function
         if not function.target:  # a row no torch function made
             if function.name == "alias":
-                self.written = {0}  # what was there before, laid over with what was written
                 return [overlay(call, tensors, self.rows[0])]
             return list(tensors)  # an output is its parent
         if function.name == "grad":
@@ -59,30 +62,33 @@ class Rerun:
             )
         if function.name == "deepcopy":
             return [copy.deepcopy(tensors[0].detach())]
-        return self._run(tensors)
+        return self.on(self._spared(tensors)).made
 
-    def _run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def writes(self, tensors: Sequence[Tensor]) -> set[int]:
+        """In which slots it writes, run on copies of these tensors."""
+        if self.call.function.name == "alias":
+            return {0}  # what was there before, laid over with what was written
+        copies = self._spared(tensors)
+        if all(a is b for a, b in zip(copies, tensors, strict=True)):
+            return set()
+        ids = {id(t) for t in self.on(copies).written}
+        return {slot for slot, t in enumerate(copies) if id(t) in ids}
+
+    def on(self, tensors: Sequence[Tensor]) -> Performed:
+        """Run it on these very tensors, which it may write."""
         call, function = self.call, self.call.function
         args, kwargs = filled(call, tensors)
-        written = written_arguments(args, kwargs, function)
-        if written:
-            ids = {id(t) for t in written}
-            copies = {id(t): copied(t) for t in tensors if id(t) in ids}
-            tensors = [copies.get(id(t), t) for t in tensors]
-            args, kwargs = filled(call, tensors)
-            written = written_arguments(args, kwargs, function)
-        versions = [version_of(t) for t in written]
+        writable = written_arguments(args, kwargs, function)
         if call.generator is not None and kwargs.get("generator") is None:
             torch.set_rng_state(call.generator)
-        result = function.func(*args, **kwargs)
-        if not function.certain:
-            written = [
-                t for t, v in zip(written, versions, strict=True) if v is None or version_of(t) != v
-            ]
-        ids = {id(t) for t in written}
-        self.written = {slot for slot, t in enumerate(tensors) if id(t) in ids}
-        made = [t for _, t in tensors_in(result)]
-        return distinct([*made, *written]) if written else made
+        return perform(function, args, kwargs, writable)
+
+    def _spared(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors, copied where the call may write."""
+        args, kwargs = filled(self.call, tensors)
+        ids = {id(t) for t in written_arguments(args, kwargs, self.call.function)}
+        copies = {id(t): copied(t) for t in tensors if id(t) in ids}
+        return [copies.get(id(t), t) for t in tensors]
 
 
 def filled(call: Call, tensors: Sequence[Tensor]) -> tuple[list[Any], dict[str, Any]]:

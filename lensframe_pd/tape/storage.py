@@ -1,9 +1,10 @@
-"""Facts of tensors that decide whether two of them share memory; what a call may write."""
+"""Facts of tensors that decide whether two of them share memory; what a call makes and writes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -113,3 +114,37 @@ def written_arguments(args: Any, kwargs: Any, function: Function) -> list[Tensor
     found: list[Any] = [args[i] for i in function.written if i < len(args)]
     found += [kwargs[name] for name in (*function.written_names, "out") if name in kwargs]
     return distinct([t for value in found for _, t in tensors_in(value)])
+
+
+class Performed(NamedTuple):
+    """What one call did."""
+
+    result: Any
+    made: list[Tensor]
+    """By slot: the tensors in the result, then those written that are not among them."""
+    written: list[Tensor]
+    seconds: float
+    """Time of the call alone."""
+
+
+def perform(function: Function, args: Any, kwargs: Any, writable: Sequence[Tensor]) -> Performed:
+    """Make a call, and see what it makes and writes.
+
+    Parameters
+    ----------
+    writable
+        `written_arguments(args, kwargs, function)`. The caller asks for them, as they may have to
+        be kept or copied before they are written.
+    """
+    written = [*writable]
+    versions = [] if function.certain else [version_of(t) for t in written]
+    start = perf_counter()
+    result = function.func(*args, **kwargs)
+    seconds = perf_counter() - start
+    if not function.certain:
+        before = zip(written, versions, strict=True)
+        written = [t for t, v in before if v is None or version_of(t) != v]
+    made = [t for _, t in tensors_in(result)]
+    if written:
+        made = distinct([*made, *written])
+    return Performed(result, made, written, seconds)

@@ -68,8 +68,7 @@ def _exemption(
     roles: Sequence[str],
 ) -> Dependence:
     """Why no change of the values changed the result; the cheapest to show first."""
-    run(tensors)
-    if run.written & set(slots):
+    if run.writes(tensors) & set(slots):
         return Dependence(True, "the call overwrites all of it")
     mask = _mask(run, tensors, slots, roles)
     if mask:

@@ -230,6 +230,29 @@ def test_a_table_counts_as_far_as_it_is_read():
     assert moved == 3 * 8 + 2 * 3 * 8 * 4  # the ids, what is read, what is written
 
 
+def test_devices_and_types_by_name(tmp_path):
+    """Nothing is copied where both are the tensor's already, and what is copied is counted."""
+
+    def run(x):
+        same = x.to(device="cpu", dtype=torch.float32)
+        return same.to(device=torch.device("cpu"), dtype=torch.float64)
+
+    table = costs(from_disk(lf.trace(run, torch.rand(5)).layers, tmp_path))
+    assert table["uncounted"].tolist() == [""] * 4
+    assert table["act_bytes"].tolist() == [0, 0, 40, 0]
+    assert table["moved_bytes"].tolist() == [0, 0, 60, 0]
+    assert table["storage"].tolist() == ["input_1", "input_1", "to_2", "to_2"]
+
+
+def test_a_result_that_was_filtered_away(tmp_path):
+    """What is left of a call is still that: the state of an LSTM, not its output."""
+    layers = traced_layers(nn.LSTM(3, 4).eval(), torch.rand(5, 2, 3))
+    state = layers.drop("lstm_1").query("func != 'output'")
+    table = costs(from_disk(state, tmp_path))
+    assert table.loc[["lstm_2", "lstm_3"], "act_bytes"].tolist() == [2 * 4 * 4] * 2
+    assert table["uncounted"].tolist() == [""] * len(table)
+
+
 def test_rows_without_their_parents(blocks):
     picked = blocks[blocks["func"] == "linear"]
     with pytest.warns(lf.LensWarning, match=r"input_1 is not in the frame: call costs\(\)"):

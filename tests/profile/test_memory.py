@@ -105,6 +105,25 @@ def test_what_is_held_throughout():
     assert table["held_bytes"].iloc[0] == sum(t.nbytes for t in held) + 3 * 25 * 4
 
 
+def test_what_is_held_is_counted_by_its_own_element_type():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("places", torch.arange(1000))
+            self.register_buffer("mask", torch.ones(10, dtype=torch.bool))
+            self.small = nn.Parameter(torch.ones(10, dtype=torch.float16))
+            self.large = nn.Parameter(torch.ones(10, dtype=torch.float64))
+
+        def forward(self, x):
+            x = x + self.places[:10]
+            x = x + torch.where(self.mask, self.large, self.small)
+            return x * self.small
+
+    layers = lf.trace(Net().eval(), torch.rand(10)).layers
+    for frame in (layers, layers.assign(saved=False)):
+        assert (memory(frame)["held_bytes"] == 8000 + 10 + 20 + 80 + 40).all()
+
+
 def test_a_module_call_holds_its_arguments():
     class Block(nn.Module):
         def forward(self, x):
