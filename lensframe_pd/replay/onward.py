@@ -29,14 +29,7 @@ def carry(
     with Surroundings() as surroundings:
         for k in range(start, len(recording.calls) if stop is None else stop):
             recorded = recording.calls[k]
-            ops = recording.ops(recorded)
-            if not ops or not recorded.call.sources:
-                continue
-            row = recording.rows[ops[0]]
-            reads = any(p in values for p in row["parents"]) or any(
-                p in held for p in row["params"]
-            )
-            if not reads or any(op in skipped for op in ops):
+            if not _is_carried(recording, recorded, values, skipped, held):
                 continue
             surroundings.enter(recorded.call.context)
             try:
@@ -49,6 +42,23 @@ def carry(
                 if op in recording.rows and slot < len(result):
                     values[op] = result[slot]
             yield k, recorded
+
+
+def _is_carried(
+    recording: Recording,
+    recorded: Recorded,
+    values: Collection[str],
+    skipped: Collection[str],
+    held: Collection[str],
+) -> bool:
+    """Whether a call reads what has changed, by the frame's own cells, and may be run again."""
+    ops = recording.ops(recorded)
+    if not ops or not recorded.call.sources:
+        return False
+    row = recording.rows[ops[0]]
+    reads_changed = any(parent in values for parent in row["parents"])
+    reads_held = any(param in held for param in row["params"])
+    return (reads_changed or reads_held) and not any(op in skipped for op in ops)
 
 
 def differentiated(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from lensframe_pd.schema import FACTS, KINDS, Rows, label, path_of
 Problems = dict[str, list[str]]
 """Op label to what is wrong with its row."""
 
+Row = Mapping[str, Any]
 
 _PAIRED = (
     ("parents", "parent_args"), ("params", "param_args"), ("params", "param_shapes"),
@@ -26,29 +28,55 @@ _PAIRED = (
 def within(rows: Rows, ops: list[str]) -> Problems:
     """What is wrong with a frame, judged by itself."""
     problems: Problems = {}
+    for op, problem in chain(
+        _doubles(ops),
+        *(_of_row(op, row, rows) for op, row in rows.items()),
+        _shared_steps(rows),
+        _missing_passes(rows),
+    ):
+        problems.setdefault(op, []).append(problem)
+    return problems
+
+
+def _doubles(ops: list[str]) -> Iterator[tuple[str, str]]:
     for op, n in Counter(ops).items():
         if n > 1:
-            problems[op] = [f"its label is there {n} times"]
-    passes: dict[str, list[int]] = {}
+            yield op, f"its label is there {n} times"
+
+
+def _shared_steps(rows: Rows) -> Iterator[tuple[str, str]]:
     steps: dict[int, str] = {}
     for op, row in rows.items():
-        passes.setdefault(row["layer"], []).append(row["pass_num"])
-        for reason in _row_problems(op, row, rows):
-            problems.setdefault(op, []).append(reason)
         other = steps.setdefault(row["step"], op)
         if other != op:
-            problems.setdefault(op, []).append(f"step {row['step']} is also that of {other!r}")
+            yield op, f"step {row['step']} is also that of {other!r}"
+
+
+def _missing_passes(rows: Rows) -> Iterator[tuple[str, str]]:
+    """Every row says how many passes its layer has; they are all there, each once."""
+    passes: dict[str, list[int]] = {}
+    for row in rows.values():
+        passes.setdefault(row["layer"], []).append(row["pass_num"])
     for op, row in rows.items():
         there = sorted(passes[row["layer"]])
         if there != [*range(1, row["n_passes"] + 1)]:
             shown = ", ".join(map(str, there[:8])) + (", ..." if len(there) > 8 else "")
-            problems.setdefault(op, []).append(
-                f"{row['layer']} has n_passes {row['n_passes']} and the passes {shown}"
-            )
-    return problems
+            yield op, f"{row['layer']} has n_passes {row['n_passes']} and the passes {shown}"
 
 
-def _row_problems(op: str, row: Mapping[str, Any], rows: Rows) -> Iterator[str]:
+def _of_row(op: str, row: Row, rows: Rows) -> Iterator[tuple[str, str]]:
+    for found in (
+        _name_problems(op, row),
+        _length_problems(row),
+        _parent_problems(row, rows),
+        _size_problems(row),
+        _place_problems(row),
+    ):
+        for problem in found:
+            yield op, problem
+
+
+def _name_problems(op: str, row: Row) -> Iterator[str]:
     expected = label(row["layer"], row["pass_num"], row["n_passes"])
     if op != expected:
         yield f"layer, pass_num and n_passes make it {expected!r}"
@@ -56,13 +84,20 @@ def _row_problems(op: str, row: Mapping[str, Any], rows: Rows) -> Iterator[str]:
         yield f"kind {row['kind']!r} is none of {', '.join(sorted(KINDS))}"
     if row["layer"].rpartition("_")[0] != row["func"]:
         yield f"func {row['func']!r} is not that of layer {row['layer']!r}"
+
+
+def _length_problems(row: Row) -> Iterator[str]:
     for left, right in _PAIRED:
-        if right == "stride" and not row[right] and not row["saved"]:
-            continue  # a sparse or nested tensor has none
+        without_stride = right == "stride" and not row[right] and not row["saved"]
+        if without_stride:  # a sparse or nested tensor
+            continue
         if len(row[left]) != len(row[right]):
             yield f"{left} has {len(row[left])} entries and {right} {len(row[right])}"
     if row["n_parents"] != len(row["parents"]):
         yield f"n_parents is {row['n_parents']}, parents has {len(row['parents'])}"
+
+
+def _parent_problems(row: Row, rows: Rows) -> Iterator[str]:
     for parent in row["parents"]:
         if parent not in rows:
             yield f"its parent {parent!r} is not in the frame"
@@ -70,15 +105,9 @@ def _row_problems(op: str, row: Mapping[str, Any], rows: Rows) -> Iterator[str]:
             yield f"its parent {parent!r} comes later"
     if row["kind"] in ("input", "constant") and row["parents"]:
         yield f"a row of kind {row['kind']} has parents"
-    yield from _size_problems(row)
-    stack = row["module_stack"]
-    if (path_of(stack[-1]) if stack else "") != row["module"]:
-        yield f"module {row['module']!r} is not the innermost of module_stack {stack}"
-    if row["saved"] and row["unsaved_reason"]:
-        yield "it is saved and has an unsaved_reason"
 
 
-def _size_problems(row: Mapping[str, Any]) -> Iterator[str]:
+def _size_problems(row: Row) -> Iterator[str]:
     shape = row["shape"]
     numel = math.prod(shape) if all(n >= 0 for n in shape) else 0
     if row["numel"] != numel:
@@ -96,6 +125,15 @@ def _size_problems(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"n_params is {row['n_params']}, param_shapes make it {n_params}"
     if not 0 <= row["n_trainable"] <= row["n_params"]:
         yield f"n_trainable is {row['n_trainable']} of {row['n_params']} parameters"
+
+
+def _place_problems(row: Row) -> Iterator[str]:
+    stack = row["module_stack"]
+    innermost = path_of(stack[-1]) if stack else ""
+    if innermost != row["module"]:
+        yield f"module {row['module']!r} is not the innermost of module_stack {stack}"
+    if row["saved"] and row["unsaved_reason"]:
+        yield "it is saved and has an unsaved_reason"
 
 
 def against(rows: Rows, fresh: Rows) -> Problems:

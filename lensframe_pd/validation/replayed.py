@@ -33,9 +33,9 @@ def replay(
     Returns
     -------
     set of str
-        The rows whose replay is not bit for bit.
+        The rows whose replay is not bit for bit and has an excuse.
     """
-    inexact: set[str] = set()
+    excused: set[str] = set()
     with Surroundings() as surroundings:
         for recorded in recording.calls:
             ops = recording.ops(recorded)
@@ -47,15 +47,14 @@ def replay(
                 continue
             surroundings.enter(recorded.call.context)
             try:
-                inexact |= _Check(recording, recorded, ops, verdicts, tolerance).run()
+                excused |= _Check(recording, recorded, ops, verdicts, tolerance).run()
             except Misfit as reason:
-                inexact |= {*ops}
                 verdicts.fails("replay", ops[0], str(reason))
             except Unreplayable as reason:
                 for op in ops:
                     verdicts.could_not(op, f"not replayed: {reason}")
                 verdicts.count("not_replayed", len(ops))
-    return inexact
+    return excused
 
 
 def _check_given(recording: Recording, recorded: Recorded, given: Tape, verdicts: Verdicts) -> None:
@@ -104,7 +103,7 @@ class _Check:
         self.is_gradient = function.name == "grad" and not is_accessor(function.func)
 
     def run(self) -> set[str]:
-        """The rows whose replay is not bit for bit."""
+        """The rows whose replay is not bit for bit and has an excuse."""
         try:
             result = self._result()
         except Unreplayable:
@@ -113,11 +112,11 @@ class _Check:
             for op in self.ops:
                 reason = f"the call fails: {type(error).__name__}: {error}"
                 self.verdicts.fails("replay", op, reason)
-            return {*self.ops}
+            return set()
         inexact = {op for op, slot in self._saved() if not self._is_same(result, slot, op)}
         if not inexact and not self.is_gradient:
             self._check_dependence(result)
-        return inexact
+        return {op for op in inexact if not self.verdicts.failed("replay", op)}
 
     def _result(self) -> list[Tensor]:
         if self.is_gradient:

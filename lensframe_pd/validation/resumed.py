@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from lensframe_pd.replay.onward import carry
-from lensframe_pd.replay.recording import Recording
+from lensframe_pd.replay.recording import Recorded, Recording
 from lensframe_pd.tape.compare import difference
 from lensframe_pd.validation.verdicts import Verdicts
 
@@ -13,7 +13,7 @@ _SAMPLE = (0.1, 0.4, 0.8)  # how far into the forward it is resumed from
 
 
 def resume(
-    recording: Recording, verdicts: Verdicts, downstream: str, inexact: Collection[str]
+    recording: Recording, verdicts: Verdicts, downstream: str, excused: Collection[str]
 ) -> None:
     """Resume the forward from saved values, each change carried on to the outputs.
 
@@ -21,44 +21,50 @@ def resume(
     ----------
     downstream
         `"all"` resumes from every call that an output depends on, `"sample"` from three.
-    inexact
-        Rows whose replay is not bit for bit: their saved values stand for them.
+    excused
+        Rows whose replay need not be bit for bit, and is not: their saved values stand for them.
+        A row whose replay failed is run again: what it gives, not what was saved, is the model's.
     """
     calls = recording.calls
     needed = _needed(recording)
-    starts = [
-        k
-        for k, recorded in enumerate(calls)
-        if needed[k]
-        and recorded.call.function.target
-        and all(op in recording.rows and op in recording.saved for op in recorded.ops)
-    ]
+    starts = [k for k, recorded in enumerate(calls) if needed[k] and _is_saved(recording, recorded)]
     if downstream == "sample" and starts:
         starts = sorted({starts[int(part * len(starts))] for part in _SAMPLE})
     last = _last_uses(recording)
     for k in starts:
-        begun = calls[k]
+        begun = calls[k].ops
         try:
-            reached = _resume(recording, k, last, inexact)
+            reached = _resume(recording, k, last, excused)
         except Exception as error:
-            verdicts.fails("downstream", begun.ops[0], f"resumed from here, it fails: {error}")
-            continue
-        for op, reason in reached.items():
-            if reason:
-                verdicts.fails("downstream", begun.ops[0], f"resumed from here, {op!r}: {reason}")
-        if reached:
-            for op in begun.ops:
-                verdicts.holds("downstream", op)
+            problems = [f"it fails: {error}"]
+        else:
+            problems = [f"{op!r}: {reason}" for op, reason in reached.items() if reason]
+            if not reached:
+                continue
+        for op in begun:
+            for problem in problems:
+                verdicts.fails("downstream", op, f"resumed from here, {problem}")
+            verdicts.holds("downstream", op)
+
+
+def _is_saved(recording: Recording, recorded: Recorded) -> bool:
+    """Whether all that a call of a function gave is there to start from."""
+    if not recorded.call.function.target:  # nothing was computed
+        return False
+    return all(op in recording.rows and op in recording.saved for op in recorded.ops)
 
 
 def _resume(
-    recording: Recording, start: int, last: dict[int, list[str]], inexact: Collection[str]
+    recording: Recording, start: int, last: dict[int, list[str]], excused: Collection[str]
 ) -> dict[str, str]:
-    """The outputs that were reached, with how each differs."""
+    """The outputs that were reached, with how each differs.
+
+    `last` has for each call the rows that nothing after it reads: their values are let go.
+    """
     saved, rows = recording.saved, recording.rows
     values = {op: saved.argument(op) for op in recording.calls[start].ops}
     reached = {}
-    for k, recorded in carry(recording, values, start + 1, inexact):
+    for k, recorded in carry(recording, values, start + 1, excused):
         for op in recorded.ops:
             if op in values:
                 values[op] = saved.followed(op, values[op].detach())
@@ -85,6 +91,7 @@ def _needed(recording: Recording) -> list[bool]:
 
 
 def _last_uses(recording: Recording) -> dict[int, list[str]]:
+    """For each call, the rows whose last reader it is."""
     last: dict[str, int] = {}
     for k, recorded in enumerate(recording.calls):
         for op in recorded.ops:

@@ -49,7 +49,9 @@ def validate(
     - *invariants*: the frame is well formed and says what a new trace of the model says.
 
     Nothing it is given is changed. The model runs twice, from the state it is in. Give it all rows
-    of the trace: those that were filtered out are reported as missing.
+    of the trace: those that were filtered out are reported as missing. What `seed=` and `stop=`
+    of the trace did stands in the column `context`, so `attrs` are not needed: random numbers of
+    a seeded trace are drawn again, and a stopped one is compared with a run that is stopped there.
 
     Parameters
     ----------
@@ -135,9 +137,9 @@ def _judge(
     calls = recorded_calls(reference, again, grouped)
     recording = Recording(calls, rows, saved, reference, evidence.replays_random_numbers)
     given_now = None if evidence.tape else reference
-    inexact = replay(recording, verdicts, tolerance, given_now)
+    excused = replay(recording, verdicts, tolerance, given_now)
     if downstream:
-        resume(recording, verdicts, downstream, inexact)
+        resume(recording, verdicts, downstream, excused)
 
 
 def _failure(report: pd.DataFrame) -> LensValidationError:

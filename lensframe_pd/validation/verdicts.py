@@ -44,6 +44,9 @@ class Verdicts:
         """Something was not checked; that decides nothing, but is said."""
         self.notes.setdefault(op, []).append(reason)
 
+    def failed(self, check: str, op: str) -> bool:
+        return self.found[check].get(op) is False
+
     def count(self, name: str, n: int = 1) -> None:
         """Add to one of the totals."""
         self.totals[name] = self.totals.get(name, 0) + n

@@ -34,6 +34,7 @@ class WitnessedTracer(Tracer):
         super().__init__(*args)
         self.gaps: list[Gap] = []
         self.operators = 0
+        #: The operators of the call that is being made; None while none is, so that each is a gap.
         self._inside: list[str] | None = None
 
     @contextmanager
@@ -53,14 +54,14 @@ class WitnessedTracer(Tracer):
                 self._gap(*seen)
 
     def _open(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        before, self._inside = self._inside, None
+        before, self._inside = self._inside, None  # its inner calls are rows of their own
         try:
             return super()._open(func, types, args, kwargs)
         finally:
             self._inside = before
 
     def scripted(self, func: Any, args: Any, kwargs: Any, ordinal: int) -> Any:
-        before, self._inside = self._inside, []
+        before, self._inside = self._inside, []  # seen by the tracer itself, in no function's call
         try:
             return super().scripted(func, args, kwargs, ordinal)
         finally:
@@ -84,7 +85,7 @@ class WitnessedTracer(Tracer):
         self.gaps.append(Gap(len(self._rows), operators, module))
 
     def _plain(self, value: Any) -> Any:
-        plain = super()._plain(value)
+        plain = super()._plain(value)  # the call is run again at once, so it may hold the argument
         return plain._replace(value=value) if isinstance(plain, Opaque) else plain
 
 

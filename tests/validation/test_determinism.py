@@ -1,0 +1,81 @@
+"""A call that gives another value is excused only by what is measured."""
+
+import pytest
+import torch
+
+from lensframe_pd.replay.call import Rerun
+from lensframe_pd.tape.compare import difference
+from lensframe_pd.tape.functions import describe
+from lensframe_pd.tape.tape import SLOT, Call, Context
+from lensframe_pd.validation.determinism import not_deterministic
+
+
+class Wobbly:
+    """A kernel whose result differs by `size` from one run to the next."""
+
+    def __init__(self, size):
+        self.size = size
+        self.runs = 0
+
+    def __call__(self, x):
+        self.runs += 1
+        return x + self.size * (self.runs % 2)
+
+
+def excuse(function, x, saved):
+    described = describe(torch.exp)._replace(func=function)
+    call = Call(described, (SLOT,), {}, (0,), (), 0, Context(True, False, ()), 0.0)
+    rerun = Rerun(call, [])
+    return not_deterministic(rerun, [x], 0, saved, difference(rerun([x])[0], saved))
+
+
+X = torch.linspace(1, 2, 5)
+
+
+def test_a_kernel_that_wobbles():
+    assert "kernel is not deterministic" in excuse(Wobbly(1e-3), X, X)
+    assert excuse(Wobbly(1e-3), X, X + 1) == ""  # no wobble is that large
+
+
+def test_a_wrong_value_has_no_excuse():
+    assert excuse(torch.exp, X, X.exp() + 1e-6) == ""
+    assert excuse(torch.exp, X, X.exp() + 1) == ""
+
+
+def test_memory_that_nothing_has_written():
+    assert "not initialised" in excuse(torch.empty_like, X, X)
+    assert "not initialised" in excuse(torch.empty_like, X.long(), X.long() + 7)
+    assert excuse(torch.zeros_like, X, X) == ""
+
+
+def modes():
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+    )
+
+
+def test_torch_is_left_in_the_mode_it_was_in():
+    def refuses(x):
+        if torch.are_deterministic_algorithms_enabled():
+            raise RuntimeError("no deterministic form")
+        return x * 2
+
+    before = modes()
+    assert excuse(refuses, X, X) == ""
+    assert modes() == before
+
+
+def test_a_kernel_that_rounds_by_where_its_argument_lies():
+    def by_address(x):
+        return x if x.data_ptr() % 64 else x * (1 + 2**-20)
+
+    room = torch.ones(32)
+    aligned = next(room[i : i + 8] for i in range(16) if not room[i:].data_ptr() % 64)
+    assert "where in memory" in excuse(by_address, aligned, torch.ones(8))
+
+
+@pytest.mark.parametrize("saved", [X.long(), X > 1.5])
+def test_whole_numbers_are_not_rounded(saved):
+    assert excuse(torch.clone, saved, saved.roll(1)) == ""
