@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,16 +125,12 @@ def alive(frame: pd.DataFrame, op: str | None = None) -> pd.DataFrame:
     elif op not in live:
         raise unknown_names([op], live, "op")
     step = forward.rows[op]["step"]
-    at = {row["step"]: label for label, row in forward.rows.items()}
-    spans = {
-        owner: span for owner, span in forward.spans.items() if span.first <= step <= span.last
-    }
-    table = forward.frame.set_axis(list(forward.rows)).loc[
-        [*spans], ["func", "module", "shape_str"]
-    ]
-    table = table.assign(
+    spans = {owner: s for owner, s in forward.spans.items() if s.first <= step <= s.last}
+    ran_at = {row["step"]: label for label, row in forward.rows.items()}
+    labelled = forward.frame.set_axis(list(forward.rows))
+    table = labelled.loc[[*spans], ["func", "module", "shape_str"]].assign(
         bytes=[span.nbytes for span in spans.values()],
-        until=[at.get(span.last, "") for span in spans.values()],
+        until=[ran_at[span.last] for span in spans.values()],
     )
     return table.sort_values("bytes", ascending=False, kind="stable").rename_axis("op")
 
@@ -157,16 +155,13 @@ class _Forward:
 
     def live(self) -> dict[str, int]:
         """Label to the bytes alive."""
-        changes: dict[int, int] = {}
+        changes = Counter({row["step"]: 0 for row in self.rows.values()})
         for span in self.spans.values():
-            changes[span.first] = changes.get(span.first, 0) + span.nbytes
-            changes[span.last + 1] = changes.get(span.last + 1, 0) - span.nbytes
-        steps = sorted({*changes, *(row["step"] for row in self.rows.values())})
-        at, now = {}, 0
-        for step in steps:
-            now += changes.get(step, 0)
-            at[step] = now
-        return {op: at[row["step"]] for op, row in self.rows.items()}
+            changes[span.first] += span.nbytes
+            changes[span.last + 1] -= span.nbytes
+        steps = sorted(changes)
+        now = dict(zip(steps, accumulate(changes[step] for step in steps), strict=True))
+        return {op: now[row["step"]] for op, row in self.rows.items()}
 
     def held(self) -> int:
         """Bytes of parameters, buffers, inputs and constants."""
@@ -181,34 +176,37 @@ class _Forward:
 
     def _spans(self) -> dict[str, _Span]:
         """Storages that operations allocated, by the label of their row."""
-        ends = self._ends()
-        last_step = max(row["step"] for row in self.rows.values())
         last: dict[str, int] = {}
-        for row in self.rows.values():
-            step = row["step"]
-            keeps = last_step if row["kind"] == "output" else step
-            last[row["storage"]] = max(last.get(row["storage"], 0), keeps)
-            for parent in row["parents"]:
-                if parent in self.rows:
-                    made = self.rows[parent]
-                    until = max(step, _held_by_call(made, row, ends))
-                    last[made["storage"]] = max(last.get(made["storage"], 0), until)
+        for storage, step in self._uses():
+            last[storage] = max(last.get(storage, 0), step)
         return {
             op: _Span(row["step"], last[op], row["act_bytes"])
             for op, row in self.rows.items()
             if row["storage"] == op and row["act_bytes"] and row["kind"] not in _GIVEN
         }
 
+    def _uses(self) -> Iterator[tuple[str, int]]:
+        """A storage, and a step until which somebody needs it."""
+        ends = self._ends()
+        last_step = max(row["step"] for row in self.rows.values())
+        for row in self.rows.values():
+            # what the model returns is the caller's
+            yield row["storage"], last_step if row["kind"] == "output" else row["step"]
+            for parent in row["parents"]:
+                made = self.rows.get(parent)  # none where a filter took it
+                if made is not None:
+                    yield made["storage"], max(row["step"], _held_by_call(made, row, ends))
+
     def _ends(self) -> dict[str, int]:
         """Module call to its last step."""
         ends: dict[str, int] = {}
         for row in self.rows.values():
-            for entry in row["module_stack"]:
-                ends[entry] = max(ends.get(entry, 0), row["step"])
+            for call in row["module_stack"]:
+                ends[call] = max(ends.get(call, 0), row["step"])
         return ends
 
 
 def _held_by_call(made: Mapping[str, Any], read: Mapping[str, Any], ends: Mapping[str, int]) -> int:
     """Last step of the outermost module call that got the tensor as argument."""
-    outside = {*made["module_stack"]}
-    return next((ends[entry] for entry in read["module_stack"] if entry not in outside), 0)
+    around = {*made["module_stack"]}  # calls that made it themselves got it from nobody
+    return next((ends[call] for call in read["module_stack"] if call not in around), 0)

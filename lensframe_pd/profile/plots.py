@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -343,17 +344,17 @@ def _log_axes(ax: Axes) -> None:
 
 def _diagonals(ax: Axes) -> None:
     """Lines of equal FLOP/s, one per power of ten."""
-    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
-    first, last = np.log10(low / right * 1e3), np.log10(high / left * 1e3)
-    for power in range(int(np.ceil(first)), int(np.floor(last)) + 1):
-        speed = 10.0**power
+    (left, right), (low, high) = limits = ax.get_xlim(), ax.get_ylim()
+    slowest, fastest = low / right * 1e3, high / left * 1e3  # x is in milliseconds
+    for power in range(math.ceil(math.log10(slowest)), math.floor(math.log10(fastest)) + 1):
+        each_ms = 10.0**power / 1e3
         ends = np.array([left, right])
-        ax.plot(ends, ends / 1e3 * speed, color=_GREY, linewidth=0.6, zorder=0)
-        x = min(right, high / speed * 1e3)
-        if x > left * 1.3:
-            place = (x, x / 1e3 * speed)
-            ax.annotate(quantity(speed, "FLOP/s"), place, (-2, -2), **_BESIDE, ha="right", va="top")
-    ax.set(xlim=(left, right), ylim=(low, high))
+        ax.plot(ends, ends * each_ms, color=_GREY, linewidth=0.6, zorder=0)
+        x = min(right, high / each_ms)
+        if x > left * 1.3:  # else its name would be outside
+            speed = quantity(10.0**power, "FLOP/s")
+            ax.annotate(speed, (x, x * each_ms), (-2, -2), **_BESIDE, ha="right", va="top")
+    ax.set(xlim=limits[0], ylim=limits[1])  # the lines would widen them
 
 
 def _name_points(ax: Axes, points: pd.DataFrame) -> None:

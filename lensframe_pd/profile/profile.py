@@ -150,7 +150,7 @@ def _members(ops: pd.DataFrame, by: str) -> pd.DataFrame:
     """Pairs of group and row: a row is in one group, or in every module around it."""
     if by == "module":
         stacks = [names("module_stack", cell) for cell in ops["module_stack"]]
-        around = {stack: _modules_around(stack) for stack in {*stacks}}
+        around = {stack: _modules_around(stack) for stack in {*stacks}}  # once each: few differ
         groups: Iterable[Any] = [around[stack] for stack in stacks]
     else:
         groups = ops.index if by == "op" else ops[by]
