@@ -37,10 +37,10 @@ from lensframe_pd.tape.functions import KNOWN, Action, Function, describe, synth
 from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.storage import (
     distinct,
+    perform,
     storage_address,
     storage_of,
     unwrapped,
-    version_of,
     written_arguments,
 )
 from lensframe_pd.tape.tape import SCRIPT, SLOT, Array, Call, Context, Opaque, Row, Site, Tape
@@ -160,34 +160,26 @@ class Tracer(TorchFunctionMode):
     def _call_carefully(self, function: Function, args: Any, kwargs: Any) -> Any:
         """A call that may write its arguments or draw random numbers."""
         template = self._template(args[:1] if function.name == "deepcopy" else args, kwargs)
-        written = written_arguments(args, kwargs, function)
-        versions = [version_of(t) for t in written]
-        for tensor in written:
+        writable = written_arguments(args, kwargs, function)
+        for tensor in writable:
             known = self._live.get(id(tensor))
             storage = known.storage if known else storage_of(tensor)
             self.values.preserve(storage)
             self.lineage.about_to_write(storage)
         state = generator_state(args, kwargs) if function.random else None
-        start = perf_counter()
-        result = function.func(*args, **kwargs)
-        seconds = perf_counter() - start
+        done = perform(function, args, kwargs, writable)
         if state is not None and torch.equal(state, generator_state(args, kwargs)):
             state = None
-        if not function.certain:
-            written = [
-                t for t, v in zip(written, versions, strict=True) if v is None or version_of(t) != v
-            ]
-        made = [] if type(result) in _ATOMS else [t for _, t in tensors_in(result)]
         call = -1
-        ids = {id(t) for t in written}
-        for slot, tensor in enumerate(distinct([*made, *written])):
-            if call < 0:
-                call = self._call(function, template, seconds, state)
-            inplace = id(tensor) in ids
+        written = {id(t) for t in done.written}
+        for slot, tensor in enumerate(distinct(done.made)):
+            if call < 0:  # a call that made and wrote nothing is none
+                call = self._call(function, template, done.seconds, state)
+            inplace = id(tensor) in written
             row = self._row(tensor, call, slot, inplace)
             if inplace:
                 self.lineage.wrote(tensor, row)
-        return result
+        return done.result
 
     def scripted(self, func: Any, args: Any, kwargs: Any, ordinal: int) -> Any:
         """An ATen operator inside a ScriptModule; its place in the call stands for its site."""
