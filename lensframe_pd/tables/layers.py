@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,8 @@ _TUPLE_COLUMNS = frozenset(
     read_by""".split()
 )
 _STRING = pd.StringDtype(na_value=np.nan)  # pandas' default for text, made without inference
+_LARGE = pa.large_string()
+_NAMES = pd.Index([*COLUMNS])
 _DTYPES = {
     "pass_num": np.int64, "n_passes": np.int64, "step": np.int64, "call": np.int64,
     "ordinal": np.int64, "n_parents": np.int64, "n_positional": np.int64, "numel": np.int64,
@@ -29,42 +31,73 @@ _DTYPES = {
 }  # fmt: skip
 
 
+class _Sparse(NamedTuple):
+    """A column in which most cells are alike: only the others are written one by one."""
+
+    usual: Any
+    others: Mapping[int, Any]
+    n: int
+
+
+Column = Sequence[Any] | _Sparse
+
+
 def layers(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> pd.DataFrame:
     """One row per tensor of `tape`, indexed by label, with the columns of `schema.COLUMNS`."""
     labels = grouped.labels()
-    columns: dict[str, Sequence[Any]] = {
+    n = len(labels)
+    columns: dict[str, Column] = {
         "layer": grouped.layers,
         "pass_num": grouped.pass_nums,
         "n_passes": grouped.n_passes,
-        "step": range(len(labels)),
+        "step": range(n),
         **_call_columns(tape, labels),
         **_tensor_columns(tape),
     }
-    columns["read_by"] = _reads(tape)
-    columns["returned_by"] = _returned(tape)
+    columns["read_by"] = _Sparse((), _reads(tape), n)
+    columns["returned_by"] = _Sparse((), _returned(tape), n)
     columns["saved"] = [v is not None and i not in unsaved for i, v in enumerate(tape.values)]
-    columns["unsaved_reason"] = [unsaved.get(i, "") for i in range(len(labels))]
-    data = {name: _array(name, columns[name]) for name in COLUMNS}
+    columns["unsaved_reason"] = _Sparse("", unsaved, n)
+    arrays = [_array(name, columns[name]) for name in COLUMNS]
     index = pd.Index(_array("op", labels), name="op")
-    frame = pd.DataFrame(data, index=index, copy=False)
+    # The public constructor looks at each array again, at a tenth of a small trace's whole cost.
+    frame: pd.DataFrame = pd.DataFrame._from_arrays(  # type: ignore[attr-defined]
+        arrays, columns=_NAMES, index=index, verify_integrity=False
+    )
     frame.attrs.update(tape.attrs())
     return frame
 
 
-def _array(name: str, cells: Sequence[Any]) -> Any:
+def _array(name: str, cells: Column) -> Any:
+    if isinstance(cells, _Sparse):
+        return _sparse_array(name, cells)
     if name in _DTYPES:
         return np.fromiter(cells, dtype=_DTYPES[name], count=len(cells))
     if name in _TUPLE_COLUMNS:
         return np.fromiter(cells, dtype=object, count=len(cells))
-    text = pa.large_string()
     if len(cells) > 1 and cells[0] is cells[-1] and cells.count(cells[0]) == len(cells):
-        array = pa.repeat(pa.scalar(cells[0], text), len(cells))
-    else:
-        array = pa.array(cells, text)
+        return _text(pa.repeat(pa.scalar(cells[0], _LARGE), len(cells)))
+    return _text(pa.array(cells, _LARGE))
+
+
+def _sparse_array(name: str, cells: _Sparse) -> Any:
+    usual, others, n = cells
+    if name not in _DTYPES and name not in _TUPLE_COLUMNS:
+        if not others:
+            return _text(pa.repeat(pa.scalar(usual, _LARGE), n))
+        return _text(pa.array([others.get(i, usual) for i in range(n)], _LARGE))
+    array: np.ndarray[Any, Any] = np.empty(n, dtype=_DTYPES.get(name, object))
+    array.fill(usual)  # of a tuple, too, each cell gets the whole
+    for i, cell in others.items():
+        array[i] = cell
+    return array
+
+
+def _text(array: pa.Array) -> Any:
     return _STRING.__from_arrow__(array)  # type: ignore[attr-defined]
 
 
-def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Sequence[Any]]:
+def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
     """The columns that are facts of a call, spread over the rows it gave."""
     facts = CallFacts(tape)
     n = len(tape.rows)
@@ -84,16 +117,18 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Sequence[Any]]:
             roles[i] = tuple([r for r, s in zip(roles[i], made_of, strict=True) if s >= 0])
     parents = [tuple([labels[s] for s in made_of if s >= 0]) for made_of in sources]
     random = [state is not None for state in states]
-    around = [*map(facts.context, contexts, random)]
+    around = [*map(facts.switches, contexts)]
+    for i in [i for i, drew in enumerate(random) if drew]:
+        around[i] = facts.context(contexts[i], random=True)
     if tape.stopped:
         around[-1] = facts.context(contexts[-1], random[-1], tape.stopped)
-    columns: dict[str, Sequence[Any]] = {
+    columns: dict[str, Column] = {
         "func": [function[1] for function in functions],
         "target": [function[2] for function in functions],
         "call": numbers,
         "ordinal": ordinals(tape),
-        "kind": _sparse(tape.kinds, n, "op"),
-        "path": _sparse(tape.paths, n, ""),
+        "kind": _Sparse("op", tape.kinds, n),
+        "path": _Sparse("", tape.paths, n),
         "parents": parents,
         "n_parents": [*map(len, parents)],
         "context": around,
@@ -107,18 +142,9 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Sequence[Any]]:
         columns[name] = [module[k] for module in modules]
     columns["parent_args"] = roles
     for k, name in enumerate(CallFacts.of_held):
-        column = [CallFacts.nothing_held[k]] * n
-        for i, cells in held.items():
-            column[i] = cells[k]
-        columns[name] = column
+        others = {i: cells[k] for i, cells in held.items()}
+        columns[name] = _Sparse(CallFacts.nothing_held[k], others, n)
     return columns
-
-
-def _sparse(cells: dict[int, str], n: int, default: str) -> list[str]:
-    column = [default] * n
-    for i, cell in cells.items():
-        column[i] = cell
-    return column
 
 
 def _tensor_columns(tape: Tape) -> dict[str, list[Any]]:
@@ -137,21 +163,14 @@ def _tensor_columns(tape: Tape) -> dict[str, list[Any]]:
     return result
 
 
-def _reads(tape: Tape) -> list[tuple[str, ...]]:
-    if not tape.reads:
-        return [()] * len(tape.rows)
+def _reads(tape: Tape) -> dict[int, tuple[str, ...]]:
     sources = Sources(tape)
-    return [
-        tuple(f"{name}: {sources.of(site, module)}" for name, site, module in tape.reads.get(i, ()))
-        for i in range(len(tape.rows))
-    ]
+    return {
+        i: tuple(f"{name}: {sources.of(site, module)}" for name, site, module in reads)
+        for i, reads in tape.reads.items()
+    }
 
 
-def _returned(tape: Tape) -> list[tuple[str, ...]]:
+def _returned(tape: Tape) -> dict[int, tuple[str, ...]]:
     keys = [module.key for module in tape.modules]
-    empty: tuple[str, ...] = ()
-    returned = tape.returned
-    return [
-        tuple(dict.fromkeys(keys[m] for m in returned[i])) if i in returned else empty
-        for i in range(len(tape.rows))
-    ]
+    return {i: tuple(dict.fromkeys([keys[m] for m in by])) for i, by in tape.returned.items()}

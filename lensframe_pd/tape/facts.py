@@ -65,13 +65,16 @@ class CallFacts:
             **dict(zip(self.of_held, self.held(call.sources, roles), strict=True)),
         }
 
-    def context(self, context: Context, random: bool, stopped: bool | str = False) -> str:
-        key = (context, random, stopped)
-        found = self._contexts.get(key)
+    def switches(self, context: Context) -> str:
+        """The column `context` of most calls: those that drew nothing, and did not end the run."""
+        found = self._contexts.get(context)
         if found is None:
-            seed = self.tape.seed if random else None
-            found = self._contexts[key] = context_json(context, seed, stopped)
+            found = self._contexts[context] = context_json(context)
         return found
+
+    def context(self, context: Context, random: bool, stopped: bool | str = False) -> str:
+        """The column `context` of any call."""
+        return context_json(context, self.tape.seed if random else None, stopped)
 
     def roles(
         self, function: Function, args: Any, kwargs: dict[str, Any], sources: tuple[int, ...]
