@@ -17,8 +17,8 @@ from torch.nn import Parameter
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from lensframe_pd.capture.modules import plain_path
 from lensframe_pd.capture.origins import Origins
+from lensframe_pd.capture.roots import named_modules
 from lensframe_pd.capture.values import Values
 from lensframe_pd.tape.storage import extent, same_view, storage_of, unwrapped
 from lensframe_pd.tape.tape import Held, Tape
@@ -219,8 +219,8 @@ class Lineage:
 
     def hold_all(self, prefix: str, root: nn.Module) -> None:
         """Make the parameters and buffers of a module known."""
-        for path, module in root.named_modules(prefix=prefix):
-            self.hold_own(plain_path(path), module)
+        for path, module in named_modules({prefix: root}):
+            self.hold_own(path, module)
 
     def hold_own(self, path: str, module: nn.Module) -> None:
         """Make the parameters and buffers that a module holds itself known."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import CodeType, FrameType
 from typing import Any, Protocol
@@ -18,7 +17,8 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.capture.roots import is_compile_wrapper
+from lensframe_pd.tape.objects import submodules, tensors_in
 from lensframe_pd.tape.tape import ModuleCall, Tape
 
 _CALL_IMPL = nn.Module._call_impl.__code__
@@ -30,7 +30,6 @@ _CALL_CODES = frozenset(
         *(c for c in _CALL_IMPL.co_consts if isinstance(c, CodeType)),
     )
 )
-_PLAIN_ATTRIBUTES = frozenset(nn.Module().__dict__)
 
 
 class Listener(Protocol):
@@ -202,110 +201,7 @@ class ModuleStack:
             taken = sum(known == base for known, _ in self._made)
             self._made[place] = base if not taken else f"{base}_{taken + 1}"
         path = self._made[place]
-        for name, child in module.named_modules(prefix=path):
+        for name, child in submodules(module, path):
             self.paths[id(child)] = (ref(child), name)
         self._listener().met(path, module)
         return self.paths[id(module)]
-
-
-def plain_path(path: str) -> str:
-    """A module or parameter path without the wrappers of `torch.compile`."""
-    if "_orig_mod" not in path:
-        return path
-    return ".".join(part for part in path.split(".") if part != "_orig_mod")
-
-
-def find_roots(model: Any) -> dict[str, nn.Module]:
-    """The modules a callable works with, by path prefix; its own module has the prefix ''."""
-    if isinstance(model, nn.Module):
-        return {"": getattr(model, "_orig_mod", model)}
-    owner = getattr(model, "__self__", None)
-    if isinstance(owner, nn.Module):
-        return {"": getattr(owner, "_orig_mod", owner)}
-    roots: dict[str, nn.Module] = {}
-    for name, value in _surroundings(model):
-        for path, module in _modules_in(value, name):
-            roots.setdefault(path, module)
-    return roots
-
-
-def _surroundings(function: Any) -> Iterator[tuple[str, Any]]:
-    """What a callable can reach: its closure, partial arguments, owner and used globals."""
-    if isinstance(function, functools.partial):
-        inner = function.func
-        if isinstance(inner, nn.Module) or isinstance(getattr(inner, "__self__", None), nn.Module):
-            yield from find_roots(inner).items()
-        for i, value in enumerate(function.args):
-            yield f"args.{i}", value
-        yield from function.keywords.items()
-        yield from _surroundings(inner)
-        return
-    owner = getattr(function, "__self__", None)
-    if owner is None and not hasattr(function, "__code__"):
-        owner = function
-    if owner is not None:
-        yield from list(getattr(owner, "__dict__", {}).items())
-        for cls in type(owner).__mro__:
-            slots = cls.__dict__.get("__slots__", ())
-            for name in (slots,) if isinstance(slots, str) else slots:
-                yield name, getattr(owner, name, None)
-    function = getattr(function, "__func__", function)
-    method = type(function).__dict__.get("__call__")
-    code = getattr(function, "__code__", None) or getattr(method, "__code__", None)
-    if code is None:
-        return
-    for name, cell in zip(
-        code.co_freevars, getattr(function, "__closure__", None) or (), strict=False
-    ):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # a cell not filled yet
-            continue
-    names = getattr(function, "__globals__", {})
-    for name in code.co_names:
-        if name in names:
-            yield name, names[name]
-
-
-def _modules_in(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(value, nn.Module):
-        yield path, getattr(value, "_orig_mod", value)
-    elif depth < 2 and isinstance(value, (list, tuple)):
-        for i, child in enumerate(value):
-            yield from _modules_in(child, f"{path}.{i}", depth + 1)
-    elif depth < 2 and isinstance(value, dict):
-        for name, child in value.items():
-            yield from _modules_in(child, f"{path}.{name}", depth + 1)
-    elif depth < 2 and hasattr(value, "__closure__"):
-        for name, child in _surroundings(value):
-            if isinstance(child, nn.Module):
-                yield name, child
-
-
-def is_compile_wrapper(module: nn.Module) -> bool:
-    return "_orig_mod" in module._modules and type(module).__name__ == "OptimizedModule"
-
-
-def named_modules(roots: dict[str, nn.Module]) -> list[tuple[str, nn.Module]]:
-    """Every module under the roots with its path, without the wrappers of `torch.compile`."""
-    return [
-        (plain_path(path), module)
-        for prefix, root in roots.items()
-        for path, module in root.named_modules(prefix=prefix)
-    ]
-
-
-def extra_tensors(named: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
-    """Tensors the modules keep outside parameters and buffers: state, caches, constants."""
-    seen: set[int] = set()
-    for path, module in named:
-        attributes = module.__dict__
-        for name in [*(attributes.keys() - _PLAIN_ATTRIBUTES)]:
-            value = attributes[name]
-            if type(value) in _NEVER or id(value) in seen:
-                continue
-            seen.add(id(value))
-            yield from tensors_in(value, f"{path}.{name}" if path else name)
-
-
-_NEVER = frozenset((bool, int, float, str, type(None), torch.dtype, torch.device))

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from types import FrameType, FunctionType, ModuleType
+from types import FrameType, FunctionType
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
+from lensframe_pd.capture.roots import belongings
 from lensframe_pd.errors import OURS
-from lensframe_pd.tape.objects import CACHE, tensors_in
+from lensframe_pd.tape.objects import (
+    CACHE,
+    Child,
+    attributes,
+    cell_content,
+    class_dict,
+    joined,
+    mro,
+    walk,
+)
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 
@@ -58,49 +67,68 @@ def _reachable(frame: FrameType) -> Iterator[tuple[str, Tensor]]:
 
 
 def _within(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, type):
-        yield from tensors_in(dict(vars(value)), name)
-    elif isinstance(value, FunctionType):
-        for cache in _caches(value):
-            yield from tensors_in(cache, name)
-    elif not isinstance(value, ModuleType):
-        yield from tensors_in(value, name)
+    kind = type(value)
+    if kind is FunctionType:
+        found: Iterable[Child] = [(name, cache) for cache in _caches(value)]
+    elif issubclass(kind, type):
+        found = [(name, dict(class_dict(value)))]
+    else:
+        found = [(name, value)]
+    return _tensors(found)
+
+
+def extra_tensors(named: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors the modules keep outside parameters and buffers: state, caches, constants.
+
+    A tensor that several hold has the name the first gives it.
+    """
+    found = (
+        (f"{path}.{name}" if path else name, value)
+        for path, module in named
+        for name, value in attributes(module)
+        if name not in _PLAIN_ATTRIBUTES
+    )
+    seen: set[int] = set()
+    for path, tensor in _tensors(found):
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield path, tensor
+
+
+_PLAIN_ATTRIBUTES = frozenset(nn.Module().__dict__)
 
 
 def cached_by_methods(modules: Iterable[nn.Module]) -> Iterator[tuple[str, Tensor]]:
     """Tensors that methods of the modules keep under `functools.lru_cache`."""
-    for cls in {type(module) for module in modules}:
-        if cls not in _CACHES:
-            own = [c for c in cls.__mro__ if issubclass(c, nn.Module) and c is not nn.Module]
-            _CACHES[cls] = [
-                (f"{c.__name__}.{name}", cache)
-                for c in own
-                for name, method in list(vars(c).items())
-                for cache in _caches(method)
-            ]
-        for name, cache in _CACHES[cls]:
-            yield from tensors_in(cache, name)
+    kinds = {id(type(module)): type(module) for module in modules}
+    bases = {id(base): base for kind in kinds.values() for base in mro(kind)}
+    return _tensors(
+        (f"{base.__name__}.{name}", cache)
+        for base in bases.values()
+        if issubclass(base, nn.Module) and base is not nn.Module
+        for name, method in list(class_dict(base).items())
+        for cache in _caches(method)
+    )
 
 
-_CACHES: WeakKeyDictionary[type, list[tuple[str, Any]]] = WeakKeyDictionary()
+def held_by_callable(function: Any) -> Iterator[tuple[str, Tensor]]:
+    """Tensors that a callable holds: in its owner, its closure and its defaults."""
+    return _tensors(belongings(function))
 
 
 def _caches(method: Any) -> Iterator[Any]:
     """The caches around a method, a decorator of somebody else's between or not."""
-    method = getattr(method, "__func__", method)  # of a static or class method
-    if isinstance(method, CACHE):
+    if type(method) in (staticmethod, classmethod):
+        method = method.__func__
+    if type(method) is CACHE:
         yield method
-    elif isinstance(method, FunctionType):
+    elif type(method) is FunctionType:
         for cell in method.__closure__ or ():
-            with suppress(ValueError):  # not filled yet
-                if isinstance(cell.cell_contents, CACHE):
-                    yield cell.cell_contents
+            yield from (content for content in cell_content(cell) if type(content) is CACHE)
 
 
-def held_by_callable(function: Any) -> Iterator[tuple[str, Tensor]]:
-    """Tensors among the defaults of a function and the attributes of its owner."""
-    owner = getattr(function, "__self__", None if hasattr(function, "__code__") else function)
-    if not isinstance(owner, (nn.Module, ModuleType)):
-        yield from tensors_in(dict(getattr(owner, "__dict__", {})))
-    yield from tensors_in(dict(enumerate(getattr(function, "__defaults__", None) or ())), "default")
-    yield from tensors_in(getattr(function, "__kwdefaults__", None) or {})
+def _tensors(found: Iterable[Child]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors in named objects, those behind methods included."""
+    for trail, key, value in walk(found, (nn.Module, FunctionType)):
+        if issubclass(type(value), Tensor):
+            yield joined(trail, key), value

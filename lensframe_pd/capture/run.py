@@ -14,14 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lensframe_pd.capture.modules import (
-    extra_tensors,
-    find_roots,
-    is_compile_wrapper,
-    named_modules,
-)
-from lensframe_pd.capture.origins import Origins, cached_by_methods, held_by_callable
+from lensframe_pd.capture.origins import Origins, cached_by_methods, extra_tensors, held_by_callable
 from lensframe_pd.capture.process import switched
+from lensframe_pd.capture.roots import find_roots, is_compile_wrapper, named_modules
 from lensframe_pd.capture.save import save_of
 from lensframe_pd.capture.tracer import Tracer
 from lensframe_pd.capture.watch import Stop, Watcher

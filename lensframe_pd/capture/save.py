@@ -8,14 +8,14 @@ whenever twice as many values are held as are wanted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import pandas as pd
 from torch import Tensor, nn
 
-from lensframe_pd.capture.modules import plain_path
 from lensframe_pd.capture.plan import ADDRESSED_BY, Address, Addresses, planned
+from lensframe_pd.capture.roots import named_modules
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensError, LensTypeError, LensValueError, unknown_names
@@ -230,7 +230,7 @@ class Named(Save):
         self._held: list[int] = []
         self._limit = 2 * len(names) + _SLACK
         self._next = 0
-        self._sort(_paths_of(roots), modules)
+        self._sort({path for path, _ in named_modules(roots)}, modules)
 
     def _sort(self, paths: set[str], modules: bool) -> None:
         """Tell paths and labels among the names apart."""
@@ -330,14 +330,6 @@ class Named(Save):
             rows = layers()
             known = [*rows.index, *rows["layer"], *(m.path for m in self.tape.modules[1:])]
             raise unknown_names(missing, known, "label, layer or called module")
-
-
-def _paths_of(roots: Mapping[str, nn.Module]) -> set[str]:
-    return {
-        plain_path(path)
-        for prefix, root in roots.items()
-        for path, _ in root.named_modules(prefix=prefix)
-    }
 
 
 class _PossibleLabels:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,142 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from lensframe_pd.capture.modules import extra_tensors, find_roots
-from lensframe_pd.tape.compare import difference, same
+from lensframe_pd.capture.origins import extra_tensors
+from lensframe_pd.capture.roots import find_roots
+from lensframe_pd.capture.snapshot import Snapshot
+from lensframe_pd.tape.compare import difference
 from lensframe_pd.tape.objects import tensors_in
-from lensframe_pd.tape.storage import storage_of
-
-_LEAVES = (bool, int, float, complex, str, bytes, type, type(None), torch.dtype, torch.device)
-
-
-class Snapshot:
-    """Everything reachable from `objects`: `restore` puts it back in place.
-
-    Tensors get their data back, and modules, containers and plain objects their attributes and
-    items. Code, and objects of other libraries, are not entered.
-    """
-
-    def __init__(self, *objects: Any) -> None:
-        self._kept: dict[int, _Kept] = {}
-        self._attributes: list[tuple[Any, dict[str, Any]]] = []
-        self._containers: list[tuple[Any, Any]] = []
-        self._seen: dict[int, Any] = {}
-        for value in objects:
-            self._walk(value)
-
-    def _walk(self, value: Any) -> None:
-        waiting = [value]
-        while waiting:
-            value = waiting.pop()
-            if isinstance(value, _LEAVES) or id(value) in self._seen:
-                continue
-            self._seen[id(value)] = value
-            if isinstance(value, Tensor):
-                self._kept[id(value)] = _Kept(value)
-                if value.is_leaf and value.grad is not None:
-                    waiting.append(value.grad)
-            elif isinstance(value, (dict, list, set, deque)):
-                self._containers.append((value, value.copy()))
-                waiting += value.values() if isinstance(value, dict) else value
-            elif isinstance(value, (tuple, frozenset)):
-                waiting += value
-            elif isinstance(value, nn.Module) or _plain(value):
-                attributes = vars(value)
-                self._attributes.append((value, dict(attributes)))
-                waiting += attributes.values()
-
-    def unchanged(self, tensor: Tensor) -> bool:
-        """Whether this tensor still holds what it held then."""
-        kept = self._kept.get(id(tensor))
-        return kept is not None and kept.unchanged()
-
-    def restore(self) -> None:
-        for owner, attributes in self._attributes:
-            now = vars(owner)
-            if not _same_items(now, attributes):
-                now.clear()
-                now.update(attributes)
-        for container, items in self._containers:
-            if isinstance(container, MutableMapping):
-                if not _same_items(container, items):
-                    container.clear()
-                    container.update(items)
-            elif list(map(id, container)) != list(map(id, items)):
-                container.clear()
-                (container.update if isinstance(container, set) else container.extend)(items)
-        for kept in self._kept.values():
-            kept.restore()
 
 
 def everything(model: Any, args: Any, kwargs: Any) -> Snapshot:
     """What a run may change: the modules, the arguments and what a callable holds."""
-    return Snapshot(*find_roots(model).values(), args, kwargs, *_closure_of(model))
-
-
-def _closure_of(model: Any) -> Iterator[Any]:
-    """What a callable that is no module holds besides modules."""
-    if not isinstance(model, nn.Module):
-        yield getattr(model, "__dict__", {})
-        for cell in getattr(model, "__closure__", None) or ():
-            try:
-                yield cell.cell_contents
-            except ValueError:  # not filled yet
-                continue
-
-
-class _Kept:
-    """One tensor, with a copy of its data."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-        self.copy: Tensor | None = None
-        if isinstance(tensor, UninitializedTensorMixin) or tensor.is_meta:
-            return
-        self.storage = storage_of(tensor)
-        self.requires_grad, self.grad = tensor.requires_grad, None
-        if tensor.is_leaf:
-            self.grad = tensor.grad
-        try:
-            self.alias = tensor.detach()
-            self.copy = self.alias.clone()
-        except (RuntimeError, NotImplementedError):
-            self.copy = None
-
-    def unchanged(self) -> bool:
-        return self.copy is not None and same(self.tensor, self.copy)
-
-    def restore(self) -> None:
-        tensor, copy = self.tensor, self.copy
-        if copy is None:
-            return
-        with torch.no_grad():
-            if self.storage and storage_of(tensor) != self.storage:  # `.data = ...`
-                tensor.data = self.alias
-            if not same(self.alias, copy):  # a version counter does not see every write
-                self.alias.copy_(copy)
-        if tensor.is_leaf:
-            if tensor.requires_grad != self.requires_grad:
-                tensor.requires_grad_(self.requires_grad)
-            if tensor.grad is not self.grad:
-                tensor.grad = self.grad
-
-
-def _plain(value: Any) -> bool:
-    """Whether an object is of user code, and holds what it holds in its attributes."""
-    return (
-        not callable(value)
-        and hasattr(value, "__dict__")
-        and type(value).__module__.split(".")[0] not in _FOREIGN
-    )
-
-
-_FOREIGN = frozenset("builtins numpy pandas threading logging io re enum inspect PIL types".split())
-
-
-def _same_items(a: Any, b: Any) -> bool:
-    return len(a) == len(b) and all(
-        k == other and v is b[k] for (k, v), other in zip(a.items(), b, strict=True)
-    )
+    roots = find_roots(model)
+    return Snapshot([*roots.items(), ("args", args), ("kwargs", kwargs), ("", model)])
 
 
 class Generators:

@@ -105,10 +105,10 @@ def _fill(value: Any, tensors: Iterator[Tensor], call: Call) -> Any:
     if isinstance(value, Array):
         return value.value
     if isinstance(value, Opaque):
+        if value.description == "torch._C.Generator":  # the model's own has moved on
+            return _generator(call, value.value)
         if value.value is not None:
             return value.value
-        if value.description == "torch._C.Generator":
-            return _generator(call)
         raise Unreplayable(f"an argument is a {value.description}, which the record does not hold")
     kind = type(value)
     if kind is tuple or kind is list:
@@ -122,8 +122,8 @@ def _fill(value: Any, tensors: Iterator[Tensor], call: Call) -> Any:
     return value
 
 
-def _generator(call: Call) -> torch.Generator:
-    generator = torch.Generator()
+def _generator(call: Call, original: torch.Generator | None) -> torch.Generator:
+    generator = torch.Generator("cpu" if original is None else original.device)
     if call.generator is not None:
         generator.set_state(call.generator)
     return generator

@@ -3,8 +3,8 @@
 Containers are read with the methods of the builtin types, other objects by their instance
 dictionary and slots: no `__getitem__`, `__iter__`, `__len__`, property or `__getattr__` of a user's
 class is called. `isinstance` and the hash of a class would do that too (`__class__` may be a
-property, a metaclass may have a `__hash__`), so types are asked with `issubclass(type(...), ...)`
-and known by their id.
+property, a metaclass may have a `__hash__`), so types are asked with `issubclass(type(...), ...)`,
+by `is_base` where the base is an abstract class, and known by their id.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import gc
 import sys
 import threading
 import weakref
-from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, defaultdict, deque
+from collections import ChainMap, OrderedDict, UserDict, deque
 from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 from functools import lru_cache, partial
 from types import (
     BuiltinFunctionType,
@@ -27,7 +28,7 @@ from types import (
     MethodType,
     ModuleType,
 )
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,21 +53,33 @@ CODE = (FunctionType, MethodType, BuiltinFunctionType)
 def children(value: Any) -> Iterable[Child]:
     """What an object of any kind holds directly: keys and values, in order.
 
-    Values, classes, Python modules, tensors, weak references, threads, files, and objects of
-    libraries that never hold a model's tensors have no children. Functions have: their closure,
-    defaults and attributes.
+    Items come first, then attributes. Values, classes, Python modules, tensors, weak references,
+    threads, files, and objects of libraries that never hold a model's tensors have no children.
+    Functions have: their closure, defaults and attributes.
     """
     kind = type(value)
     if kind is tuple or kind is list:
         return enumerate(value)
     if kind is dict:
-        return _named(dict.items(value))
-    if id(kind) in _ATOMS or issubclass(kind, _LEAVES):
+        return _named(value)
+    if is_closed(value):
         return ()
-    for base, read in _READERS:
-        if issubclass(kind, base):
-            return read(value)
-    return () if of_library(_module_of(kind)) else attributes(value)
+    facts = _facts_of(kind)
+    items = facts.read(value)
+    if not facts.attributes:
+        return items
+    more = attributes(value)
+    held = dict(items) if is_base(dict, kind) else {}
+    # a ModelOutput has each of its items as an attribute too
+    return items + [(name, v) for name, v in more if not (name in held and held[name] is v)]
+
+
+def is_closed(value: Any) -> bool:
+    """Whether it is of a kind that is not looked into."""
+    kind = type(value)
+    if kind is FunctionType:
+        return _of_library(dict.get(value.__globals__, "__name__"))
+    return id(kind) in _ATOMS or _facts_of(kind).closed
 
 
 def walk(
@@ -109,7 +122,7 @@ def joined(trail: Trail, key: Any = "") -> str:
     while trail:
         trail, above = trail
         keys.append(above)
-    return ".".join([str(k) for k in reversed(keys) if k != ""])
+    return ".".join([text for text in map(_text, reversed(keys)) if text])
 
 
 def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -127,7 +140,8 @@ def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
         if issubclass(type(found), Tensor):
             if trail is not last:  # most often there are several in one tuple
                 last, before = trail, joined(trail)
-            yield f"{before}.{key}" if before and key != "" else f"{before}{key}", found
+            here = _text(key)
+            yield f"{before}.{here}" if before and here else before + here, found
 
 
 def submodules(root: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -146,23 +160,24 @@ def submodules(root: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Modu
 
 def attributes(value: Any) -> list[Child]:
     """The instance dictionary and the slots of an object; the fields of a dataclass first."""
+    facts = _facts_of(type(value))
     own = instance_dict(value)
-    held = [] if own is None else _named(dict_items(own))
-    for name, slot in slots(type(value)):
+    held = [] if own is None else dict_items(own)
+    for name, slot in slots(type(value)) if facts.slotted else ():
         held += [(name, content) for content in slot_content(value, slot)]
-    fields = class_attribute(type(value), "__dataclass_fields__")
-    if type(fields) is dict:
-        place = {name: k for k, name in enumerate(fields)}
+    if facts.fields:
+        place = {name: k for k, name in enumerate(facts.fields)}
         held.sort(key=lambda child: place.get(child[0], len(place)))
     return held
 
 
 def instance_dict(value: Any) -> dict[str, Any] | None:
     """The dictionary of an object's attributes, None if it has none."""
-    return _generic_dict(value, None) if _dict_offset(type(value)) else None
+    return _generic_dict(ctypes.py_object(value), None) if _dict_offset(type(value)) else None
 
 
-# `value.__dict__` could be a property of the class; this is what `object` itself would give.
+# `value.__dict__` could be a property of the class; this is what `object` itself would give. Its
+# argument is wrapped by the caller: ctypes would ask for its `__class__`, which could be one too.
 _dict_offset = type.__dict__["__dictoffset__"].__get__
 _generic_dict = ctypes.pythonapi.PyObject_GenericGetDict
 _generic_dict.argtypes = [ctypes.py_object, ctypes.c_void_p]
@@ -173,7 +188,7 @@ def slots(kind: type) -> list[tuple[str, MemberDescriptorType]]:
     """The slots that a class and its bases declare."""
     return [
         (name, member)
-        for vars_of_base in map(class_dict, _mro(kind))
+        for vars_of_base in map(class_dict, mro(kind))
         if "__slots__" in vars_of_base
         for name, member in vars_of_base.items()
         if type(member) is MemberDescriptorType
@@ -197,15 +212,18 @@ def dict_items(value: dict[Any, Any]) -> list[tuple[Any, Any]]:
     return list(dict.items(value))
 
 
-def of_library(module: str) -> bool:
-    """Whether it is a module whose objects never hold a model's tensors or its state."""
+def _of_library(module: Any) -> bool:
+    """Whether objects and functions of a module never hold a model's tensors or its state."""
+    if type(module) is not str:
+        return False
     parts = module.split(".", 2)
     return parts[0] in _LIBRARIES or ".".join(parts[:2]) in _LIBRARIES
 
 
 _LIBRARIES = frozenset(
-    "builtins numpy pandas xarray threading logging io re enum inspect PIL _thread _io "
-    "torch._dynamo torch._inductor torch._library torch._ops torch.fx torch.library".split()
+    "builtins numpy pandas xarray threading _thread logging io _io re enum inspect PIL "
+    "lensframe_pd torch._dynamo torch._inductor torch._library torch._ops torch.fx "
+    "torch.library".split()
 )
 
 _PLAIN = (
@@ -220,88 +238,126 @@ _LEAVES = (
 )  # fmt: skip
 
 # What `type` itself has to say of a class; a metaclass may have properties of these names.
-_mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
+mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
 class_dict: Callable[[type], MappingProxyType[str, Any]] = type.__dict__["__dict__"].__get__
-
-
-def _module_of(kind: type) -> str:
-    name = type.__dict__["__module__"].__get__(kind)
-    return name if type(name) is str else ""
+class_module: Callable[[type], Any] = type.__dict__["__module__"].__get__
+is_base: Callable[[type, type], bool] = type.__subclasscheck__
 
 
 def class_attribute(kind: type, name: str) -> Any:
     """What the class or the first of its bases that has it holds under a name."""
-    for base in _mro(kind):
+    for base in mro(kind):
         held = class_dict(base)
         if name in held:
             return held[name]
     return None
 
 
-def _named(items: Iterable[tuple[Any, Any]]) -> list[Child]:
-    return [(k if type(k) is str else _name(k, i), v) for i, (k, v) in enumerate(list(items))]
+def _named(value: dict[Any, Any]) -> list[Child]:
+    items = dict_items(value)
+    if all([type(key) is str for key, _ in items]):
+        return items
+    return [(_text(key, i), child) for i, (key, child) in enumerate(items)]
 
 
-def _name(key: Any, position: int) -> str:
+def _text(key: Any, position: int = 0) -> str:
     """The text of a key; its position where `str` would run a user's code."""
     kind = type(key)
-    if issubclass(kind, str):
+    if kind is str or kind is int:
+        return str(key)
+    if is_base(Enum, kind) and class_attribute(kind, "__str__") is Enum.__str__:
+        return f"{kind.__name__}.{dict(attributes(key))['_name_']}"
+    if is_base(str, kind):
         return str.__str__(key)
     parts = key if kind is tuple else (key,)
-    return str(key) if all([id(type(part)) in _ATOMS for part in parts]) else str(position)
+    of_library = [id(type(part)) in _ATOMS or class_module(type(part)) == "numpy" for part in parts]
+    return str(key) if all(of_library) else str(position)
 
 
-# Readers of one kind each.
+class _Facts(NamedTuple):
+    """What is known of a class, without holding it."""
+
+    alive: Callable[[], type | None]
+    closed: bool
+    read: Callable[[Any], list[Child]]
+    attributes: bool
+    """Whether its objects have any besides the items that are read."""
+    slotted: bool
+    fields: tuple[str, ...]
+    """Of a dataclass."""
 
 
-def _more(value: Any, *exact: type) -> list[Child]:
-    """The attributes that a user's subclass of a builtin container has besides its items."""
-    return [] if any([type(value) is kind for kind in exact]) else attributes(value)
+def _facts_of(kind: type) -> _Facts:
+    key = id(kind)
+    facts = _known.get(key)
+    if facts is None or facts.alive() is not kind:
+        facts = _known[key] = _find_facts(kind)
+    return facts
 
 
-def _dict(value: Any) -> list[Child]:
-    items = _named(dict_items(value))
-    more = _more(value, OrderedDict, defaultdict, Counter)
-    held = dict(items) if more else {}
-    # a ModelOutput has each of its items as an attribute too
-    return items + [(name, v) for name, v in more if not (name in held and held[name] is v)]
+_known: dict[int, _Facts] = {}
+
+
+def _find_facts(kind: type) -> _Facts:
+    key = id(kind)
+    alive = weakref.ref(kind, lambda _: _known.pop(key, None))
+    read = next((read for base, read in _READERS if is_base(base, kind)), None)
+    leaf = id(kind) in _ATOMS or any([is_base(base, kind) for base in _LEAVES])
+    closed = leaf or (read is None and _of_library(class_module(kind)))
+    slotted = bool(slots(kind))
+    bare = id(kind) in _BARE or not (slotted or _dict_offset(kind))
+    fields = class_attribute(kind, "__dataclass_fields__")
+    names = tuple(fields) if type(fields) is dict else ()
+    return _Facts(alive, closed, read or _nothing, not bare, slotted, names)
+
+
+# Readers of the items of one kind each; what an object has besides them are its attributes.
+
+
+def _nothing(value: Any) -> list[Child]:
+    return []
 
 
 def _tuple(value: Any) -> list[Child]:
     items = list(tuple.__iter__(value))
     fields = class_attribute(type(value), "_fields")
-    if type(fields) is tuple and len(fields) == len(items):
-        return [*zip(fields, items, strict=True), *_more(value)]
-    return [*enumerate(items), *_more(value)]
+    named = type(fields) is tuple and len(fields) == len(items)
+    return list(zip(fields, items, strict=True)) if named else list(enumerate(items))
 
 
 def _list(value: Any) -> list[Child]:
-    return [*enumerate(list.__iter__(value)), *_more(value)]
+    return list(enumerate(list.__iter__(value)))
 
 
 def _set(value: Any) -> list[Child]:
-    base = set if issubclass(type(value), set) else frozenset
-    return [*enumerate(list(base.__iter__(value))), *_more(value, base)]
+    base = set if is_base(set, type(value)) else frozenset
+    return list(enumerate(base.__iter__(value)))
 
 
 def _deque(value: Any) -> list[Child]:
-    return [*enumerate(list(deque.__iter__(value))), *_more(value, deque)]
+    return list(enumerate(deque.__iter__(value)))
 
 
-def _user_container(value: Any) -> list[Child]:
-    """What stands behind a `UserDict`, a `UserList` or a `ChainMap` stands in its place."""
-    held = attributes(value)
-    inside = next((v for name, v in held if name in ("data", "maps")), None)
-    if issubclass(type(value), ChainMap):
-        return [*(("", child) for _, child in children(inside)), *held]
-    return [("", inside), *held]
+def _user_dict(value: Any) -> list[Child]:
+    """What stands behind a `UserDict` stands in its place."""
+    return [("", child) for name, child in attributes(value) if name == "data"]
+
+
+def _chain(value: Any) -> list[Child]:
+    maps = [child for name, child in attributes(value) if name == "maps"]
+    return [("", child) for inside in maps for _, child in children(inside)]
 
 
 def _partial(value: Any) -> list[Child]:
-    func, args, keywords = [
-        class_dict(partial)[name].__get__(value) for name in ("func", "args", "keywords")
-    ]
-    return [("args", args), ("", keywords), ("func", func), *_more(value)]
+    func, args, keywords = partial_parts(value)
+    return [("args", args), ("", keywords), ("func", func)]
+
+
+def partial_parts(value: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Function, arguments and keyword arguments of a `functools.partial`."""
+    held = class_dict(partial)
+    func, args, keywords = [held[name].__get__(value) for name in ("func", "args", "keywords")]
+    return func, args, keywords
 
 
 def _method(value: Any) -> list[Child]:
@@ -309,11 +365,8 @@ def _method(value: Any) -> list[Child]:
 
 
 def _function(value: Any) -> list[Child]:
-    name = dict.get(value.__globals__, "__name__")
-    if type(name) is str and of_library(name):
-        return []
     cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
-    return [*cells, ("default", value.__defaults__), ("", value.__kwdefaults__), *_more(value)]
+    return [*cells, ("default", value.__defaults__), ("", value.__kwdefaults__)]
 
 
 def _cell(value: Any) -> list[Child]:
@@ -343,22 +396,26 @@ def _cache(value: Any) -> list[Child]:
 
 def _module(value: Any) -> list[Child]:
     """A module's parameters, buffers and modules stand in its own place, as their paths say."""
-    members = ("_parameters", "_buffers", "_modules")
-    return [("" if name in members else name, child) for name, child in attributes(value)]
+    return [("", child) for name, child in attributes(value) if name in _MEMBERS]
 
 
-_READERS: tuple[tuple[Any, Callable[[Any], list[Child]]], ...] = (
-    (dict, _dict),
+_MEMBERS = ("_parameters", "_buffers", "_modules")
+_BARE = frozenset(map(id, (OrderedDict, CACHE, BuiltinFunctionType)))  # `__dict__`, but empty
+_READERS: tuple[tuple[type, Callable[[Any], list[Child]]], ...] = (
+    (dict, _named),
     (tuple, _tuple),
     (list, _list),
-    ((set, frozenset), _set),
+    (set, _set),
+    (frozenset, _set),
     (deque, _deque),
     (nn.Module, _module),
     (FunctionType, _function),
-    ((MethodType, BuiltinFunctionType), _method),
+    (MethodType, _method),
+    (BuiltinFunctionType, _method),
     (partial, _partial),
     (CellType, _cell),
     (CACHE, _cache),
     (MappingProxyType, _proxy),
-    ((UserDict, UserList, ChainMap), _user_container),
+    (UserDict, _user_dict),
+    (ChainMap, _chain),
 )

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from lensframe_pd.capture.modules import find_roots, named_modules
 from lensframe_pd.capture.process import switched
+from lensframe_pd.capture.roots import find_roots, named_modules
 from lensframe_pd.capture.run import Run, named_inputs
-from lensframe_pd.capture.state import Generators, Snapshot, Start, State, outputs_of
+from lensframe_pd.capture.snapshot import Snapshot
+from lensframe_pd.capture.state import Generators, Start, State, outputs_of
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.schema import Rows
 from lensframe_pd.tape.compare import difference
@@ -56,7 +57,7 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape:
     with Start(origin) as start, Surroundings() as surroundings:
         if evidence.tape is not None:
             _give_inputs(run.model, args, kwargs, evidence.tape)
-        given = Snapshot(args, kwargs)
+        given = Snapshot([("args", args), ("kwargs", kwargs)])
 
         def left_by(forward: Callable[[], Any]) -> _Left:
             """What `forward` leaves, started from the one state."""

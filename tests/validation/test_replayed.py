@@ -149,6 +149,27 @@ def test_slices_replay_at_the_alignment_they_had():
     assert not report["reason"].str.contains("kernel").any()
 
 
+class Seeded(nn.Module):
+    """Draws from a generator of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, x):
+        return x + torch.rand(3, generator=self.generator) + torch.randn(3)
+
+
+def test_a_generator_of_the_models_own_is_replayed_and_not_moved():
+    model = Seeded().eval()
+    trace = lf.trace(model, torch.ones(3))
+    before = model.generator.get_state()
+    report = trace.validate()
+    assert torch.equal(model.generator.get_state(), before)
+    assert report["passed"].all()
+    assert report.loc[["rand_1", "randn_1"], "replay"].all()
+
+
 class Energetic(nn.Module):
     """Descends its own energy: gradients inside the forward, to the input and to a parameter."""
 

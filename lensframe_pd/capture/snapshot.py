@@ -1,0 +1,258 @@
+"""All that some objects hold, kept so that it can be put back in place."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from types import CellType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+
+from lensframe_pd.capture.iterators import Uncopyable, copied, is_iterator, moved
+from lensframe_pd.tape.compare import same
+from lensframe_pd.tape.objects import (
+    Child,
+    cell_content,
+    dict_items,
+    instance_dict,
+    is_closed,
+    joined,
+    slot_content,
+    slots,
+    walk,
+)
+from lensframe_pd.tape.storage import storage_of
+
+
+class Snapshot:
+    """Everything reachable from named objects: `restore` puts it back in place, as often as asked.
+
+    Tensors get their data back, random generators and iterators their place, containers their
+    items, and objects their attributes; no code of a user's class runs. Objects of libraries
+    that never hold a model's state are not entered.
+
+    Attributes
+    ----------
+    unrestorable
+        Path and type of what has a place of its own that cannot be put back, as a generator.
+    """
+
+    def __init__(self, objects: Iterable[Child]) -> None:
+        self.unrestorable: list[tuple[str, str]] = []
+        self._tensors: dict[int, _Kept] = {}
+        self._places: list[_Place] = []
+        self._draws: dict[int, tuple[Any, _Draws, Any]] = {}
+        self._iterators: dict[int, tuple[Any, Any]] = {}  # with a copy that is never moved
+        iterators = {}
+        for trail, key, value in walk(objects):
+            if issubclass(type(value), Tensor):
+                self._keep(value)
+            elif is_iterator(value):
+                iterators[id(value)] = value, joined(trail, key)
+            elif (draws := _draws_of(value)) is not None:
+                self._draws[id(value)] = value, draws, draws.state(value)
+            elif not is_closed(value):
+                self._places += _places(value)
+        self._keep_iterators(iterators)
+
+    def unchanged(self, tensor: Tensor) -> bool:
+        """Whether this tensor still holds what it held then."""
+        kept = self._tensors.get(id(tensor))
+        return kept is not None and kept.unchanged()
+
+    def restore(self) -> None:
+        fresh = self._fresh()
+        for place in self._places:
+            place.restore(fresh)
+        for source, draws, state in self._draws.values():
+            draws.put(source, state)
+        for kept in self._tensors.values():
+            kept.restore()
+
+    def _keep(self, tensor: Tensor | None) -> None:
+        while tensor is not None and id(tensor) not in self._tensors:
+            self._tensors[id(tensor)] = _Kept(tensor)
+            tensor = tensor.grad if tensor.is_leaf else None
+
+    def _keep_iterators(self, found: dict[int, tuple[Any, str]]) -> None:
+        """Copy the iterators that stand where another can be put in their place."""
+        if not found:
+            return
+        replaceable = {id(content) for place in self._places for content in place.content}
+        copies: dict[int, Any] = {}
+        for key, (iterator, path) in found.items():
+            try:
+                if key not in replaceable:
+                    raise Uncopyable("it stands in a tuple")
+                self._iterators[key] = iterator, copied(iterator, copies)
+            except Uncopyable:
+                self.unrestorable.append((path, type(iterator).__name__))
+
+    def _fresh(self) -> dict[int, Any]:
+        """What stands in the place of each iterator, by its id: itself if it has not moved."""
+        copies: dict[int, Any] = {}
+        return {
+            key: copied(copy, copies) if moved(iterator, copy) else iterator
+            for key, (iterator, copy) in self._iterators.items()
+        }
+
+
+class _Kept:
+    """One tensor, with a copy of its data."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.copy: Tensor | None = None
+        if isinstance(tensor, UninitializedTensorMixin) or tensor.is_meta:
+            return
+        self.storage = storage_of(tensor)
+        self.requires_grad, self.grad = tensor.requires_grad, None
+        if tensor.is_leaf:
+            self.grad = tensor.grad
+        try:
+            self.alias = tensor.detach()
+            self.copy = self.alias.clone()
+        except (RuntimeError, NotImplementedError):
+            self.copy = None
+
+    def unchanged(self) -> bool:
+        return self.copy is not None and same(self.tensor, self.copy)
+
+    def restore(self) -> None:
+        tensor, copy = self.tensor, self.copy
+        if copy is None:
+            return
+        with torch.no_grad():
+            if self.storage and storage_of(tensor) != self.storage:  # `.data = ...`
+                tensor.data = self.alias
+            if not same(self.alias, copy):  # a version counter does not see every write
+                self.alias.copy_(copy)
+        if tensor.is_leaf:
+            if tensor.requires_grad != self.requires_grad:
+                tensor.requires_grad_(self.requires_grad)
+            if tensor.grad is not self.grad:
+                tensor.grad = self.grad
+
+
+class _Kind(NamedTuple):
+    """How the objects that a kind of container holds are read and written, as a flat list."""
+
+    read: Callable[[Any], list[Any]]
+    write: Callable[[Any, list[Any]], None]
+
+
+class _Place(NamedTuple):
+    """One container and what it held."""
+
+    owner: Any
+    kind: _Kind
+    content: list[Any]
+
+    def restore(self, fresh: dict[int, Any]) -> None:
+        content = [fresh.get(id(v), v) for v in self.content] if fresh else self.content
+        now = self.kind.read(self.owner)
+        if [*map(id, now)] != [*map(id, content)]:
+            self.kind.write(self.owner, content)
+
+
+def _places(value: Any) -> list[_Place]:
+    """Where an object can be made to hold something else."""
+    kind = type(value)
+    found = [_Place(value, how, how.read(value)) for base, how in _KINDS if issubclass(kind, base)]
+    own = instance_dict(value)
+    if own is not None:
+        found.append(_Place(own, _DICT, _DICT.read(own)))
+    for _, slot in slots(kind):
+        place = (value, slot)
+        found.append(_Place(place, _SLOT, _SLOT.read(place)))
+    return found
+
+
+class _Draws(NamedTuple):
+    """How the state of a kind of random generator is taken and put back."""
+
+    state: Callable[[Any], Any]
+    put: Callable[[Any, Any], object]
+
+
+def _draws_of(value: Any) -> _Draws | None:
+    """None for what is no random generator, or one of the process, which is everybody's."""
+    kind = type(value)
+    if id(value) in _OF_THE_PROCESS or issubclass(kind, random.SystemRandom):
+        return None
+    return next((draws for base, draws in _GENERATORS if issubclass(kind, base)), None)
+
+
+def _put_bits(generator: Any, state: Any) -> None:
+    generator.state = state
+
+
+_GENERATORS: tuple[tuple[type, _Draws], ...] = (
+    (torch.Generator, _Draws(torch.Generator.get_state, torch.Generator.set_state)),
+    (random.Random, _Draws(random.Random.getstate, random.Random.setstate)),
+    (np.random.BitGenerator, _Draws(lambda g: g.state, _put_bits)),
+    (
+        np.random.Generator,
+        _Draws(lambda g: g.bit_generator.state, lambda g, s: _put_bits(g.bit_generator, s)),
+    ),
+    (
+        np.random.RandomState,
+        _Draws(np.random.RandomState.get_state, np.random.RandomState.set_state),
+    ),
+)
+# Those that `Generators` puts back: they may be reached from a model as well.
+_OF_THE_PROCESS = frozenset(
+    map(id, (torch.default_generator, np.random.mtrand._rand, random._inst))
+)
+
+
+def _read_dict(value: dict[Any, Any]) -> list[Any]:
+    return [part for item in dict_items(value) for part in item]
+
+
+def _write_dict(value: dict[Any, Any], content: list[Any]) -> None:
+    base: Any = OrderedDict if issubclass(type(value), OrderedDict) else dict
+    base.clear(value)
+    for key, held in zip(content[::2], content[1::2], strict=True):
+        base.__setitem__(value, key, held)
+
+
+def _write_set(value: set[Any], content: list[Any]) -> None:
+    set.clear(value)
+    set.update(value, content)
+
+
+def _write_deque(value: deque[Any], content: list[Any]) -> None:
+    deque.clear(value)
+    deque.extend(value, content)
+
+
+def _write_slot(place: tuple[Any, Any], content: list[Any]) -> None:
+    owner, slot = place
+    for held in content:
+        slot.__set__(owner, held)
+    if not content:
+        slot.__delete__(owner)
+
+
+def _write_cell(cell: CellType, content: list[Any]) -> None:
+    for held in content:
+        cell.cell_contents = held
+    if not content:
+        del cell.cell_contents
+
+
+_DICT = _Kind(_read_dict, _write_dict)
+_SLOT = _Kind(lambda place: slot_content(*place), _write_slot)
+_KINDS: tuple[tuple[type, _Kind], ...] = (
+    (dict, _DICT),
+    (list, _Kind(lambda v: [*list.__iter__(v)], lambda v, c: list.__setitem__(v, slice(None), c))),
+    (set, _Kind(lambda v: [*set.__iter__(v)], _write_set)),
+    (deque, _Kind(lambda v: [*deque.__iter__(v)], _write_deque)),
+    (CellType, _Kind(cell_content, _write_cell)),
+)
