@@ -98,7 +98,7 @@ class ModuleStack:
             self.settle(sys._getframe(1))
         known = self.paths.get(id(module))
         site = self._caller(sys._getframe(1))
-        if known is None or known[0]() is not module:
+        if known is None or known[0]() is not module:  # ids are used again
             known = self._name_new(module, site)
         path = known[1]
         if isinstance(module, torch.jit.ScriptModule):

@@ -241,7 +241,7 @@ class Tracer(TorchFunctionMode):
     def _site(self, frame: Any) -> Site:
         """Where the call came from: the frames inside the innermost module call."""
         codes, stops = self._codes, self._stops
-        site: Site = ()
+        site: Site = ()  # grown as a tuple, as most are one or two frames long
         while frame is not None:
             code = frame.f_code
             key = id(code)
@@ -257,6 +257,7 @@ class Tracer(TorchFunctionMode):
 
     def _template(self, args: Any, kwargs: Any) -> Template:
         """The arguments with `SLOT` for each tensor, and where those tensors came from."""
+        # The hottest loop there is. `Known` is read by number: alive, source, storage.
         sources: list[int] = []
         live, writes, kept = self._live, self._writes, []
         for value in args:
@@ -375,7 +376,7 @@ class Tracer(TorchFunctionMode):
 
     def returned(self, tensor: Tensor, module: int) -> None:
         """A module call returned this tensor."""
-        known = self._live.get(id(tensor))
+        known = self._live.get(id(tensor))  # by number: alive, source, storage
         if known is None or known[0]() is not tensor or known[2] in self._writes:
             with torch._C.DisableTorchFunction():
                 source = self.lineage.source(tensor)

@@ -101,7 +101,8 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
     """The columns that are facts of a call, spread over the rows it gave."""
     facts = CallFacts(tape)
     n = len(tape.rows)
-    numbers = [row[0] for row in tape.rows]
+    # Column by column, and NamedTuples by number, for speed: this is once per operation.
+    numbers = [row[0] for row in tape.rows]  # row.call
     calls = [tape.calls[i] for i in numbers]
     if not calls:
         return {name: [] for name in COLUMNS}
@@ -123,7 +124,7 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
     if tape.stopped:
         around[-1] = facts.context(contexts[-1], random[-1], tape.stopped)
     columns: dict[str, Column] = {
-        "func": [function[1] for function in functions],
+        "func": [function[1] for function in functions],  # function.name
         "target": [function[2] for function in functions],
         "call": numbers,
         "ordinal": ordinals(tape),
@@ -151,7 +152,7 @@ def _tensor_columns(tape: Tape) -> dict[str, list[Any]]:
     facts: dict[Any, dict[str, Any]] = {}
     columns: list[dict[str, Any]] = []
     for row in tape.rows:
-        key = row[2:6]
+        key = row[2:6]  # shape, stride, dtype, device: few differ
         found = facts.get(key)
         if found is None:
             found = facts[key] = tensor_facts(*key)
