@@ -1,5 +1,5 @@
 """Frame to frame: the verbs on the graph that a frame of rows is.
 
-`edges` gives and rewires edges; `select` finds and keeps rows; `fold` puts rows together (roll and
-collapse); `diff` compares two frames.
+`edges` reads and rewires edges; `select` finds and keeps rows; `fold` puts rows together (roll and
+collapse), both by `contract`; `parameters` counts each parameter once; `diff` compares two frames.
 """
