@@ -118,7 +118,7 @@ def held_by_callable(function: Any) -> Iterator[tuple[str, Tensor]]:
 
 def _caches(method: Any) -> Iterator[Any]:
     """The caches around a method, a decorator of somebody else's between or not."""
-    if type(method) in (staticmethod, classmethod):
+    if issubclass(type(method), (staticmethod, classmethod)):
         method = method.__func__
     if type(method) is CACHE:
         yield method

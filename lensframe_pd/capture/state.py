@@ -105,7 +105,7 @@ class State:
                 if tensor is not None:
                     self._keep(prefix + name, tensor)
             for name, value in vars(module).items():
-                if type(value) in (bool, int, float, str):
+                if any([type(value) is kind for kind in (bool, int, float, str)]):
                     self.facts[prefix + name] = value
                 elif name.endswith("_hooks"):
                     self.facts[prefix + name] = len(value)

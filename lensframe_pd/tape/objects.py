@@ -344,8 +344,10 @@ def _user_dict(value: Any) -> list[Child]:
 
 
 def _chain(value: Any) -> list[Child]:
+    """The maps of a `ChainMap` in its place, the last first: so their items are in its order."""
     maps = [child for name, child in attributes(value) if name == "maps"]
-    return [("", child) for inside in maps for _, child in children(inside)]
+    held = [child for inside in maps for _, child in children(inside)]
+    return [("", child) for child in reversed(held)]
 
 
 def _partial(value: Any) -> list[Child]:
