@@ -206,8 +206,9 @@ def trace(
     if before is not None and not run.tape.stopped:
         retime(run.tape, origin, before, repeats)
     result = Trace(run.tape, output, table, origin)
-    run.save.finish(lambda: result.layers)
-    _warn_of_broken_links(run, result._passes)
+    run.save.finish(lambda: result._passes, lambda: result.layers)
+    if run.origins.unknown:
+        _warn_of_broken_links(run, result._passes)
     return result
 
 
@@ -231,8 +232,6 @@ def _explain(run: Run, error: BaseException) -> None:
 def _warn_of_broken_links(run: Run, grouped: Passes) -> None:
     """One warning for all tensors whose making the trace did not see, with their readers."""
     unknown = run.origins.unknown
-    if not unknown:
-        return
     labels = grouped.labels()
     sources = Sources(run.tape)
     readers: dict[int, str] = {}

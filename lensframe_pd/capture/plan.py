@@ -18,7 +18,6 @@ from torch import Tensor
 from lensframe_pd.capture.watch import Watcher
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.schema import labels, names
-from lensframe_pd.tape.facts import ordinals
 from lensframe_pd.tape.tape import Tape
 
 #: The columns that an address is read from.
@@ -66,7 +65,8 @@ def planned(frame: pd.DataFrame) -> dict[Address, str]:
 
 def followed(tape: Tape) -> list[Address]:
     """The address of each row of a finished run."""
-    return [_address(tape, row, ordinal) for row, ordinal in enumerate(ordinals(tape))]
+    addresses = Addresses(tape)
+    return [addresses.next(row) for row in range(len(tape.rows))]
 
 
 class Addresses:
@@ -77,14 +77,11 @@ class Addresses:
         self._counts: Mapping[Any, count[int]] = defaultdict(lambda: count(1))
 
     def next(self, row: int) -> Address:
-        call = self._tape.calls[self._tape.rows[row].call]
-        return _address(self._tape, row, next(self._counts[call.module, call.function.name]))
-
-
-def _address(tape: Tape, row: int, ordinal: int) -> Address:
-    call = tape.calls[tape.rows[row].call]
-    module = tape.modules[call.module].key if call.module else ""
-    return Address(module, call.function.name, ordinal)
+        tape = self._tape
+        call = tape.calls[tape.rows[row].call]
+        func = call.function.name
+        module = tape.modules[call.module].key if call.module else ""
+        return Address(module, func, next(self._counts[call.module, func]))
 
 
 class Follow(Watcher):

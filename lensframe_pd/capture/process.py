@@ -1,6 +1,4 @@
-"""Switches of the whole process while models are traced.
-
-The first trace sets them, and the last undoes them.
+"""Switches of the whole process while models are traced: the first sets them, the last undoes.
 
 Several threads may trace at once, and a switch that each set and undid by itself would be left as
 the one found it that ended last.

@@ -115,9 +115,8 @@ def _modules_in(value: Any, name: str) -> Iterator[tuple[str, nn.Module]]:
         module = _module_behind(found)
         if module is not None:
             yield joined(trail, key), module
-        elif issubclass(
-            type(found), CODE
-        ):  # a helper, or what a decorator wraps: by the names it uses
+        elif issubclass(type(found), CODE):
+            # a helper, or what a decorator wraps: its modules have the names that it uses
             for inner, child in (*belongings(found), *_globals_of(found)):
                 if issubclass(type(child), nn.Module):
                     yield inner, child

@@ -89,7 +89,7 @@ class Run:
 
     def _execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tracer = self.tracer
-        start = perf_counter()
+        start = perf_counter()  # of a run that its inputs end; else the model's own
         try:
             for path, tensor in named_inputs(self.model, args, kwargs):
                 row = tracer.given("input", path, tensor)

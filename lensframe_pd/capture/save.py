@@ -8,7 +8,7 @@ whenever twice as many values are held as are wanted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -19,9 +19,9 @@ from lensframe_pd.capture.roots import named_modules
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensError, LensTypeError, LensValueError, unknown_names
-from lensframe_pd.schema import labels, parsed
+from lensframe_pd.schema import label, labels, parsed
 from lensframe_pd.tape.facts import CallFacts, LiveRow
-from lensframe_pd.tape.passes import candidate_key, passes
+from lensframe_pd.tape.passes import Passes, candidate_key, passes
 from lensframe_pd.tape.storage import storage_of
 from lensframe_pd.tape.tape import Tape
 
@@ -36,8 +36,13 @@ class Save(Watcher):
         self.tape = tape
         self.values = values
 
-    def finish(self, layers: Callable[[], pd.DataFrame]) -> None:
+    def finish(self, grouped: Callable[[], Passes], layers: Callable[[], pd.DataFrame]) -> None:
         """The run is over: let go of what was kept on suspicion, and see that all was found.
+
+        Parameters
+        ----------
+        grouped, layers
+            Give the passes and the frame of the run, which few need here.
 
         Raises
         ------
@@ -162,26 +167,28 @@ class Planned(Save):
             if self._stop and len(self._found) == len(self._plan):
                 raise Stop
 
-    def finish(self, layers: Callable[[], pd.DataFrame]) -> None:
+    def finish(self, grouped: Callable[[], Passes], layers: Callable[[], pd.DataFrame]) -> None:
         found = {*self._found.values()}
         missing = [address for address in self._plan if address not in found]
-        moved = {}
-        grouped = passes(self.tape)
-        here = grouped.labels()
-        for row, address in self._found.items():
-            asked = self._plan[address]
-            # Of a run that was stopped, or went on, a layer may have another number of passes.
-            layer, p = grouped.layers[row], grouped.pass_nums[row]
-            if asked not in (layer, f"{layer}:{p}"):
-                moved[asked] = f"{address} is {asked!r} in save= and {here[row]!r} in this run"
+        moved = [*self._moved(grouped())] if self._found else []
         if missing or moved:
-            wrong = [*self._missing(layers(), missing), *moved.values()]
+            wrong = [*self._missing(layers(), missing), *moved]
             more = f"\n... and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
             raise LensValueError(
                 "save= has rows of another model, or of a run that went another way:\n"
                 + "\n".join(wrong[:_SHOWN])
                 + more
             )
+
+    def _moved(self, grouped: Passes) -> Iterator[str]:
+        """What is wrong with each row that is there under another label than in the frame."""
+        for row, address in self._found.items():
+            asked = self._plan[address]
+            layer, p, n = grouped.layers[row], grouped.pass_nums[row], grouped.n_passes[row]
+            # Of a run that was stopped, or went on, a layer may have another number of passes.
+            if asked not in (layer, f"{layer}:{p}"):
+                here = label(layer, p, n)
+                yield f"{address} is {asked!r} in save= and {here!r} in this run"
 
     def _missing(self, layers: pd.DataFrame, addresses: Iterable[Address]) -> list[str]:
         """What is wrong with each address that was not there: the first fact that differs."""
@@ -236,12 +243,12 @@ class Named(Save):
         """Tell paths and labels among the names apart."""
         unknown = []
         for name in self._names:
-            label = parsed(name)
+            said = parsed(name)
             if modules and name in paths:
                 self._paths.add(name)
-            elif label is not None:
-                wanted = Wanted(name, label.n, label.pass_num)
-                self._wanted.setdefault(label.func, []).append(wanted)
+            elif said is not None:
+                wanted = Wanted(name, said.n, said.pass_num)
+                self._wanted.setdefault(said.func, []).append(wanted)
             else:
                 unknown.append(name)
         if unknown:
@@ -283,7 +290,7 @@ class Named(Save):
 
     def _let_go(self, row: int) -> None:
         """Of the rows before `row`, let go of those whose label, by now, is not selected."""
-        chosen = self._chosen()
+        chosen = self._chosen(passes(self.tape))
         *before, last = self._held
         self.values.drop(held for held in before if held not in chosen)
         self._held = [held for held in before if held in chosen] + [last]
@@ -296,9 +303,8 @@ class Named(Save):
             for func, wanted in self._wanted.items()
         }
 
-    def _chosen(self) -> dict[int, str]:
-        """Rows whose label, judged by the rows so far, is selected; with the name that did it."""
-        grouped = passes(self.tape)
+    def _chosen(self, grouped: Passes) -> dict[int, str]:
+        """Rows whose label is selected, with the name that did it."""
         found: dict[int, str] = {}
         names = set(self._names)
         for row, (layer, p) in enumerate(zip(grouped.layers, grouped.pass_nums, strict=True)):
@@ -310,13 +316,13 @@ class Named(Save):
     def _stop_if_done(self, by: bool | str = True) -> None:
         if self._finished_paths == self._paths:
             wanted = set(self._names) - self._paths
-            if wanted <= set(self._chosen().values()):
+            if wanted <= set(self._chosen(passes(self.tape)).values()):
                 raise Stop(by)
 
-    def finish(self, layers: Callable[[], pd.DataFrame]) -> None:
+    def finish(self, grouped: Callable[[], Passes], layers: Callable[[], pd.DataFrame]) -> None:
         if not self._names:
             return
-        chosen = self._chosen()
+        chosen = self._chosen(grouped())
         by_module = {
             row
             for row, modules in self.tape.returned.items()
