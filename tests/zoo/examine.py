@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 import lensframe_pd as lf
 from lensframe_pd.errors import LensWarning
+from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tape.objects import tensors_in
 
 from .made import Made
@@ -94,6 +95,7 @@ def _stages(make: Callable[[], Made], found: dict[str, Any], begin: Callable[[st
         "n_layers": int(layers["layer"].nunique()),
         "max_passes": int(layers["n_passes"].max()),
         "n_values": len(activations),
+        "n_stimulus": sum(STIMULUS in value.dims for value in activations.values()),
         "overhead_us": (found["trace_s"] - found["plain_s"]) / len(layers) * 1e6,
     }
     unread = set(parameters) - {name for names in layers["params"] for name in names}
@@ -106,12 +108,12 @@ def _stages(make: Callable[[], Made], found: dict[str, Any], begin: Callable[[st
 
 def _run(made: Made) -> Any:
     torch.manual_seed(0)
-    return made.model(*made.args, **made.kwargs)
+    return made.call(*made.args, **made.kwargs)
 
 
 def _trace(made: Made) -> lf.Trace:
     torch.manual_seed(0)
-    return lf.trace(made.model, made.args, made.kwargs)
+    return lf.trace(made.call, made.args, made.kwargs, stimulus=made.ids)
 
 
 def _validated(trace: lf.Trace) -> dict[str, Any]:

@@ -15,6 +15,20 @@ class Made(NamedTuple):
     model: nn.Module
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}  # noqa: RUF012 - read, never written
+    stimuli: int = 0
+    """How many of them the first input holds along axis 0; 0 where that axis is none."""
+    method: str = "__call__"
+    """What is called: `generate`, `encode_image`."""
+
+    @property
+    def call(self) -> Callable[..., Any]:
+        """What is run and traced."""
+        return self.model if self.method == "__call__" else getattr(self.model, self.method)
+
+    @property
+    def ids(self) -> list[str] | None:
+        """A name for each stimulus."""
+        return [f"s{i}" for i in range(self.stimuli)] or None
 
 
 Maker = Callable[[], Made]

@@ -6,7 +6,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from . import language, recurrent, timm_models, vision
+from . import generate, language, recurrent, timm_models, vision
 from .made import Made, Maker
 
 __all__ = ["Made", "Maker", "models"]
@@ -18,5 +18,6 @@ def models() -> dict[str, Maker]:
         **vision.models(),
         **timm_models.models(),
         **language.models(),
+        **generate.models(),
         **recurrent.models(),
     }
