@@ -6,7 +6,8 @@ import copy
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -44,7 +45,7 @@ def examine(name: str, tell: Callable[[str], None] = lambda stage: None) -> dict
 
     start = perf_counter()
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), _no_fused_attention():
             warnings.simplefilter("ignore")
             _stages(models()[name], found, begin)
     except Exception as error:
@@ -104,6 +105,17 @@ def _stages(make: Callable[[], Made], found: dict[str, Any], begin: Callable[[st
     begin("validate")
     found |= _validated(trace)
     begin("done")
+
+
+@contextmanager
+def _no_fused_attention() -> Iterator[None]:
+    """Torch leaves its fused attention under any mode, so that outputs differ in the last bits."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _run(made: Made) -> Any:

@@ -6,7 +6,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from . import generate, language, recurrent, timm_models, vision
+from . import generate, language, recurrent, sequences, speech, timm_models, vision
 from .made import Made, Maker
 
 __all__ = ["Made", "Maker", "models"]
@@ -20,4 +20,6 @@ def models() -> dict[str, Maker]:
         **language.models(),
         **generate.models(),
         **recurrent.models(),
+        **sequences.models(),
+        **speech.models(),
     }
