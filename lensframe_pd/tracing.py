@@ -66,6 +66,7 @@ class Trace:
         *,
         tolerance: float | None = None,
         downstream: str | None = "sample",
+        alignment: str | None = "sample",
         raise_on_failure: bool = False,
     ) -> pd.DataFrame:
         """Prove that this trace is what the model does.
@@ -76,7 +77,7 @@ class Trace:
 
         Parameters
         ----------
-        tolerance, downstream, raise_on_failure
+        tolerance, downstream, alignment, raise_on_failure
             As for `layers.lens.validate`.
 
         Returns
@@ -96,8 +97,8 @@ class Trace:
         >>> bool(report["passed"].all())
         True
         """
-        tables = evidence(self.layers, self.activations, self._origin, self.tape)
-        return judged(tables, tolerance, downstream, raise_on_failure)
+        tables = evidence(self.layers, self.activations, self._origin, self.tape, self._stimulus)
+        return judged(tables, tolerance, downstream, alignment, raise_on_failure)
 
     @cached_property
     def _passes(self) -> Passes:

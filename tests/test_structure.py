@@ -17,8 +17,8 @@ ROOMS = {
     "replay": "call recording onward",
     "draw": "render style node dot",
     "profile": "meta costs profile memory summary chrome plots repeats",
-    "validation": "evidence verdicts invariants witness dependence determinism twice replayed "
-    "resumed validate",
+    "validation": "evidence verdicts invariants facts witness dependence determinism twice "
+    "replayed resumed alignment validate",
     "rsa": "view ids features distances rdm cka score handoff",
     "files": "atomic names arrow stores files",
     "extract": "concat",

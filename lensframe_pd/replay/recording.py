@@ -35,7 +35,9 @@ class Saved:
     def tensor(self, op: str) -> Tensor:
         """A value."""
         row = self._rows[op]
-        value = torch.from_numpy(np.asarray(self._variables[op].values))
+        array = np.asarray(self._variables[op].values)
+        native = array.dtype.newbyteorder("=")  # files may hold the other byte order
+        value = torch.from_numpy(array.astype(native, copy=False))
         dtype = getattr(torch, row["dtype"], None)
         if isinstance(dtype, torch.dtype):
             value = value.to(dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -70,28 +71,39 @@ def dataset(
     """One variable per kept row, named by its label."""
     variables: dict[str, Any] = {}
     labels = grouped.labels()
+    sizes: dict[str, int] = {}
+    kept = [i for i, value in enumerate(tape.values) if value is not None and i not in unsaved]
+    for i, found, attrs in described(tape, grouped, kept):
+        value = tape.values[i]
+        assert value is not None
+        variables[labels[i]] = xr.Variable(found, to_numpy(value), attrs, fastpath=True)
+        sizes.update(zip(found, value.shape, strict=True))
+    # The public constructor compares every variable with every other's dims: 8 times the cost.
+    bare = xr.Dataset._construct_direct(variables, set(), sizes, tape.attrs(), {})
+    return bare.assign_coords(_coordinates(stimulus)) if stimulus is not None else bare
+
+
+def described(
+    tape: Tape, grouped: Passes, rows: Iterable[int]
+) -> Iterator[tuple[int, tuple[str, ...], dict[str, Any]]]:
+    """Of each of these rows its dimensions and the attrs of its variable."""
     names = axis_names(tape)
     modules, calls, returned = tape.modules, tape.calls, tape.returned
     memo: dict[Any, tuple[str, ...]] = {}
-    sizes: dict[str, int] = {}
     dtypes: dict[torch.dtype, str] = {}
-    for i, value in enumerate(tape.values):
-        if value is None or i in unsaved:
-            continue
-        shape = value.shape
-        key = (names[i], shape)
+    for i in rows:
+        row = tape.rows[i]
+        key = (names[i], row.shape)
         found = memo.get(key)
         if found is None:
-            found = memo[key] = dims(names[i], shape)
-            sizes.update(zip(found, shape, strict=True))
-        row = tape.rows[i]
+            found = memo[key] = dims(names[i], row.shape)
         call = calls[row.call]
         dtype = dtypes.get(row.dtype)
         if dtype is None:
             dtype = dtypes[row.dtype] = str(row.dtype).removeprefix("torch.")
-        variables[labels[i]] = xr.Variable(
+        yield (
+            i,
             found,
-            to_numpy(value),
             {
                 "layer": grouped.layers[i],
                 "pass_num": grouped.pass_nums[i],
@@ -100,11 +112,7 @@ def dataset(
                 "torch_dtype": dtype,
                 "returned_by": _keys(modules, returned[i]) if i in returned else "",
             },
-            fastpath=True,
         )
-    # The public constructor compares every variable with every other's dims: 8 times the cost.
-    bare = xr.Dataset._construct_direct(variables, set(), sizes, tape.attrs(), {})
-    return bare.assign_coords(_coordinates(stimulus)) if stimulus is not None else bare
 
 
 def _keys(modules: list[ModuleCall], indices: list[int]) -> str:

@@ -235,8 +235,11 @@ class LiveRow:
         self._cells: dict[str, Any] | None = None
 
     def __getitem__(self, column: str) -> Any:
-        if column == "kind":  # asked of every row by validation: no need to work out the rest
+        # Validation asks these two of every row: no need to work out the rest.
+        if column == "kind":
             return self._tape.kinds.get(self._index, "op")
+        if column == "step":
+            return self._index
         if self._cells is None:
             self._cells = self._look_up()
         if column not in self._cells:

@@ -53,6 +53,8 @@ class Evidence:
     origin: Origin
     tape: Tape | None = None
     """The record of the traced run, where the trace itself is validated."""
+    stimulus: pd.DataFrame | None = None
+    """The ids, in the order of the arguments, where they are told."""
 
     @cached_property
     def seed(self) -> int | None:
@@ -95,7 +97,11 @@ class Evidence:
 
 
 def evidence(
-    layers: pd.DataFrame, activations: xr.Dataset | None, origin: Origin, tape: Tape | None = None
+    layers: pd.DataFrame,
+    activations: xr.Dataset | None,
+    origin: Origin,
+    tape: Tape | None = None,
+    stimulus: pd.DataFrame | None = None,
 ) -> Evidence:
     """The tables as cells, and what they are judged by.
 
@@ -116,7 +122,7 @@ def evidence(
             f"activations is a {type(activations).__name__}; give the Dataset of the trace"
         )
     ops = labels(layers, "validate")
-    return Evidence(ops, rows_of(layers, ops), activations, origin, tape)
+    return Evidence(ops, rows_of(layers, ops), activations, origin, tape, stimulus)
 
 
 def _run_facts(row: Mapping[str, Any]) -> RunFacts:

@@ -86,7 +86,13 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape:
 def _witnessed(evidence: Evidence, end: End | None = None) -> tuple[Run, WitnessedTracer]:
     """A run that finds every operator, which is ended where a stopped one was."""
     also = None if end is None else lambda tape: _StopThere(tape, end)
-    run = Run(evidence.origin.model, _is_given, also=also, tracer=WitnessedTracer)
+    claimed = {row["step"] for row in evidence.rows.values() if row["unsaved_reason"]}
+
+    def wanted(row: LiveRow) -> bool:
+        """What is compared with a saved value, or has a reason why there is none."""
+        return _is_given(row) or row["step"] in claimed
+
+    run = Run(evidence.origin.model, wanted, also=also, tracer=WitnessedTracer)
     run.tape.seed = evidence.seed
     assert isinstance(run.tracer, WitnessedTracer)
     return run, run.tracer

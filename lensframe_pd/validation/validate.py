@@ -1,4 +1,4 @@
-"""Prove that a trace is what the model did: six checks, each of which can fail."""
+"""Prove that a trace is what the model did: eight checks, each of which can fail."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from lensframe_pd.errors import LensValidationError, LensValueError
 from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
 from lensframe_pd.schema import Rows, rows_of
 from lensframe_pd.tables import layers as frames
-from lensframe_pd.tables.activations import unsaved_reasons
+from lensframe_pd.tables.activations import stimulus_table, unsaved_reasons
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.validation import invariants
+from lensframe_pd.validation.alignment import check_alignment, check_ids
 from lensframe_pd.validation.evidence import Evidence, evidence
+from lensframe_pd.validation.facts import check_facts
 from lensframe_pd.validation.replayed import replay
 from lensframe_pd.validation.resumed import resume
 from lensframe_pd.validation.twice import run_twice
@@ -35,20 +37,26 @@ def validate(
     activations: xr.Dataset | None = None,
     tolerance: float | None = None,
     downstream: str | None = "sample",
+    alignment: str | None = "sample",
+    stimulus: Any = None,
     raise_on_failure: bool = False,
 ) -> pd.DataFrame:
     """Prove that these rows, and the activations, are what the model does with these arguments.
 
-    Six checks, each of which can fail:
+    Eight checks, each of which can fail:
 
     - *replay*: each operation, run again on its saved parents, gives its saved value;
     - *dependence*: changing the value of each parent changes the result, or it is shown why not;
     - *downstream*: the forward, resumed from a saved value, gives the model's own output;
     - *completeness*: every ATen operator of the forward belongs to a row;
     - *interference*: tracing leaves output and state of the model as a plain forward does;
-    - *invariants*: the frame is well formed and says what a new trace of the model says.
+    - *invariants*: the frame is well formed and says what a new trace of the model says;
+    - *alignment*: the values along each `stimulus` dimension are those of the stimuli in order;
+    - *facts*: dimensions, attrs and element types of the variables, and where the calls stand in
+      the code, are those of a new trace.
 
-    Nothing it is given is changed. The model runs twice, from the state it is in. Give it all rows
+    Nothing it is given is changed. The model runs from the state it is in: twice, and where there
+    are several stimuli again with some of them replaced by their neighbours. Give it all rows
     of the trace: those that were filtered out are reported as missing. What `seed=` and `stop=`
     of the trace did stands in the column `context`, so `attrs` are not needed: random numbers of
     a seeded trace are drawn again, and a stopped one is compared with a run that is stopped there.
@@ -65,6 +73,14 @@ def validate(
         Largest absolute difference a replay may have; None for none: bit for bit.
     downstream
         `"sample"` resumes the forward from three rows, `"all"` from every one, None from none.
+    alignment
+        Which stimuli are replaced by their neighbours, in how many runs: `"sample"` one half drawn
+        and then the other, `"all"` those whose number has a bit and then those without it, for each
+        bit; None for no run. Values that hold a statistic of several stimuli are compared in two
+        runs more, with the stimuli in other orders.
+    stimulus
+        Ids or a table, as given to `lf.trace`: those of the Dataset must be these, in the order of
+        the arguments. Else the order of the ids is believed.
     raise_on_failure
         Raise one error that lists every failing row.
 
@@ -74,7 +90,8 @@ def validate(
         One row per op, indexed by label: `check` (the first that failed, else the strongest that
         was made), `max_abs_diff` (of the replay, in the units of the value; NaN if none was made),
         `passed`, `reason` (what failed, what is exempt and why, what could not be checked), and a
-        boolean column for each check, missing where it was not made. `attrs` holds the totals.
+        boolean column for each check, missing where it was not made; where it could not be, the
+        cell is `"not run: ..."`, which decides nothing. `attrs` holds the totals.
 
     Raises
     ------
@@ -83,7 +100,7 @@ def validate(
     LensTypeError
         `activations` is no Dataset.
     LensValueError
-        The frame has no rows, or `downstream` is none of its values.
+        The frame has no rows, or `downstream` or `alignment` is none of its values.
     LensValidationError
         With `raise_on_failure`, if a row failed.
 
@@ -98,21 +115,27 @@ def validate(
     """
     args, kwargs = bound_arguments(args, kwargs)
     origin = Origin(model, args, kwargs, torch.get_rng_state())
-    return judged(evidence(layers, activations, origin), tolerance, downstream, raise_on_failure)
+    given = evidence(layers, activations, origin, stimulus=stimulus_table(stimulus))
+    return judged(given, tolerance, downstream, alignment, raise_on_failure)
 
 
 def judged(
-    evidence: Evidence, tolerance: float | None, downstream: str | None, raise_on_failure: bool
+    evidence: Evidence,
+    tolerance: float | None,
+    downstream: str | None,
+    alignment: str | None,
+    raise_on_failure: bool,
 ) -> pd.DataFrame:
     """`validate` of what is given as evidence."""
-    if downstream not in ("sample", "all", None):
-        raise LensValueError(f"downstream={downstream!r}; give 'sample', 'all' or None")
+    for name, given in (("downstream", downstream), ("alignment", alignment)):
+        if given not in ("sample", "all", None):
+            raise LensValueError(f"{name}={given!r}; give 'sample', 'all' or None")
     verdicts = Verdicts(evidence.ops)
     generators = Generators()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the traced run has given the model's warnings
         try:
-            _judge(evidence, verdicts, tolerance, downstream)
+            _judge(evidence, verdicts, tolerance, downstream, alignment)
         finally:
             generators.restore()
     report = verdicts.report()
@@ -122,14 +145,20 @@ def judged(
 
 
 def _judge(
-    evidence: Evidence, verdicts: Verdicts, tolerance: float | None, downstream: str | None
+    evidence: Evidence,
+    verdicts: Verdicts,
+    tolerance: float | None,
+    downstream: str | None,
+    alignment: str | None,
 ) -> None:
     rows = evidence.rows
     again = run_twice(evidence, verdicts)
     reference = evidence.tape or again
     grouped = passes(reference)
     fresh = frames.layers(reference, grouped, unsaved_reasons(reference))
-    _check_frame(rows, evidence.ops, rows_of(fresh, list(fresh.index)), verdicts)
+    new = rows_of(fresh, list(fresh.index))
+    _check_frame(rows, evidence.ops, new, verdicts)
+    check_facts(evidence, reference, grouped, new, verdicts)
     if evidence.activations is None:
         return
     saved = Saved(evidence.activations, rows)
@@ -140,6 +169,9 @@ def _judge(
     excused = replay(recording, verdicts, tolerance, given_now)
     if downstream:
         resume(recording, verdicts, downstream, excused)
+    check_ids(evidence, verdicts)
+    if alignment:
+        check_alignment(evidence, reference, grouped, alignment, verdicts)
 
 
 def _failure(report: pd.DataFrame) -> LensValidationError:

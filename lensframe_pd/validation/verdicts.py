@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-CHECKS = ("replay", "dependence", "downstream", "completeness", "interference", "invariants")
+CHECKS = (
+    "replay", "dependence", "downstream", "completeness", "interference", "invariants",
+    "alignment", "facts",
+)  # fmt: skip
 _STRONGEST = CHECKS[:3]  # those that look at the value of the row, best first
 
 
@@ -22,6 +25,10 @@ class Verdicts:
         default_factory=lambda: {check: {} for check in CHECKS}
     )
     """By check and op, whether it holds."""
+    undecided: dict[str, dict[str, str]] = field(
+        default_factory=lambda: {check: {} for check in CHECKS}
+    )
+    """By check and op, why it could not be run."""
     reasons: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """Of each op that failed, the checks and why, in the order they failed."""
     notes: dict[str, list[str]] = field(default_factory=dict)
@@ -39,6 +46,10 @@ class Verdicts:
     def fails(self, check: str, op: str, reason: str) -> None:
         self.found[check][op] = False
         self.reasons.setdefault(op, []).append((check, reason))
+
+    def not_run(self, check: str, op: str, reason: str) -> None:
+        """It could not be run, which decides nothing and is said in its column."""
+        self.undecided[check].setdefault(op, f"not run: {reason}")
 
     def could_not(self, op: str, reason: str) -> None:
         """Something was not checked; that decides nothing, but is said."""
@@ -60,12 +71,16 @@ class Verdicts:
             "passed": [op not in self.reasons for op in ops],
             "reason": [self._reason_shown(op) for op in ops],
         }
-        for check in CHECKS:
-            cells = [self.found[check].get(op, pd.NA) for op in ops]
-            columns[check] = pd.array(cells, dtype="boolean")
+        cells = {check: self._cells(check, ops) for check in CHECKS}
+        columns |= {check: _column(found) for check, found in cells.items()}
         report = pd.DataFrame(columns, index=pd.Index(ops, name="op"))
-        report.attrs.update(_counts(report) | self.totals)
+        report.attrs.update(_counts(columns["passed"], cells) | self.totals)
         return report
+
+    def _cells(self, check: str, ops: list[str]) -> list[Any]:
+        """Whether it holds, missing where it was not made, a text where it could not be run."""
+        known: dict[str, Any] = {**self.undecided[check], **self.found[check]}
+        return [known.get(op, pd.NA) for op in ops]
 
     def _check_shown(self, op: str) -> str:
         """The first check that failed, else the strongest that was made."""
@@ -78,11 +93,16 @@ class Verdicts:
         return "; ".join([*failures, *self.notes.get(op, ())])
 
 
-def _counts(report: pd.DataFrame) -> dict[str, int]:
-    failed = int((~report["passed"]).sum())
-    counts = {"ops": len(report), "passed": len(report) - failed, "failed": failed}
-    for check in CHECKS:
-        made = report[check].dropna()
-        counts[f"{check}_checked"] = len(made)
-        counts[f"{check}_failed"] = int((~made.astype(bool)).sum())
+def _column(cells: list[Any]) -> Any:
+    texts = any([isinstance(cell, str) for cell in cells])
+    return pd.array(cells, dtype="object" if texts else "boolean")
+
+
+def _counts(passed: list[bool], cells: dict[str, list[Any]]) -> dict[str, int]:
+    counts = {"ops": len(passed), "passed": sum(passed), "failed": len(passed) - sum(passed)}
+    for check, found in cells.items():
+        failed = sum([cell is False for cell in found])
+        counts[f"{check}_checked"] = failed + sum([cell is True for cell in found])
+        counts[f"{check}_failed"] = failed
+        counts[f"{check}_not_run"] = sum([isinstance(cell, str) for cell in found])
     return counts

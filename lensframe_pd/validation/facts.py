@@ -1,0 +1,111 @@
+"""What a new trace of the model knows of each value and call is what the tables say.
+
+The columns that state the graph are compared among the invariants. Here: the variables of the
+Dataset (dimensions, element types, attrs), where calls stand in the code, why values are unsaved.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from lensframe_pd.schema import Rows, plain
+from lensframe_pd.tables.activations import described, to_numpy
+from lensframe_pd.tape.passes import Passes
+from lensframe_pd.tape.tape import Tape
+from lensframe_pd.validation.evidence import Evidence
+from lensframe_pd.validation.verdicts import Verdicts
+
+_PLACE = re.compile(r".+:\d+")
+
+
+def check_facts(
+    evidence: Evidence, reference: Tape, grouped: Passes, fresh: Rows, verdicts: Verdicts
+) -> None:
+    """Compare the tables with the tape of a new trace, and with `fresh`, its frame."""
+    rows = evidence.rows
+    for op, reason in (*_of_rows(rows, fresh), *_of_places(rows, fresh)):
+        verdicts.fails("facts", op, reason)
+    if evidence.activations is not None:
+        for op, reason in _of_variables(evidence.activations, rows, reference, grouped):
+            verdicts.fails("facts", op, reason)
+    for op in rows:
+        if op in fresh:
+            verdicts.holds("facts", op)
+
+
+def _of_rows(rows: Rows, fresh: Rows) -> Iterator[tuple[str, str]]:
+    for op, row in rows.items():
+        if op not in fresh:
+            continue
+        reason, known = row["unsaved_reason"], fresh[op]["unsaved_reason"]
+        if reason and reason != known:  # a value that was not selected has none
+            yield op, f"unsaved_reason is {reason!r}; traced again it is {known!r}"
+        seconds = row["seconds"]
+        if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+            yield op, f"seconds is {seconds!r}"
+
+
+def _of_places(rows: Rows, fresh: Rows) -> Iterator[tuple[str, str]]:
+    """Where calls stand in the code of the model; that of the trace is one place, whichever."""
+    elsewhere = {"", *(new["source"] for new in fresh.values() if new["kind"] in _GIVEN)}
+    asked: dict[str, dict[str, str]] = {}
+    for op in (op for op in rows if op in fresh):
+        place, known = rows[op]["source"], fresh[op]["source"]
+        if known in elsewhere:
+            asked.setdefault(known, {})[op] = place
+        elif place != known:
+            yield op, f"source is {place!r}; traced again it is {known!r}"
+    for places in asked.values():
+        counted = Counter(places.values())
+        common, n = counted.most_common(1)[0]
+        settled = _PLACE.fullmatch(common) and 2 * n > len(places)
+        for op, place in places.items():
+            if not settled or place != common:
+                one = ", ".join(map(repr, counted))
+                yield op, f"source is {place!r}; the trace was asked for at one place, here {one}"
+
+
+_GIVEN = ("input", "output")
+
+
+def _of_variables(
+    activations: xr.Dataset, rows: Rows, reference: Tape, grouped: Passes
+) -> Iterator[tuple[str, str]]:
+    variables = {str(name): array.variable for name, array in activations.data_vars.items()}
+    for name in variables:
+        if name not in rows:
+            yield name, "the Dataset has a variable of this name, and the frame no row"
+    labels = grouped.labels()
+    there = [i for i, op in enumerate(labels) if op in variables and op in rows]
+    told = any([key in v.attrs for v in variables.values() for key in _ATTRS])
+    dtypes: dict[torch.dtype, np.dtype[Any]] = {}
+    for i, dims, attrs in described(reference, grouped, there):
+        op, dtype = labels[i], reference.rows[i].dtype
+        variable = variables[op]
+        if variable.dims != dims:
+            yield op, f"its dims are {variable.dims}; traced again they are {dims}"
+        if dtype not in dtypes:
+            dtypes[dtype] = to_numpy(torch.empty(0, dtype=dtype)).dtype
+        if variable.dtype.newbyteorder("=") != dtypes[dtype]:
+            yield op, f"its dtype is {variable.dtype}; {dtype} is kept as {dtypes[dtype]}"
+        if told:  # attrs that arithmetic has lost say nothing false
+            yield from ((op, reason) for reason in _of_attrs(variable.attrs, attrs))
+
+
+_ATTRS = ("layer", "pass_num", "func", "module", "torch_dtype", "returned_by")
+
+
+def _of_attrs(told: dict[Any, Any], known: dict[str, Any]) -> Iterator[str]:
+    for name, value in known.items():
+        if name not in told:
+            yield f"its variable lacks the attr {name}, which is {value!r}"
+        elif plain(told[name]) != value:
+            yield f"the attr {name} of its variable is {told[name]!r} instead of {value!r}"
