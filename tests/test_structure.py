@@ -10,8 +10,8 @@ ROOMS = {
     "errors": "",
     "schema": "",
     "tape": "functions objects storage tape compare context config facts passes",
-    "capture": "watch values roots modules origins lineage tracer iterators snapshot state plan "
-    "process save run",
+    "capture": "watch values roots modules origins lineage handed tracer iterators snapshot "
+    "state plan process save run",
     "tables": "axes dims layers activations",
     "graph": "edges parameters contract fold select diff",
     "replay": "call recording onward",

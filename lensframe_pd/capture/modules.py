@@ -37,7 +37,9 @@ class Listener(Protocol):
 
     left: Sequence[Callable[[int], None]]
 
+    def began(self) -> None: ...
     def returned(self, tensor: Tensor, module: int) -> None: ...
+    def ended(self, result: Any) -> None: ...
     def met(self, path: str, module: nn.Module) -> None: ...
     def script_mode(self) -> AbstractContextManager[Any]: ...
 
@@ -105,6 +107,7 @@ class ModuleStack:
             mode = self._listener().script_mode()
             mode.__enter__()
             self._scripts.append((len(self._open), mode))
+        self._listener().began()
         if not path:  # the model itself, possibly again from inside
             self._open.append((module, self.current))
             return
@@ -156,14 +159,16 @@ class ModuleStack:
             self._scripts.pop()[1].__exit__(None, None, None)
         self.closing.pop(len(self._open), None)
         index = self.current
-        if index == before:  # the model itself
-            return
         tracer = self._listener()
+        if index == before:  # the model itself
+            tracer.ended(result)
+            return
         if type(result) is Tensor:
             tracer.returned(result, index)
         elif result is not None:
             for _, tensor in tensors_in(result):
                 tracer.returned(tensor, index)
+        tracer.ended(result)
         self.current = before
         for left in tracer.left:
             left(index)

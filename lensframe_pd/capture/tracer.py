@@ -26,6 +26,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 from torch.overrides import TorchFunctionMode, redispatch_function
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lensframe_pd.capture.handed import HandedBack
 from lensframe_pd.capture.lineage import Known, Lineage
 from lensframe_pd.capture.modules import ModuleStack
 from lensframe_pd.capture.origins import Origins
@@ -86,6 +87,7 @@ class Tracer(TorchFunctionMode):
         self.tape = tape
         self.values = values
         self.lineage = Lineage(tape, values, origins, self._synthetic_row)
+        self.handed = HandedBack(tape, self.lineage.live)
         self.modules = ModuleStack(tape, roots, named, self, ends)
         self._made = together(overridden(watchers, "made"))
         self._returned = overridden(watchers, "returned")
@@ -95,6 +97,7 @@ class Tracer(TorchFunctionMode):
         self._live, self._newest = self.lineage.live, self.lineage.newest
         self._writes = self.lineage.writes
         self._codes, self._stops = tape.codes, self.modules.stops
+        self._closing = self.modules.closing
         self._opening: Any = None
         self._outer: Site = ()
         self._script_site: Site = ()
@@ -103,6 +106,8 @@ class Tracer(TorchFunctionMode):
         self.n_reads = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._closing:  # first: what a module has handed back is told when it is closed
+            self.modules.settle(sys._getframe(1))
         function = KNOWN.get(func) or describe(func)
         action = function.action
         if action is Action.PLAIN and (not kwargs or kwargs.get("out") is None):
@@ -183,6 +188,8 @@ class Tracer(TorchFunctionMode):
 
     def scripted(self, func: Any, args: Any, kwargs: Any, ordinal: int) -> Any:
         """An ATen operator inside a ScriptModule; its place in the call stands for its site."""
+        if self._closing:
+            self.modules.settle(sys._getframe(1))
         before, self._script_site = self._script_site, (SCRIPT, ordinal)
         try:
             return self._call_carefully(describe(func), args, kwargs)
@@ -212,9 +219,6 @@ class Tracer(TorchFunctionMode):
             sources = (*sources, *self._differentiated)
         if frame is None:
             frame = _caller()
-        modules = self.modules
-        if modules.closing:
-            modules.settle(frame)
         switches = (_is_grad_enabled(), _is_inference(), _is_any_autocast_enabled())
         context = self._contexts.get(switches)
         if context is None or context.autocast:
@@ -229,7 +233,7 @@ class Tracer(TorchFunctionMode):
                     kept_kwargs,
                     sources,
                     self._script_site or self._site(frame),
-                    modules.current,
+                    self.modules.current,
                     context,
                     seconds,
                     state,
@@ -313,7 +317,12 @@ class Tracer(TorchFunctionMode):
         if type(tensor) is not Tensor and tensor.is_nested:
             return self._row_of_odd_tensor(tensor, call, slot, inplace)
         key, row = id(tensor), len(self._rows)
-        self._live[key] = self._newest[storage] = _new(Known, (ref(tensor), row, storage))
+        known = self._live.get(key)
+        new = _new(Known, (ref(tensor), row, storage))
+        if known is None or inplace or known[0]() is not tensor:
+            self._live[key] = self._newest[storage] = new
+        else:
+            self._made_again(key, known, new, call)
         device = _CPU if tensor.is_cpu else tensor.device
         self._rows.append(
             _new(
@@ -340,10 +349,10 @@ class Tracer(TorchFunctionMode):
             with temporarily_clear_interpreter_stack():
                 row = self._row(inner, call, slot, inplace)
             self.tape.wrapped.add(call)
-            self._live[id(tensor)] = Known(ref(tensor), row, storage_of(inner))
+            self._know_odd(tensor, Known(ref(tensor), row, storage_of(inner)), call, inplace)
             return row
         row = len(self._rows)
-        self._live[id(tensor)] = Known(ref(tensor), row, 0)
+        self._know_odd(tensor, Known(ref(tensor), row, 0), call, inplace)
         with torch._C.DisableTorchFunctionSubclass():  # a lazy parameter refuses otherwise
             try:
                 shape = tuple(n if type(n) is int else -1 for n in tensor.shape)
@@ -366,6 +375,21 @@ class Tracer(TorchFunctionMode):
         else:
             self._made(row, tensor, 0)
         return row
+
+    def _know_odd(self, tensor: Tensor, new: Known, call: int, inplace: bool) -> None:
+        known = self.lineage.known(tensor)
+        if known is None or inplace:
+            self._live[id(tensor)] = new
+        else:
+            self._made_again(id(tensor), known, new, call)
+
+    def _made_again(self, key: int, known: Known, new: Known, call: int) -> None:
+        """`call` gave an object that was known already, and did not write it."""
+        made_by = self._calls[call]
+        if known.source not in made_by.sources:  # not what it was given: `grad`, filled unseen
+            self._live[key] = self._newest[new.storage] = new
+        elif made_by.function is not _SYNTHETIC["output"]:
+            self.handed.back(key, known, new, call)
 
     def _note_backward(self, args: Any) -> None:
         """`.grad`, when read later, comes from this loss."""
@@ -391,6 +415,14 @@ class Tracer(TorchFunctionMode):
     def met(self, path: str, module: nn.Module) -> None:
         """The model made a module while it ran."""
         self.lineage.hold_all(path, module)
+
+    def began(self) -> None:
+        """A module call begins."""
+        self.handed.begin()
+
+    def ended(self, result: Any) -> None:
+        """The innermost module call has ended."""
+        self.handed.end(result)
 
     def script_mode(self) -> AbstractContextManager[Any]:
         """What makes rows while a ScriptModule runs."""
@@ -420,6 +452,8 @@ class Tracer(TorchFunctionMode):
         self.tape.kinds[row] = kind
         if path:
             self.tape.paths[row] = path
+        if kind != "output":  # from here on the tensor comes from this row
+            self._live.pop(id(tensor), None)
         return self._row(tensor, call, 0)
 
 

@@ -45,6 +45,9 @@ class Function(NamedTuple):
     random: bool = False
     gathers: int | None = None
     """Position from which on numbers may be given one by one: `x.view(2, 3)`."""
+    marks: bool = False
+    """It changes marks of the arguments that it is said to write, such as `requires_grad`, and
+    not their values."""
 
 
 _OPERATORS = frozenset(
@@ -86,6 +89,14 @@ _SILENT_WRITES = {
     "cudnn_batch_norm": ((3, 4), 5), "miopen_batch_norm": ((3, 4), 5),
     "rrelu_with_noise": ((1,), 4),
 }  # fmt: skip
+
+# Their names say that they write, and they do so only with the flag at this position.
+_SWITCHED = {
+    "dropout_": 2, "alpha_dropout_": 2, "feature_dropout_": 2, "feature_alpha_dropout_": 2,
+}  # fmt: skip
+
+# Their names say that they write, and they leave every value as it is.
+_MARKS = frozenset(("requires_grad_", "detach_"))
 
 # Where torch's own list of signatures (`get_testing_overrides`) has another order than its kernels.
 _SIGNATURES = {
@@ -222,6 +233,8 @@ def _describe(func: Any) -> Function:
     certain, switch = True, None
     if raw in _SILENT_WRITES and not written:
         written, switch = _SILENT_WRITES[raw]
+    elif raw in _SWITCHED:
+        switch = _SWITCHED[raw]
     elif isinstance(func, types.FunctionType) and raw not in _LEAVES:
         written, certain = tuple(range(16)), False
     random = _draws(func, raw)
@@ -234,7 +247,7 @@ def _describe(func: Any) -> Function:
     action = Action.CAREFUL if careful else Action.PLAIN
     return Function(
         func, name, target, action, arg_names, written, written_names, certain, switch, random,
-        gathers,
+        gathers, raw in _MARKS,
     )  # fmt: skip
 
 

@@ -108,12 +108,20 @@ def distinct(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 def written_arguments(args: Any, kwargs: Any, function: Function) -> list[Tensor]:
     """The tensors in the arguments that `function` writes, or may write if it is not `certain`."""
-    switch = function.switch
-    if switch is not None and not (switch < len(args) and args[switch]):
+    if not _switched_on(function, args, kwargs):
         return []
     found: list[Any] = [args[i] for i in function.written if i < len(args)]
     found += [kwargs[name] for name in (*function.written_names, "out") if name in kwargs]
     return distinct([t for value in found for _, t in tensors_in(value)])
+
+
+def _switched_on(function: Function, args: Any, kwargs: Any) -> bool:
+    """Whether a function that writes only with a flag was given it."""
+    switch = function.switch
+    if switch is None:
+        return True
+    name = function.arg_names[switch] if switch < len(function.arg_names) else ""
+    return bool(args[switch] if switch < len(args) else kwargs.get(name))
 
 
 class Performed(NamedTuple):
@@ -136,7 +144,7 @@ def perform(function: Function, args: Any, kwargs: Any, writable: Sequence[Tenso
         `written_arguments(args, kwargs, function)`. The caller asks for them, as they may have to
         be kept or copied before they are written.
     """
-    written = [*writable]
+    written = [] if function.marks else [*writable]
     versions = [] if function.certain else [version_of(t) for t in written]
     start = perf_counter()
     result = function.func(*args, **kwargs)
