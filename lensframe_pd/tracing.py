@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import gc
+import operator
 import os.path
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import pandas as pd
 import torch
 import xarray as xr
 
-from lensframe_pd.capture.run import Run, bound_arguments
+from lensframe_pd.capture.run import Run, bound_arguments, has_axis
 from lensframe_pd.capture.state import Origin, Start
+from lensframe_pd.capture.stimuli import stimulus_input
 from lensframe_pd.errors import LensTypeError, LensValueError, warn
 from lensframe_pd.profile.repeats import retime
 from lensframe_pd.tables import activations
 from lensframe_pd.tables import layers as frame
+from lensframe_pd.tables.stimuli import (
+    coordinates,
+    may_be_generated,
+    name_taken,
+    stimulus_table,
+)
 from lensframe_pd.tape.facts import Sources
-from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.passes import Passes, passes
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.evidence import evidence
@@ -59,7 +66,9 @@ class Trace:
     def activations(self) -> xr.Dataset:
         """One read-only variable per saved row, named by its label."""
         with _collector_paused():
-            return activations.dataset(self.tape, self._passes, self._unsaved, self._stimulus)
+            if self._stimulus is None:
+                return self._values
+            return self._values.assign_coords(coordinates(self._stimulus))
 
     def validate(
         self,
@@ -103,6 +112,10 @@ class Trace:
     @cached_property
     def _passes(self) -> Passes:
         return passes(self.tape)
+
+    @cached_property
+    def _values(self) -> xr.Dataset:
+        return activations.dataset(self.tape, self._passes, self._unsaved)
 
     @cached_property
     def _unsaved(self) -> dict[int, str]:
@@ -151,7 +164,9 @@ def trace(
     seed
         Seed torch's random generators before the run, and record the seed.
     stimulus
-        Ids, or a DataFrame indexed by id, describing axis 0 of the first tensor input.
+        Ids, or a DataFrame indexed by id: n texts, numbers or times, each once, none missing.
+        They describe axis 0 of the first tensor input where it is n; or a list of n tensors, one
+        of each; or the n sequences of a PackedSequence.
     repeats
         Measure `seconds` as the median of so many further runs from the same state, which keep no
         values; the run itself then only warms up. Meanwhile all that the model holds is in memory
@@ -165,12 +180,13 @@ def trace(
     Raises
     ------
     LensTypeError
-        `model` is not callable.
+        `model` is not callable, or `stimulus` holds no ids.
     LensKeyError
         A name in `save` is neither a label, nor a layer, nor a module path.
     LensValueError
-        The stimulus ids are not as many as stimuli, `save` is a frame of another model, or
-        `repeats` is no number of runs.
+        The stimulus ids are not as many as stimuli, missing or not unique; a column of theirs has
+        a name of the run's (then `.trace` of the error has the run without it); `save` is a frame
+        of another model; or `repeats` is no number of runs.
 
     Examples
     --------
@@ -188,9 +204,10 @@ def trace(
     if type(repeats) is not int or repeats < 0:
         raise LensValueError(f"repeats must be 0 or a number of runs, not {repeats!r}")
     args, kwargs = bound_arguments(args, kwargs)
-    table = activations.stimulus_table(stimulus)
+    table, stimuli = stimulus_table(stimulus), has_axis
     if table is not None:
-        _check_stimulus(table, args, kwargs)
+        first = stimulus_input(args, kwargs, len(table))
+        stimuli = partial(operator.is_, first)
     run = Run(model, save, stop, _caller())
     if run.root is not None and run.root.training:
         warn("the model is in train mode and is traced as it is; call model.eval() for inference")
@@ -200,7 +217,7 @@ def trace(
     origin = Origin(model, args, kwargs, torch.get_rng_state())
     before = Start(origin) if repeats else None
     try:
-        output = run.execute(args, kwargs)
+        output = run.execute(args, kwargs, stimuli)
     except BaseException as error:
         _explain(run, error)
         raise
@@ -210,6 +227,8 @@ def trace(
     run.save.finish(lambda: result._passes, lambda: result.layers)
     if run.origins.unknown:
         _warn_of_broken_links(run, result._passes)
+    if table is not None and may_be_generated(table):
+        _check_columns(result, table)
     return result
 
 
@@ -268,12 +287,15 @@ def _collector_paused() -> Iterator[None]:
         gc.enable()
 
 
-def _check_stimulus(table: pd.DataFrame, args: Any, kwargs: Any) -> None:
-    first = next((t for _, t in tensors_in((args, kwargs)) if t.dim()), None)
-    n = None if first is None else first.shape[0]
-    if n != len(table):
-        found = "there is no tensor with an axis 0" if n is None else f"axis 0 of the input has {n}"
-        raise LensValueError(f"stimulus gives {len(table)} ids, but {found}; give one id per item")
+def _check_columns(trace: Trace, table: pd.DataFrame) -> None:
+    """Refuse a table of stimuli whose columns are named as something else in this run."""
+    labels = {*trace._passes.labels(), *trace._passes.layers}
+    dims = {str(dim) for dim in trace._values.dims}
+    error = name_taken(table, labels, dims)
+    if error is not None:
+        trace._stimulus = table.drop(columns=[*(labels | dims)], errors="ignore")
+        error.trace = trace  # type: ignore[attr-defined]
+        raise error
 
 
 def _caller() -> str:

@@ -11,8 +11,8 @@ ROOMS = {
     "schema": "",
     "tape": "functions objects storage tape compare context config facts passes",
     "capture": "watch values roots modules origins lineage handed tracer iterators snapshot "
-    "state plan process save run",
-    "tables": "axes dims layers activations",
+    "state plan process save stimuli run",
+    "tables": "stimuli axes dims layers activations",
     "graph": "edges parameters contract fold select diff",
     "replay": "call recording onward",
     "draw": "render style node dot",

@@ -27,6 +27,10 @@ from lensframe_pd.tape.tape import Tape
 _running = threading.local()
 
 
+def has_axis(tensor: Tensor) -> bool:
+    return tensor.dim() > 0
+
+
 class Run:
     """One run of a model under the tracer.
 
@@ -79,21 +83,31 @@ class Run:
         for path, module in named:
             self.tracer.lineage.hold_own(path, module)
 
-    def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the model; its output, None if it was stopped."""
+    def execute(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        stimuli: Callable[[Tensor], bool] = has_axis,
+    ) -> Any:
+        """Run the model; its output, None if it was stopped.
+
+        The first input for which `stimuli` answers yes has them along axis 0.
+        """
         _running.busy = True
         try:
-            return self._execute(args, kwargs)
+            return self._execute(args, kwargs, stimuli)
         finally:
             _running.busy = False
 
-    def _execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _execute(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], stimuli: Callable[[Tensor], bool]
+    ) -> Any:
         tracer = self.tracer
         start = perf_counter()  # of a run that its inputs end; else the model's own
         try:
             for path, tensor in named_inputs(self.model, args, kwargs):
                 row = tracer.given("input", path, tensor)
-                if self.tape.stimulus_row is None and tensor.dim():
+                if self.tape.stimulus_row is None and stimuli(tensor):
                     self.tape.stimulus_row = row
             start = perf_counter()
             output = self._call(args, kwargs)

@@ -1,4 +1,5 @@
 """A tape as tables: `layers` (the DataFrame) and `activations` (the Dataset).
 
-`axes` says what an operation does to named axes, `dims` follows the names along a tape.
+`stimuli` reads the table of the stimuli; `axes` says what an operation does to named axes, `dims`
+follows the names along a tape.
 """

@@ -6,12 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
 
-from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables.dims import axis_names, dims
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import ModuleCall, Tape
@@ -65,10 +63,8 @@ def to_numpy(value: Tensor) -> np.ndarray[Any, Any]:
     return array
 
 
-def dataset(
-    tape: Tape, grouped: Passes, unsaved: dict[int, str], stimulus: pd.DataFrame | None
-) -> xr.Dataset:
-    """One variable per kept row, named by its label."""
+def dataset(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> xr.Dataset:
+    """One variable per kept row, named by its label; no coordinates."""
     variables: dict[str, Any] = {}
     labels = grouped.labels()
     sizes: dict[str, int] = {}
@@ -79,8 +75,7 @@ def dataset(
         variables[labels[i]] = xr.Variable(found, to_numpy(value), attrs, fastpath=True)
         sizes.update(zip(found, value.shape, strict=True))
     # The public constructor compares every variable with every other's dims: 8 times the cost.
-    bare = xr.Dataset._construct_direct(variables, set(), sizes, tape.attrs(), {})
-    return bare.assign_coords(_coordinates(stimulus)) if stimulus is not None else bare
+    return xr.Dataset._construct_direct(variables, set(), sizes, tape.attrs(), {})
 
 
 def described(
@@ -117,31 +112,3 @@ def described(
 
 def _keys(modules: list[ModuleCall], indices: list[int]) -> str:
     return ",".join(dict.fromkeys([modules[i].key for i in indices]))
-
-
-def _coordinates(stimulus: pd.DataFrame | None) -> dict[str, Any]:
-    if stimulus is None:
-        return {}
-    coords = {STIMULUS: (STIMULUS, _plain_array(stimulus.index))}
-    for name in stimulus.columns:
-        coords[str(name)] = (STIMULUS, _plain_array(stimulus[name]))
-    return coords
-
-
-def _plain_array(values: pd.Index | pd.Series) -> np.ndarray[Any, Any]:
-    """As NumPy holds it best: text as fixed-width text, which every file format takes."""
-    text = pd.api.types.infer_dtype(values, skipna=False) == "string"
-    return values.to_numpy(dtype=np.str_) if text else values.to_numpy()
-
-
-def stimulus_table(stimulus: Any) -> pd.DataFrame | None:
-    """Ids, a Series or a DataFrame as a table with one row per stimulus, indexed by id."""
-    if stimulus is None:
-        return None
-    if isinstance(stimulus, pd.DataFrame):
-        return stimulus
-    if isinstance(stimulus, pd.Series):
-        return pd.DataFrame(index=pd.Index(stimulus.to_numpy()))
-    if isinstance(stimulus, Tensor):
-        stimulus = stimulus.tolist()
-    return pd.DataFrame(index=pd.Index(stimulus))

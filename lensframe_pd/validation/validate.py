@@ -16,7 +16,8 @@ from lensframe_pd.errors import LensValidationError, LensValueError
 from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
 from lensframe_pd.schema import Rows, rows_of
 from lensframe_pd.tables import layers as frames
-from lensframe_pd.tables.activations import stimulus_table, unsaved_reasons
+from lensframe_pd.tables.activations import unsaved_reasons
+from lensframe_pd.tables.stimuli import stimulus_table
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.validation import invariants
 from lensframe_pd.validation.alignment import check_alignment, check_ids
