@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -50,26 +50,20 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape:
         Of the traced run, with the values of inputs and constants. If the run that is judged was
         stopped, of a third run that is stopped where it was.
     """
-    origin = evidence.start
-    args, kwargs = origin.args, origin.kwargs
+    _, args, kwargs, _ = evidence.origin
     run, tracer = _witnessed(evidence)
-    named = named_modules(find_roots(origin.model))
-    with Start(origin) as start, Surroundings() as surroundings:
-        if evidence.tape is not None:
-            _give_inputs(run.model, args, kwargs, evidence.tape)
-        given = Snapshot([("args", args), ("kwargs", kwargs)])
+    named = named_modules(find_roots(evidence.origin.model))
+    with one_state(evidence) as again:
 
         def left_by(forward: Callable[[], Any]) -> _Left:
             """What `forward` leaves, started from the one state."""
-            start.again()
-            given.restore()
-            return _Left(outputs_of(forward()), State(named, start.snapshot), Generators())
+            snapshot = again()
+            return _Left(outputs_of(forward()), State(named, snapshot), Generators())
 
         def plain(mode: AbstractContextManager[Any]) -> Any:
             with switched(), mode:
                 return run.model(*args, **kwargs)
 
-        surroundings.enter(evidence.switches)
         bare = left_by(lambda: plain(nullcontext()))
         traced = left_by(lambda: run.execute(args, kwargs))
         if _outputs_differ(traced.outputs, bare.outputs):
@@ -81,6 +75,24 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape:
             left_by(lambda: stopped.execute(args, kwargs))
     _check_witness(tracer, evidence.rows, verdicts)
     return tracer.tape
+
+
+@contextmanager
+def one_state(evidence: Evidence) -> Iterator[Callable[[], Snapshot]]:
+    """What puts all back for another run, and gives that state; at the end all is as it was."""
+    model, args, kwargs, _ = evidence.origin
+    with Start(evidence.start) as start, Surroundings() as surroundings:
+        if evidence.tape is not None:
+            _give_inputs(model, args, kwargs, evidence.tape)
+        given = Snapshot([("args", args), ("kwargs", kwargs)])
+
+        def again() -> Snapshot:
+            start.again()
+            given.restore()
+            return start.snapshot
+
+        surroundings.enter(evidence.switches)
+        yield again
 
 
 def _witnessed(evidence: Evidence, end: End | None = None) -> tuple[Run, WitnessedTracer]:
