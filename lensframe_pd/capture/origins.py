@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Callable, Iterable, Iterator
-from types import FrameType, FunctionType
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 from weakref import ref
 
@@ -61,9 +61,17 @@ def _reachable(frame: FrameType) -> Iterator[tuple[str, Tensor]]:
         yield from _within(frame.f_locals.get("self"), "self")
     for name in code.co_freevars:
         yield from _within(frame.f_locals.get(name), name)
-    for name in code.co_names:
+    for name in _names(code):
         if name in frame.f_globals:
             yield from _within(frame.f_globals[name], name)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Names that code reads; a comprehension or a lambda in it has code of its own."""
+    yield from code.co_names
+    for part in code.co_consts:
+        if type(part) is CodeType:
+            yield from _names(part)
 
 
 def _within(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:

@@ -3,6 +3,7 @@
 import functools
 import types
 
+import pytest
 import torch
 from torch import nn
 
@@ -105,3 +106,25 @@ def test_results_that_lru_cache_keeps_are_named_and_do_not_warn():
         "Position.table",
     ]
     assert activations["constant_1"].values.tolist() == [0, 2, 4, 6]
+
+
+def fill():
+    """The caches' names are kept out of the test, which is a caller of what is traced."""
+    return endless(8), table(8)
+
+
+@pytest.mark.parametrize(
+    ("forward", "name"),
+    [
+        (lambda x: torch.stack([endless(n) for n in (8, 8, 8, 8)]) + x, "endless"),
+        (lambda x: torch.cat([*map(lambda n: endless(n), [8])]) + x, "endless"),  # noqa: C417
+        (lambda x: next(endless(n) for n in (8,)) + x, "endless"),
+        (lambda x: {n: table(n) for n in (8,)}[8] + x, "table"),
+        (lambda x: [[endless(n) for n in (8,)] for _ in (0,)][0][0] + x, "endless"),
+    ],
+)
+def test_what_a_comprehension_or_a_lambda_reads_is_named(forward, name):
+    fill()
+    layers = lf.trace(forward, X).layers
+    constants = layers[layers["kind"] == "constant"]
+    assert [path.split(".cache.")[0] for path in constants["path"]] == [name]
