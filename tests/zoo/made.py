@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,16 @@ class Made(NamedTuple):
 
 
 Maker = Callable[[], Made]
+
+
+def seeded(builds: dict[str, Maker]) -> dict[str, Maker]:
+    """Makers that draw the same weights whatever was built before."""
+
+    def make(build: Maker) -> Made:
+        torch.manual_seed(0)
+        return build()
+
+    return {name: partial(make, build) for name, build in builds.items()}
 
 
 def image(*shape: int) -> torch.Tensor:
