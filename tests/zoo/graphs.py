@@ -142,7 +142,7 @@ def _unet() -> Made:
 
 
 def _autoencoder() -> Made:
-    from torch_geometric.nn import GCNConv, VGAE
+    from torch_geometric.nn import VGAE, GCNConv
 
     class Encoder(nn.Module):
         def __init__(self) -> None:
