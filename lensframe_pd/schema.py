@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, shown
 
@@ -73,6 +74,34 @@ COLUMNS: dict[str, str] = {
     "unsaved_reason": "why a wanted value could not be kept as an array",
 }
 
+#: What a cell holds, by column: `op`, the columns above, and those that `roll` adds.
+CELLS: dict[str, str] = {
+    name: kind
+    for kind, columns in {
+        "text": """op layer kind func target module module_type source path shape_str dtype device
+            config context unsaved_reason unrolled""",
+        "count": """pass_num n_passes step call ordinal n_parents n_positional numel nbytes n_params
+            params_nbytes n_trainable""",
+        "seconds": "seconds",
+        "flag": "requires_grad inplace random saved",
+        "texts": """parents parent_args parent_passes module_stack module_types returned_by params
+            param_args param_dtypes buffers buffer_args buffer_dtypes tuple_args read_by""",
+        "counts": "shape stride",
+        "shapes": "param_shapes buffer_shapes",
+    }.items()
+    for name in columns.split()
+}
+
+#: The Arrow type of each kind of cell, in files of every model: also where no cell shows it.
+ARROW = {
+    "text": pa.large_string(),  # as pandas writes its own text
+    "count": pa.int64(),
+    "seconds": pa.float64(),
+    "flag": pa.bool_(),
+    "texts": pa.list_(pa.string()),
+    "counts": pa.list_(pa.int64()),
+    "shapes": pa.list_(pa.list_(pa.int64())),
+}
 
 #: The columns that state a fact of the graph: times and places in files differ from run to run.
 FACTS = tuple(c for c in COLUMNS if c not in ("seconds", "source", "saved", "unsaved_reason"))
@@ -197,6 +226,37 @@ def plain(cell: Any) -> Any:
     if isinstance(cell, (list, tuple, np.ndarray)):
         return tuple(plain(c) for c in cell)
     return cell.item() if isinstance(cell, np.generic) else cell
+
+
+def arrow_schema(frame: pd.DataFrame) -> pa.Schema:
+    """The Arrow schema of a frame: one type per column, whatever the model.
+
+    Left to itself pyarrow guesses from the cells, and finds no type for tuples that are all empty;
+    readers then refuse the files of two models together. `lf.write` uses these types; give them to
+    pandas' own writer as `layers.to_parquet(path, schema=lf.schema.arrow_schema(layers))`.
+
+    Parameters
+    ----------
+    frame
+        Rows of `layers`. Columns that the library does not know have the type of their cells.
+
+    Returns
+    -------
+    pyarrow.Schema
+        In the order of the columns, the index last.
+
+    Examples
+    --------
+    >>> import torch, lensframe_pd as lf
+    >>> layers, _ = lf.trace(torch.nn.ReLU().eval(), torch.ones(2))
+    >>> arrow_schema(layers[["params", "buffer_shapes"]]).types
+    [ListType(list<item: string>), ListType(list<item: list<item: int64>>), DataType(large_string)]
+    """
+    found = pa.Schema.from_pandas(frame)
+    for i, name in enumerate(found.names):
+        if name in CELLS:
+            found = found.set(i, pa.field(name, ARROW[CELLS[name]]))
+    return found
 
 
 def itemsize(dtype: str) -> int:

@@ -20,7 +20,7 @@ ROOMS = {
     "validation": "evidence verdicts invariants facts witness dependence determinism twice "
     "replayed resumed alignment validate",
     "rsa": "view ids features distances rdm cka score handoff",
-    "files": "atomic names arrow stores files",
+    "files": "damage checksums atomic names frames arrow stores files",
     "extract": "concat",
     "tracing": "",
     "accessor": "",

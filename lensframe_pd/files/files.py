@@ -15,15 +15,13 @@ import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import xarray as xr
 
 from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError
-from lensframe_pd.files import arrow, stores
+from lensframe_pd.files import arrow, frames, stores
 from lensframe_pd.files.atomic import MARK, new_file, new_folder, present
-from lensframe_pd.schema import COLUMNS
 
 _KIND = "trace"
 _ACTIVATIONS = {
@@ -126,7 +124,7 @@ def read(path: str | os.PathLike[str], chunks: Any = None) -> Any:
         raise LensValueError(f"there is nothing at {path}")
     if found.is_file():
         if found.suffix in (".parquet", ".feather"):
-            return _read_layers(found)
+            return frames.read_frame(found)
         if found.suffix == ".nc":
             return _chunked(stores.read_netcdf(found), chunks)
         return _read_arrow_file(found, chunks)
@@ -135,7 +133,9 @@ def read(path: str | os.PathLike[str], chunks: Any = None) -> Any:
     content = _content(found)
     if content["kind"] == arrow.KIND:
         return _chunked(arrow.read_arrow(found, content), chunks)
-    return Saved(_read_layers(found / _LAYERS), read(found / str(content["activations"]), chunks))
+    return Saved(
+        frames.read_frame(found / _LAYERS), read(found / str(content["activations"]), chunks)
+    )
 
 
 def _write_trace(trace: Any, path: Path, format: str) -> None:
@@ -158,42 +158,12 @@ def _write_trace(trace: Any, path: Path, format: str) -> None:
 
 
 def _write_layers(layers: pd.DataFrame, path: Path) -> None:
-    writers = {".parquet": "to_parquet", ".feather": "to_feather", ".arrow": "to_feather"}
-    if path.suffix not in writers:
+    if path.suffix not in frames.SUFFIXES:
         raise LensValueError(
-            f"layers are written as {', '.join(writers)}, not {path.suffix or path.name!r}"
+            f"layers are written as {', '.join(frames.SUFFIXES)}, not {path.suffix or path.name!r}"
         )
-    options = {"compression": "uncompressed"} if path.suffix == ".arrow" else {}
     with new_file(path) as temporary:
-        getattr(layers, writers[path.suffix])(temporary, **options)
-
-
-def _read_layers(path: Path) -> pd.DataFrame:
-    reader = pd.read_parquet if path.suffix == ".parquet" else pd.read_feather
-    try:
-        frame = reader(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise LensValueError(f"{path} is truncated or no file of a table: {error}") from error
-    if "op" in frame.columns:
-        frame = frame.set_index("op")
-    if frame.index.name != "op" and not {"layer", "func", "parents"} & set(frame.columns):
-        raise LensValueError(
-            f"{path} is a table without layers: it has no index `op`, and columns "
-            f"{', '.join(map(str, frame.columns[:6]))}; read it with pandas"
-        )
-    for column in frame.columns.intersection(pd.Index(list(COLUMNS))):
-        cells = frame[column]
-        if cells.dtype == object and any(isinstance(c, (np.ndarray, list)) for c in cells):
-            frame[column] = pd.Series(
-                [_as_tuple(c) for c in cells], index=frame.index, dtype=object
-            )
-    return frame
-
-
-def _as_tuple(cell: Any) -> Any:
-    if isinstance(cell, (np.ndarray, list, tuple)):
-        return tuple(_as_tuple(c) for c in cell)
-    return cell.item() if isinstance(cell, np.generic) else cell
+        frames.write_frame(layers, temporary, path.suffix, uuid.uuid4().hex)
 
 
 def _write_activations(dataset: xr.Dataset, path: Path) -> None:
@@ -221,7 +191,7 @@ def _read_arrow_file(path: Path, chunks: Any) -> Any:
     except (pa.ArrowException, OSError) as error:
         raise LensValueError(f"{path} is truncated or no Arrow file: {error}") from error
     if columns & {"op", "layer", "func", "parents"}:
-        return _read_layers(path)
+        return frames.read_frame(path)
     return _chunked(arrow.tensor(path), chunks)
 
 

@@ -9,26 +9,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from lensframe_pd.schema import COLUMNS
+from lensframe_pd.schema import CELLS, COLUMNS
 from lensframe_pd.tape.facts import CallFacts, Sources, ordinals, tensor_facts
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
 
-_TUPLE_COLUMNS = frozenset(
-    """parents parent_args module_stack module_types returned_by shape stride params param_args
-    param_shapes param_dtypes buffers buffer_args buffer_shapes buffer_dtypes tuple_args
-    read_by""".split()
-)
+_TUPLE_COLUMNS = frozenset(c for c, kind in CELLS.items() if kind in ("texts", "counts", "shapes"))
 _STRING = pd.StringDtype(na_value=np.nan)  # pandas' default for text, made without inference
 _LARGE = pa.large_string()
 _NAMES = pd.Index([*COLUMNS])
-_DTYPES = {
-    "pass_num": np.int64, "n_passes": np.int64, "step": np.int64, "call": np.int64,
-    "ordinal": np.int64, "n_parents": np.int64, "n_positional": np.int64, "numel": np.int64,
-    "nbytes": np.int64, "n_params": np.int64, "params_nbytes": np.int64, "n_trainable": np.int64,
-    "seconds": np.float64,
-    "requires_grad": np.bool_, "inplace": np.bool_, "random": np.bool_, "saved": np.bool_,
-}  # fmt: skip
+_NUMBERS = {"count": np.int64, "seconds": np.float64, "flag": np.bool_}
+_DTYPES = {column: _NUMBERS[kind] for column, kind in CELLS.items() if kind in _NUMBERS}
 
 
 class _Sparse(NamedTuple):

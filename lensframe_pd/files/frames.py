@@ -1,0 +1,127 @@
+"""Layers as Parquet, Feather and Arrow files: one schema, so that many models' are one table."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lensframe_pd.errors import LensTypeError, LensValueError
+from lensframe_pd.files import checksums
+from lensframe_pd.files.damage import refused
+from lensframe_pd.schema import ARROW, CELLS, plain
+
+SUFFIXES = (".parquet", ".feather", ".arrow")
+_META = b"lensframe"
+_PANDAS = b"pandas"
+_ATTRS = b"PANDAS_ATTRS"  # where pandas keeps them, and looks for them
+_USUAL = ("str", "object", "int64", "float64", "bool")
+_SEQUENCES = ("texts", "counts", "shapes")
+
+
+def write_frame(layers: pd.DataFrame, path: Path, kind: str, write: str) -> None:
+    """Write layers as a file of this suffix, with the id of the write and a checksum.
+
+    Raises
+    ------
+    LensTypeError
+        A column holds what its Arrow type cannot, or what Arrow has no type for.
+    """
+    table = as_table(layers)
+    metadata = {_PANDAS: _only_what_is_special(table.schema.metadata[_PANDAS])}
+    if layers.attrs:
+        metadata[_ATTRS] = json.dumps(layers.attrs).encode()
+    table = table.replace_schema_metadata(metadata)
+    facts = {"write": write, "checksum": checksums.of_table(table)}
+    table = table.replace_schema_metadata({**metadata, _META: json.dumps(facts).encode()})
+    with open(path, "wb") as file:
+        if kind == ".parquet":
+            # Smaller so than with dictionaries, whose pages each column of a few hundred rows has.
+            pq.write_table(
+                table, file, compression="zstd", compression_level=6, use_dictionary=False
+            )
+        else:
+            options = pa.ipc.IpcWriteOptions(compression="zstd" if kind == ".feather" else None)
+            with pa.ipc.new_file(file, table.schema, options=options) as writer:
+                writer.write_table(table)
+
+
+def _only_what_is_special(pandas: bytes) -> bytes:
+    """pandas' notes on columns without those that say what the schema says: a third of a file."""
+    notes = json.loads(pandas)
+    notes["columns"] = [
+        note
+        for note in notes["columns"]
+        if note["name"] not in CELLS
+        or note["name"] in notes["index_columns"]
+        or note["numpy_type"] not in _USUAL
+    ]
+    return json.dumps(notes).encode()
+
+
+def as_table(layers: pd.DataFrame) -> pa.Table:
+    """The frame as an Arrow table with the types of `schema.CELLS`, the reader's order kept."""
+    bad: list[str] = []
+    try:
+        table = pa.Table.from_pandas(layers)
+    except (pa.ArrowException, UnicodeEncodeError) as error:
+        raise LensTypeError(f"these layers do not fit a table of Arrow: {error}") from error
+    for i, field in enumerate(table.schema):
+        kind = CELLS.get(field.name, "")
+        if not kind or field.type == ARROW[kind]:
+            continue
+        try:
+            cells = table.column(i).cast(ARROW[kind])
+        except pa.ArrowException as error:
+            bad.append(f"column {field.name!r} holds {field.type}, not {ARROW[kind]}: {error}")
+        else:
+            table = table.set_column(i, pa.field(field.name, ARROW[kind]), cells)
+    if bad:
+        raise LensTypeError(
+            "columns of layers have one type in every file; give what is yours a name of its own\n"
+            + "\n".join(bad)
+        )
+    return table
+
+
+def read_frame(path: Path, write: str | None = None) -> pd.DataFrame:
+    """The layers in a file, sequence cells as tuples; `write` is the id it must have."""
+    with refused(path, "file of a table"):
+        raw = path.read_bytes()
+        frame = _read(path, raw, write)
+    if "op" in frame.columns:
+        frame = frame.set_index("op")
+    if frame.index.name != "op" and not {"layer", "func", "parents"} & set(frame.columns):
+        raise LensValueError(
+            f"{path} is a table without layers: it has no index `op`, and columns "
+            f"{', '.join(map(str, frame.columns[:6]))}; read it with pandas"
+        )
+    for column in frame.columns:
+        if CELLS.get(column) in _SEQUENCES:
+            cells = [plain(cell) for cell in frame[column]]
+            frame[column] = pd.Series(cells, index=frame.index, dtype=object)
+    return frame
+
+
+def _read(path: Path, raw: bytes, write: str | None) -> pd.DataFrame:
+    if path.suffix == ".parquet":
+        table = pq.ParquetFile(pa.BufferReader(raw)).read()
+        reader: Any = pd.read_parquet
+    else:
+        table = pa.ipc.open_file(pa.BufferReader(raw)).read_all()
+        reader = pd.read_feather
+    table.validate(full=True)
+    meta = table.schema.metadata or {}
+    facts = json.loads(meta.get(_META, b"{}"))  # a file of pandas' own has none
+    if write is not None and facts.get("write") != write:
+        raise LensValueError(f"{path} is of another write than the rest of its folder")
+    if facts and facts["checksum"] != checksums.of_table(table, without=_META):
+        raise LensValueError(f"{path} is damaged: its cells are not those that were written")
+    frame: pd.DataFrame = reader(io.BytesIO(raw))
+    frame.attrs = json.loads(meta.get(_ATTRS, b"{}"))
+    return frame
