@@ -215,7 +215,7 @@ def trace(
         torch.manual_seed(seed)
         run.tape.seed = int(seed)
     origin = Origin(model, args, kwargs, torch.get_rng_state())
-    before = Start(origin) if repeats else None
+    before = _repeatable(origin, repeats) if repeats else None
     try:
         output = run.execute(args, kwargs, stimuli)
     except BaseException as error:
@@ -230,6 +230,17 @@ def trace(
     if table is not None and may_be_generated(table):
         _check_columns(result, table)
     return result
+
+
+def _repeatable(origin: Origin, repeats: int) -> Start:
+    """The state that further runs start from, if all of it can be put back."""
+    before = Start(origin)
+    for path, kind in before.snapshot.unrestorable:
+        raise LensValueError(
+            f"repeats={repeats}: {path!r} is a {kind}, which further runs would move on and nobody "
+            "could put back; give repeats=0, or an iterator that can be copied"
+        )
+    return before
 
 
 def _explain(run: Run, error: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from lensframe_pd.capture.iterators import Uncopyable, copied, is_iterator, moved
-from lensframe_pd.tape.compare import same
+from lensframe_pd.tape.compare import SPARSE, parts_of, same
 from lensframe_pd.tape.objects import (
     Child,
     cell_content,
@@ -26,15 +27,16 @@ from lensframe_pd.tape.objects import (
     slots,
     walk,
 )
-from lensframe_pd.tape.storage import storage_of
+from lensframe_pd.tape.storage import extent, same_view, storage_of
 
 
 class Snapshot:
     """Everything reachable from named objects: `restore` puts it back in place, as often as asked.
 
-    Tensors get their data back, random generators and iterators their place, containers their
-    items, and objects their attributes; no code of a user's class runs. Objects of libraries
-    that never hold a model's state are not entered.
+    Tensors get their data and shape back, NumPy arrays and buffers of bytes their data, random
+    generators and iterators their place, containers their items, and objects their attributes; no
+    code of a user's class runs. Objects of libraries that never hold a model's state are not
+    entered.
 
     Attributes
     ----------
@@ -46,16 +48,20 @@ class Snapshot:
         self.unrestorable: list[tuple[str, str]] = []
         self._tensors: dict[int, _Kept] = {}
         self._places: list[_Place] = []
+        self._memories: list[_Memory] = []
         self._draws: dict[int, tuple[Any, _Draws, Any]] = {}
         self._iterators: dict[int, tuple[Any, Any]] = {}  # with a copy that is never moved
         iterators = {}
         for trail, key, value in walk(objects):
             if issubclass(type(value), Tensor):
                 self._keep(value)
+                self._places += _places(value)
             elif is_iterator(value):
                 iterators[id(value)] = value, joined(trail, key)
             elif (draws := _draws_of(value)) is not None:
                 self._draws[id(value)] = value, draws, draws.state(value)
+            elif (memory := _memory_of(value)) is not None:
+                self._memories.append(memory)
             elif not is_closed(value):
                 self._places += _places(value)
         self._keep_iterators(iterators)
@@ -71,12 +77,16 @@ class Snapshot:
             place.restore(fresh)
         for source, draws, state in self._draws.values():
             draws.put(source, state)
+        for memory in self._memories:
+            memory.restore()
         for kept in self._tensors.values():
             kept.restore()
 
     def _keep(self, tensor: Tensor | None) -> None:
         while tensor is not None and id(tensor) not in self._tensors:
-            self._tensors[id(tensor)] = _Kept(tensor)
+            self._tensors[id(tensor)] = kept = _Kept(tensor)
+            for part in kept.parts:
+                self._keep(part)
             tensor = tensor.grad if tensor.is_leaf else None
 
     def _keep_iterators(self, found: dict[int, tuple[Any, str]]) -> None:
@@ -103,40 +113,90 @@ class Snapshot:
 
 
 class _Kept:
-    """One tensor, with a copy of its data."""
+    """One tensor, with a copy of its data; the data of one made of others are those others'."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
+        self.alias: Tensor | None = None
         self.copy: Tensor | None = None
-        if isinstance(tensor, UninitializedTensorMixin) or tensor.is_meta:
+        self.parts: list[Tensor] = []
+        if isinstance(tensor, UninitializedTensorMixin):
             return
-        self.storage = storage_of(tensor)
         self.requires_grad, self.grad = tensor.requires_grad, None
         if tensor.is_leaf:
             self.grad = tensor.grad
-        try:
-            self.alias = tensor.detach()
-            self.copy = self.alias.clone()
-        except (RuntimeError, NotImplementedError):
-            self.copy = None
+        with torch.no_grad():
+            self.parts = parts_of(tensor)
+            if not self.parts or tensor.layout in SPARSE:
+                self.alias = tensor.detach()
+                self.copy = self.alias.clone()
 
     def unchanged(self) -> bool:
         return self.copy is not None and same(self.tensor, self.copy)
 
     def restore(self) -> None:
-        tensor, copy = self.tensor, self.copy
-        if copy is None:
+        tensor = self.tensor
+        if isinstance(tensor, UninitializedTensorMixin):
             return
-        with torch.no_grad():
-            if self.storage and storage_of(tensor) != self.storage:  # `.data = ...`
-                tensor.data = self.alias
-            if not same(self.alias, copy):  # a version counter does not see every write
-                self.alias.copy_(copy)
+        if self.alias is not None and self.copy is not None:
+            with torch.no_grad():
+                self._restore_data(self.alias, self.copy)
         if tensor.is_leaf:
             if tensor.requires_grad != self.requires_grad:
                 tensor.requires_grad_(self.requires_grad)
             if tensor.grad is not self.grad:
                 tensor.grad = self.grad
+
+    def _restore_data(self, alias: Tensor, copy: Tensor) -> None:
+        """Its memory and its shape are those it had: not after `.data = ...`, `t_()`."""
+        if self.parts:
+            if _addresses(parts_of(self.tensor)) != _addresses(self.parts):
+                self.tensor.data = alias
+            return
+        if storage_of(self.tensor) != storage_of(alias) or not same_view(self.tensor, alias):
+            self.tensor.data = alias
+        storage, needed = alias.untyped_storage(), extent(alias)[1]
+        if storage.nbytes() < needed:
+            storage.resize_(needed)
+        if not same(alias, copy):  # a version counter does not see every write
+            alias.copy_(copy)
+
+
+def _addresses(tensors: list[Tensor]) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]
+
+
+class _Memory(NamedTuple):
+    """An array of numbers or bytes that torch does not own, with a copy of its data."""
+
+    owner: Any
+    copy: Any
+
+    def restore(self) -> None:
+        owner, copy = self.owner, self.copy
+        if issubclass(type(owner), np.ndarray):
+            if _bytes_of(owner) != _bytes_of(copy):
+                owner[...] = copy
+        elif owner != copy:
+            owner[:] = copy
+
+
+def _memory_of(value: Any) -> _Memory | None:
+    """None for what is no array, or one that cannot be written."""
+    kind = type(value)
+    if issubclass(kind, np.ndarray):
+        plain = np.ndarray.view(value, np.ndarray)  # what a subclass overrides is not asked
+        if plain.dtype.hasobject or not plain.flags.writeable:
+            return None
+        return _Memory(plain, plain.copy())
+    if kind is bytearray or kind is array.array:
+        return _Memory(value, value[:])
+    return None
+
+
+def _bytes_of(values: np.ndarray[Any, Any]) -> bytes:
+    """NaN and -0.0 are what they are, too."""
+    return values.tobytes()
 
 
 class _Kind(NamedTuple):

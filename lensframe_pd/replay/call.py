@@ -11,11 +11,16 @@ from torch import Tensor
 
 from lensframe_pd.tape.functions import is_accessor
 from lensframe_pd.tape.storage import (
+    PLAIN,
+    Bits,
     Performed,
+    bits_of,
     faithful_clone,
     misalignment,
     perform,
     placed,
+    through,
+    with_bits,
     write,
     written_arguments,
 )
@@ -37,6 +42,8 @@ class Rerun:
         From a tape, or read from a row.
     rows
         Its rows on the tape; those of an alias say how it lies in memory.
+    bits
+        Through which bits an alias sees its memory.
 
     Raises
     ------
@@ -44,15 +51,16 @@ class Rerun:
         When called: the record does not hold all that the call depends on.
     """
 
-    def __init__(self, call: Call, rows: Sequence[Row] = ()) -> None:
+    def __init__(self, call: Call, rows: Sequence[Row] = (), bits: Bits = PLAIN) -> None:
         self.call = call
         self.rows = rows
+        self.bits = bits
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         call, function = self.call, self.call.function
         if not function.target:  # a row no torch function made
             if function.name == "alias":
-                return [overlay(call, tensors, self.rows[0])]
+                return [overlay(call, tensors, self.rows[0], self.bits)]
             return list(tensors)  # an output is its parent
         if function.name == "grad":
             raise Unreplayable(
@@ -129,7 +137,7 @@ def _generator(call: Call, original: torch.Generator | None) -> torch.Generator:
     return generator
 
 
-def overlay(call: Call, tensors: Sequence[Tensor], row: Row) -> Tensor:
+def overlay(call: Call, tensors: Sequence[Tensor], row: Row, bits: Bits = PLAIN) -> Tensor:
     """One storage laid over with the parents of an alias row, read as the alias sees it."""
     config = call.kwargs
     if "offsets" not in config:
@@ -141,8 +149,9 @@ def overlay(call: Call, tensors: Sequence[Tensor], row: Row) -> Tensor:
     storage = torch.zeros((end - start + 15) // 16 * 16, dtype=torch.uint8, device=row.device)
     for offset, tensor in zip(offsets, tensors, strict=True):
         place = _placed(storage, tensor.shape, tensor.stride(), tensor.dtype, offset - start)
-        write(place, tensor.detach())
-    return _placed(storage, row.shape, row.stride, row.dtype, config["offset"] - start)
+        write(through(place, bits_of(tensor)), tensor.detach())
+    alias = _placed(storage, row.shape, row.stride, row.dtype, config["offset"] - start)
+    return through(alias, bits)
 
 
 def _reach(shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> int:
@@ -159,13 +168,15 @@ def _placed(
 
 def copied(tensor: Tensor) -> Tensor:
     """A copy with the same layout, which autograd follows if it followed the tensor."""
+    bits = bits_of(tensor)
     if tensor.requires_grad and torch.is_grad_enabled():
-        return laid_out(tensor.clone(), tensor.stride())  # no leaf, so that it may be written
-    return laid_out(faithful_clone(tensor.detach()), tensor.stride())
+        return laid_out(tensor.clone(), tensor.stride(), bits)  # no leaf, so it may be written
+    return laid_out(faithful_clone(tensor.detach()), tensor.stride(), bits)
 
 
-def laid_out(value: Tensor, stride: Sequence[int]) -> Tensor:
-    """`value` with these strides, as the operation saw it: layouts choose kernels."""
+def laid_out(value: Tensor, stride: Sequence[int], bits: Bits = PLAIN) -> Tensor:
+    """`value` with these strides and bits, as the operation saw it: layouts choose kernels."""
+    value = with_bits(value, bits)
     stride = tuple(stride)
     if value.stride() == stride or not value.numel() or len(stride) != value.dim():
         return value

@@ -15,6 +15,7 @@ from lensframe_pd.replay.call import Rerun, Unreplayable, laid_out
 from lensframe_pd.schema import Rows
 from lensframe_pd.tape.facts import CallFacts
 from lensframe_pd.tape.passes import Passes
+from lensframe_pd.tape.storage import PLAIN, Bits
 from lensframe_pd.tape.tape import Call, Opaque, Tape
 
 
@@ -25,9 +26,13 @@ class Misfit(Exception):
 class Saved:
     """Saved values as tensors, with the layout, kind and device the operation saw."""
 
-    def __init__(self, activations: xr.Dataset, rows: Rows) -> None:
+    def __init__(
+        self, activations: xr.Dataset, rows: Rows, bits: Mapping[str, Bits] | None = None
+    ) -> None:
         self._variables = activations.variables
         self._rows = rows
+        self.bits = bits or {}
+        """Of the rows whose memory held the conjugate or the negative of their value."""
 
     def __contains__(self, op: str) -> bool:
         return op in self._variables
@@ -44,7 +49,7 @@ class Saved:
         if row["device"] != "cpu":  # untested: no GPU here
             with suppress(RuntimeError):  # no such device here
                 value = value.to(row["device"])
-        return laid_out(value, row["stride"])
+        return laid_out(value, row["stride"], self.bits.get(op, PLAIN))
 
     def argument(self, op: str) -> Tensor:
         """A value as an argument."""
@@ -134,7 +139,8 @@ class Recording:
             raise Unreplayable("it ran inside torch.func, where a row holds the unwrapped value")
         if recorded.call.generator is not None and not self.seeded:
             raise Unreplayable("it draws random numbers, and the trace recorded no seed")
-        return Rerun(recorded.call, [self.tape.rows[i] for i in recorded.rows])
+        bits = self.saved.bits.get(recorded.ops[0], PLAIN)
+        return Rerun(recorded.call, [self.tape.rows[i] for i in recorded.rows], bits)
 
     def arguments(self, recorded: Recorded) -> list[Argument]:
         """What the frame says each slot of the call holds.

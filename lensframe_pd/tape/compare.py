@@ -7,8 +7,22 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from lensframe_pd.tape.objects import attributes
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_OF_JAGGED = ("_values", "_offsets", "_lengths")
+_COMPRESSED = {
+    torch.sparse_csr: "crow_indices col_indices", torch.sparse_bsr: "crow_indices col_indices",
+    torch.sparse_csc: "ccol_indices row_indices", torch.sparse_bsc: "ccol_indices row_indices",
+}  # fmt: skip
+#: How the tensors are called that one of a sparse layout is made of.
+SPARSE = {
+    torch.sparse_coo: ("_indices", "_values"),
+    **{layout: (*names.split(), "values") for layout, names in _COMPRESSED.items()},
+}
 
 
 class Difference(NamedTuple):
@@ -25,9 +39,19 @@ SAME = Difference(True, 0.0)
 
 
 def difference(a: Tensor, b: Tensor) -> Difference:
-    """Compare two tensors of any dtype; -0.0 and 0.0 differ by 0.0 and are not the same."""
-    if a.shape != b.shape or a.dtype != b.dtype:
+    """Compare two tensors of any dtype and layout; -0.0 and 0.0 differ by 0.0 and are not the same.
+
+    Tensors on the meta device have no values, so they are the same if their kinds are.
+    """
+    if _kind(a) != _kind(b):
         return Difference(False, math.inf, f"{_kind(a)} instead of {_kind(b)}")
+    if a.is_meta:
+        return SAME
+    parts, others = parts_of(a), parts_of(b)
+    if parts or others:
+        return _difference_of_parts(parts, others)
+    if not has_memory(a):
+        return Difference(True, math.nan, "its class lets nobody compare its values")
     with torch.no_grad():
         a, b = _comparable(a), _comparable(b)
         if _same_bits(a, b):
@@ -46,8 +70,18 @@ def difference(a: Tensor, b: Tensor) -> Difference:
     return Difference(False, largest, f"{n} of {apart.numel()} elements differ by up to {gap:.3g}")
 
 
+def _difference_of_parts(parts: list[Tensor], others: list[Tensor]) -> Difference:
+    """The first difference that two tensors made of others have."""
+    if len(parts) != len(others):
+        return Difference(False, math.inf, f"{len(parts)} parts instead of {len(others)}")
+    found = (difference(a, b) for a, b in zip(parts, others, strict=True))
+    return next((apart for apart in found if not apart.same), SAME)
+
+
 def same(a: Tensor, b: Tensor) -> bool:
     """`difference(a, b).same`, quicker where they differ."""
+    if not (_is_plain(a) and _is_plain(b)):
+        return difference(a, b).same
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     x, y = _comparable(a), _comparable(b)
@@ -58,12 +92,43 @@ def same(a: Tensor, b: Tensor) -> bool:
     return difference(a, b).same
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    kind = type(tensor)
+    plain = kind is Tensor or kind is Parameter
+    return plain and tensor.layout is torch.strided and not (tensor.is_nested or tensor.is_meta)
+
+
+def parts_of(tensor: Tensor) -> list[Tensor]:
+    """The tensors that one of another layout, or a wrapper around others, is made of.
+
+    Empty for one that has its numbers in memory itself.
+    """
+    if tensor.is_nested and tensor.layout is torch.strided:
+        return list(tensor.unbind())
+    if tensor.is_nested:
+        held = (getattr(tensor, name, None) for name in _OF_JAGGED)  # extents are cached beside
+        return [part for part in held if part is not None]
+    if tensor.layout in SPARSE:
+        return [getattr(tensor.detach(), name)() for name in SPARSE[tensor.layout]]
+    if is_traceable_wrapper_subclass(tensor):
+        return [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+    if not (tensor.is_meta or has_memory(tensor)):
+        return [value for _, value in attributes(tensor) if issubclass(type(value), Tensor)]
+    return []
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Whether it has its numbers in memory itself, as a wrapper around other tensors has not."""
+    try:
+        return not tensor.numel() or tensor.untyped_storage().data_ptr() != 0
+    except (RuntimeError, NotImplementedError):
+        return False
+
+
 def _comparable(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     if tensor.is_quantized:
         tensor = tensor.int_repr()
-    if tensor.layout is not torch.strided:
-        tensor = tensor.to_dense()
     return tensor.resolve_conj().resolve_neg()
 
 
@@ -75,5 +140,11 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 def _kind(tensor: Tensor) -> str:
-    shape = "x".join(map(str, tensor.shape)) or "scalar"
-    return f"{shape} {str(tensor.dtype).removeprefix('torch.')}"
+    words = [str(tensor.dtype).removeprefix("torch.")]
+    if tensor.is_nested:
+        words.insert(0, f"nested {tensor.dim()}-d")  # its parts have the extents
+    else:
+        words.insert(0, "x".join(map(str, tensor.shape)) or "scalar")
+    if tensor.layout is not torch.strided:
+        words.append(str(tensor.layout).removeprefix("torch."))
+    return " ".join([*words, "without values"] if tensor.is_meta else words)

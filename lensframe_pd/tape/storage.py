@@ -47,6 +47,8 @@ def extent(tensor: Tensor) -> tuple[int, int]:
     low = int(tensor.storage_offset()) * size
     if not tensor.numel():
         return low, low
+    if type(tensor) is not Tensor and tensor.is_nested:  # its extents are symbols
+        return 0, tensor.untyped_storage().nbytes()
     reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
     return low, low + (int(reach) + 1) * size
 
@@ -89,6 +91,7 @@ def placed(tensor: Tensor, stride: Sequence[int], shift: int) -> Tensor:
     """A copy with these strides that begins `shift` elements after an aligned address."""
     room = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, stride, strict=True))
     copy = tensor.new_empty(room + shift).as_strided(tensor.shape, tuple(stride), shift)
+    copy = through(copy, bits_of(tensor))
     write(copy, tensor)
     return copy
 
@@ -99,6 +102,35 @@ def write(place: Tensor, tensor: Tensor) -> None:
         if step == 0 and place.shape[axis] > 1:
             place, tensor = place.narrow(axis, 0, 1), tensor.narrow(axis, 0, 1)
     place.copy_(tensor)
+
+
+class Bits(NamedTuple):
+    """Whether a tensor shows the conjugate, and whether the negative, of what is in its memory."""
+
+    conj: bool
+    neg: bool
+
+
+PLAIN = Bits(False, False)
+
+
+def bits_of(tensor: Tensor) -> Bits:
+    return Bits(tensor.is_conj(), tensor.is_neg())
+
+
+def through(tensor: Tensor, bits: Bits) -> Tensor:
+    """What is seen of the memory of a tensor through these bits."""
+    if bits.conj:
+        tensor = tensor.conj()
+    return torch._neg_view(tensor) if bits.neg else tensor
+
+
+def with_bits(tensor: Tensor, bits: Bits) -> Tensor:
+    """The same values, from memory that holds their conjugate or negative: sums round by it."""
+    if bits_of(tensor) == bits:
+        return tensor
+    held = through(tensor.resolve_conj().resolve_neg(), bits).resolve_neg().resolve_conj()
+    return through(held, bits)
 
 
 def distinct(tensors: Iterable[Tensor]) -> list[Tensor]:

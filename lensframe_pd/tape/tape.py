@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lensframe_pd.tape.functions import Function
+from lensframe_pd.tape.storage import Bits
 
 Site = tuple[int, ...]
 """Call site: code id, instruction offset, code id, ... from the innermost frame outward."""
@@ -149,6 +150,8 @@ class Tape:
     """The first tensor input."""
     before: dict[int, Tensor | None] = field(default_factory=dict)
     """Of `held` entries that the run wrote, the value before; None where it was not kept."""
+    bits: dict[int, Bits] = field(default_factory=dict)
+    """Rows that showed the conjugate or negative of their memory; noted where a run is proven."""
     wrapped: set[int] = field(default_factory=set)
     """Calls inside `torch.vmap` or `torch.func.grad`, whose rows hold the unwrapped value."""
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lensframe_pd.replay.call import Rerun, laid_out
 from lensframe_pd.tape.compare import same
+from lensframe_pd.tape.storage import bits_of
 from lensframe_pd.tape.tape import Call
 
 
@@ -101,7 +102,7 @@ def _equal(now: list[Tensor], result: list[Tensor]) -> bool:
 def changed(tensor: Tensor, call: Call) -> Iterator[Tensor]:
     """Other values for a tensor, in its layout; the quickest and most telling first."""
     for other in _others(tensor.detach(), call):
-        other = laid_out(other.to(tensor.dtype), tensor.stride())
+        other = laid_out(other.to(tensor.dtype), tensor.stride(), bits_of(tensor))
         yield other.requires_grad_() if tensor.requires_grad else other
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from lensframe_pd.schema import Rows
 from lensframe_pd.tape.compare import difference
 from lensframe_pd.tape.context import Surroundings
 from lensframe_pd.tape.facts import LiveRow
+from lensframe_pd.tape.storage import write
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.evidence import End, Evidence
 from lensframe_pd.validation.verdicts import Verdicts
@@ -41,19 +43,23 @@ class _Left(NamedTuple):
     generators: Generators
 
 
-def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape:
+def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
     """Run the model plain and traced from one state, and compare; then put all as it was.
 
     Returns
     -------
     Tape
         Of the traced run, with the values of inputs and constants. If the run that is judged was
-        stopped, of a third run that is stopped where it was.
+        stopped, of a third run that is stopped where it was. None if the model cannot be run
+        again, as it would not be afterwards what it was before.
     """
     _, args, kwargs, _ = evidence.origin
     run, tracer = _witnessed(evidence)
     named = named_modules(find_roots(evidence.origin.model))
     with one_state(evidence) as again:
+        if unrestorable := again().unrestorable:
+            _not_run(unrestorable[0], evidence, verdicts)
+            return None
 
         def left_by(forward: Callable[[], Any]) -> _Left:
             """What `forward` leaves, started from the one state."""
@@ -95,6 +101,17 @@ def one_state(evidence: Evidence) -> Iterator[Callable[[], Snapshot]]:
         yield again
 
 
+def _not_run(held: tuple[str, str], evidence: Evidence, verdicts: Verdicts) -> None:
+    path, kind = held
+    reason = f"{path!r} is a {kind}, which a second run would move on and nobody could put back"
+    verdicts.not_run("interference", evidence.last, reason)
+    unknown = ["completeness", "alignment"]
+    if evidence.tape is None:
+        unknown += ["replay", "dependence", "downstream", "facts"]
+    for check, op in product(unknown, evidence.rows):
+        verdicts.not_run(check, op, reason)
+
+
 def _witnessed(evidence: Evidence, end: End | None = None) -> tuple[Run, WitnessedTracer]:
     """A run that finds every operator, which is ended where a stopped one was."""
     also = None if end is None else lambda tape: _StopThere(tape, end)
@@ -134,11 +151,22 @@ def _is_given(row: LiveRow) -> bool:
 
 def _give_inputs(model: Any, args: Any, kwargs: Any, tape: Tape) -> None:
     """Give the inputs the values they had at the trace, where they have been changed since."""
-    saved = [tape.values[row] for row, kind in tape.kinds.items() if kind == "input"]
-    for (_, tensor), value in zip(named_inputs(model, args, kwargs), saved, strict=False):
+    rows = [row for row, kind in tape.kinds.items() if kind == "input"]
+    for (_, tensor), row in zip(named_inputs(model, args, kwargs), rows, strict=False):
+        value = tape.values[row]
         if value is not None and not difference(tensor, value).same:
             with torch.no_grad():
-                tensor.copy_(value)
+                _give(tensor, value, tape.rows[row].stride)
+
+
+def _give(tensor: Tensor, value: Tensor, stride: Sequence[int]) -> None:
+    """Write a value into a tensor whose shape may have been changed in place as well."""
+    if tensor.dtype != value.dtype:
+        tensor.data = value.clone()
+        return
+    if tensor.shape != value.shape:
+        tensor.data = tensor.detach().as_strided(value.shape, stride)
+    write(tensor.detach(), value)
 
 
 def _without_fused_paths(

@@ -155,6 +155,9 @@ def _judge(
     rows = evidence.rows
     again = run_twice(evidence, verdicts)
     reference = evidence.tape or again
+    if reference is None:  # nothing is known but what the frame says
+        _check_frame(rows, evidence.ops, None, verdicts)
+        return
     grouped = passes(reference)
     fresh = frames.layers(reference, grouped, unsaved_reasons(reference))
     new = rows_of(fresh, list(fresh.index))
@@ -162,16 +165,19 @@ def _judge(
     check_facts(evidence, reference, grouped, new, verdicts)
     if evidence.activations is None:
         return
-    saved = Saved(evidence.activations, rows)
+    ops = grouped.labels()
+    witnessed = {} if again is None else again.bits
+    bits = {ops[row]: bits for row, bits in witnessed.items() if row < len(ops)}
+    saved = Saved(evidence.activations, rows, bits)
     _check_saved(saved, rows, verdicts)
-    calls = recorded_calls(reference, again, grouped)
+    calls = recorded_calls(reference, again or reference, grouped)
     recording = Recording(calls, rows, saved, reference, evidence.replays_random_numbers)
     given_now = None if evidence.tape else reference
     excused = replay(recording, verdicts, tolerance, given_now)
     if downstream:
         resume(recording, verdicts, downstream, excused)
     check_ids(evidence, verdicts)
-    if alignment:
+    if alignment and again is not None:
         check_alignment(evidence, reference, grouped, alignment, verdicts)
 
 
@@ -183,8 +189,9 @@ def _failure(report: pd.DataFrame) -> LensValidationError:
     return error
 
 
-def _check_frame(rows: Rows, ops: list[str], fresh: Rows, verdicts: Verdicts) -> None:
-    for found in (invariants.within(rows, ops), invariants.against(rows, fresh)):
+def _check_frame(rows: Rows, ops: list[str], fresh: Rows | None, verdicts: Verdicts) -> None:
+    compared = {} if fresh is None else invariants.against(rows, fresh)
+    for found in (invariants.within(rows, ops), compared):
         for op, reasons in found.items():
             for reason in reasons:
                 verdicts.fails("invariants", op, reason)

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lensframe_pd.capture.tracer import Tracer
 from lensframe_pd.tape.functions import Action, describe
+from lensframe_pd.tape.storage import PLAIN, bits_of
 from lensframe_pd.tape.tape import Opaque
 
 
@@ -70,10 +72,11 @@ class WitnessedTracer(Tracer):
     def saw(self, func: Any) -> None:
         """An operator was executed.
 
-        A view computes nothing, and is an alias row of what it shows as soon as it is read.
+        A view computes nothing, and is an alias row of what it shows as soon as it is read. Nor
+        does the profiler, which marks where something begins and ends.
         """
         self.operators += 1
-        if func.is_view:
+        if func.is_view or func.namespace == "profiler":
             return
         if self._inside is None:
             self._gap(str(func))
@@ -83,6 +86,13 @@ class WitnessedTracer(Tracer):
     def _gap(self, *operators: str) -> None:
         module = self.tape.modules[self.modules.current].path
         self.gaps.append(Gap(len(self._rows), operators, module))
+
+    def _row(self, tensor: Tensor, call: int, slot: int, inplace: bool = False) -> int:
+        row = super()._row(tensor, call, slot, inplace)
+        bits = bits_of(tensor)
+        if bits != PLAIN:
+            self.tape.bits[row] = bits
+        return row
 
     def _plain(self, value: Any) -> Any:
         plain = super()._plain(value)  # the call is run again at once, so it may hold the argument
