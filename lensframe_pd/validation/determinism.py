@@ -31,7 +31,7 @@ def not_deterministic(
     value, apart
         The saved value, and how far from it the call's result is.
     """
-    if _uninitialised(rerun, tensors, slot):
+    if _uninitialised(rerun, tensors, slot, value):
         return "its memory is not initialised: torch fills it only in its deterministic mode"
     if rerun.call.function.random:
         return ""  # its generator is in the state it was in
@@ -53,18 +53,30 @@ def not_deterministic(
     return ""
 
 
-def _uninitialised(rerun: Rerun, tensors: Sequence[Tensor], slot: int) -> bool:
-    """Whether torch's deterministic mode, which fills fresh memory, fills this result."""
-    with _fresh_memory_filled():
-        try:
-            result = rerun(tensors)[slot]
-        except Exception:  # it has no deterministic form
-            return False
+def _uninitialised(rerun: Rerun, tensors: Sequence[Tensor], slot: int, value: Tensor) -> bool:
+    """Whether it gives `value` but for fresh memory, which torch's deterministic mode fills."""
+    try:
+        with _fresh_memory_filled():
+            filled = rerun(tensors)[slot]
+    except Exception:  # it has no deterministic form
+        return False
+    now = rerun(tensors)[slot]
+    if now.shape != value.shape or now.dtype != value.dtype:
+        return False
+    fresh = _is_fill(filled) & ~_is_fill(now)
+    return bool(fresh.any()) and difference(_without(now, fresh), _without(value, fresh)).same
+
+
+def _is_fill(result: Tensor) -> Tensor:
     if result.is_floating_point() or result.is_complex():
-        return bool(result.isnan().all())
+        return result.isnan()
     if result.dtype is torch.bool:
-        return bool(result.all())
-    return bool((result == torch.iinfo(result.dtype).max).all())
+        return result
+    return result == torch.iinfo(result.dtype).max
+
+
+def _without(result: Tensor, places: Tensor) -> Tensor:
+    return result.detach().masked_fill(places, 0)
 
 
 @contextmanager
