@@ -19,7 +19,7 @@ ROOMS = {
     "profile": "meta costs profile memory summary chrome plots repeats",
     "validation": "evidence verdicts invariants facts witness dependence determinism twice "
     "replayed resumed alignment validate",
-    "rsa": "view ids features distances rdm cka score handoff",
+    "rsa": "view ids features distances rdm cka references comparisons intervals score handoff",
     "files": "damage checksums atomic names frames arrow stores files",
     "extract": "concat",
     "tracing": "",

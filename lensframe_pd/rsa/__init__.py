@@ -1,5 +1,6 @@
 """Activations to numbers: representational analysis, with the ids of the stimuli kept.
 
 Read `view` (one layer as one array), `ids` and `features` (matrices, stimulus x feature) first;
-then `distances`, `rdm`, `cka`, `score`, and `handoff` (to other packages).
+then `distances`, `rdm`, `cka`; `score` with `references` (what layers are scored against),
+`comparisons` (of RDMs) and `intervals`; and `handoff` (to other packages).
 """

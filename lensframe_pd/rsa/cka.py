@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from lensframe_pd.errors import LensValueError, shown, warn
@@ -61,13 +62,15 @@ def cka(
     LensKeyError
         Nothing in the dataset has a name.
     LensValueError
-        An unknown kernel, too few stimuli, datasets that are not about the same ids, or an axis to
-        pool that no layer has.
+        An unknown kernel, too few stimuli, datasets that are not about the same ids, an axis to
+        pool that no layer has, or an axis that no operation made, such as the `checkpoint` of
+        several Datasets joined.
 
     Warns
     -----
     LensWarning
-        Naming layers that do not vary over stimuli or are not finite: NaN.
+        Naming layers that do not vary over stimuli or are not finite, with how many stimuli are
+        not: their CKA is NaN, and none is left out.
 
     Examples
     --------
@@ -97,9 +100,10 @@ def cka(
     kernels = _Kernels(rows, columns, pool, kernel, bandwidth, debiased)
     values = np.array([kernels.alignments(a) for a in rows])
     if kernels.dead:
+        names = shown(dict.fromkeys(kernels.dead))
         warn(
             "layers that do not vary over stimuli, or hold NaN or infinity, have no CKA (NaN): "
-            f"{shown(dict.fromkeys(kernels.dead))}"
+            + "\n".join([names, *dict.fromkeys(kernels.missing)])
         )
     coords = {"layer": np.array(list(rows), np.str_), "layer_": np.array(list(columns), np.str_)}
     attrs = {"kernel": kernel, "debiased": int(debiased)}
@@ -109,6 +113,12 @@ def cka(
 def alignment(first: Array, second: Array) -> float:
     """CKA of two kernels made by `centred` or `debias`: the cosine of the two matrices."""
     return float(np.vdot(first, second) / (np.linalg.norm(first) * np.linalg.norm(second)))
+
+
+def not_finite(rows: Any, ids: pd.Index) -> pd.Index:
+    """The ids of the rows that hold NaN or infinity."""
+    whole = np.isfinite(np.asarray(rows, dtype=np.float64)).all(axis=1)
+    return ids[np.flatnonzero(~whole)]
 
 
 def kernel_matrix(rows: Any, kernel: str = "linear", bandwidth: float = 1.0) -> Array:
@@ -165,6 +175,7 @@ class _Kernels:
         self.room = _BYTES_KEPT // (8 * n * n)
         self.kept: dict[tuple[int, str], Array | None] = {}
         self.dead: list[str] = []
+        self.missing: list[str] = []
 
     def alignments(self, row: str) -> list[float]:
         """CKA of one layer with every layer of the other side."""
@@ -182,11 +193,17 @@ class _Kernels:
         return found
 
     def _make(self, array: xr.DataArray, name: str) -> Array | None:
+        rows = patterns(array, self.pool, name)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = kernel_matrix(patterns(array, self.pool, name), self.kernel, self.bandwidth)
+            found = kernel_matrix(rows, self.kernel, self.bandwidth)
             found = debias(found) if self.debiased else centred(found)
             norm = np.linalg.norm(found)
         if not np.isfinite(norm) or norm == 0:
             self.dead.append(name)
+            ids = array.indexes.get(STIMULUS, pd.RangeIndex(len(rows)))
+            lost = not_finite(rows, ids)
+            if len(lost):
+                of = f"{len(lost)} of {len(ids)} stimuli have NaN or infinity"
+                self.missing.append(f"{of} in {name!r}: {shown(lost, 5)}")
             return None
         return found

@@ -19,6 +19,8 @@ from lensframe_pd.errors import LensValueError
 
 Array = NDArray[np.float64]
 PRODUCT_METRICS = ("correlation", "cosine", "euclidean", "sqeuclidean", "spearman")
+_MAHALANOBIS = frozenset(("mahalanobis", "mahal", "mahi", "mah"))
+"""How scipy lets it be written."""
 _CHUNK = 2**23
 """Elements of a chunk of columns: 64 MB of float64."""
 _FEWEST = 2048
@@ -51,8 +53,8 @@ def dissimilarities(
         taken to float64 in chunks of 64 MB.
     metric
         `correlation` (1 - Pearson's r), `spearman` (1 - rank correlation), `cosine`, `euclidean`,
-        `sqeuclidean`, or any other that `scipy.spatial.distance.pdist` knows, which takes one
-        float64 copy of the patterns.
+        `sqeuclidean`, or any other that `scipy.spatial.distance.pdist` knows but `mahalanobis`,
+        which takes one float64 copy of the patterns.
     out
         n x n float64 to write to.
 
@@ -64,7 +66,7 @@ def dissimilarities(
     Raises
     ------
     LensValueError
-        Nobody knows the metric.
+        Nobody knows the metric, or it is `mahalanobis`.
 
     Examples
     --------
@@ -248,6 +250,11 @@ def _blank(values: Array, rows: NDArray[np.bool_]) -> None:
 def _by_scipy(patterns: Any, metric: str, out: Array | None) -> Dissimilarities:
     from scipy.spatial.distance import pdist, squareform
 
+    if isinstance(metric, str) and metric.lower() in _MAHALANOBIS:
+        raise LensValueError(
+            "metric='mahalanobis' needs the covariance of the noise, which cannot be given yet; "
+            "scipy would take that of the stimuli instead. Whiten the features and use 'euclidean'"
+        )
     whole = np.asarray(patterns, dtype=np.float64)
     broken = np.asarray(~np.isfinite(whole).all(axis=1))
     try:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from lensframe_pd.errors import LensTypeError, LensValueError, shown
 from lensframe_pd.rsa.ids import ids_of, positions
-from lensframe_pd.rsa.view import PASS, plain, select
+from lensframe_pd.rsa.view import PASS, plain, select, variables
 from lensframe_pd.schema import STIMULUS
 
 Pool = str | Mapping[str, Any] | None
@@ -21,6 +21,15 @@ _SPACE = ("z", "y", "x")
 _POSITIONS = (*_SPACE, "token", "time")
 _IN_MEMORY = 2**30
 _UNNAMED = re.compile(r"dim\d+_*$")
+_MADE = re.compile(rf"{STIMULUS}_*|.+_(0|[1-9]\d*)_*")
+"""The stimuli, or an axis that an operation made: with its extent, as `channel_64`, `token_5_`."""
+_AXES = re.compile(r"(batch|channel|feature|head|part|time|token|x|y|z|dim\d+)_*")
+"""Axes that operations make, without their extents, as `activations.lens[key]` gives them."""
+_REPEATED = frozenset(
+    "checkpoint epoch layer model pass_num presentation repetition run seed session subject trial"
+    " repeat fold".split()
+)
+"""What the same measurement is repeated over; never one of its features."""
 
 
 def features(dataset: xr.Dataset, key: str, pool: Pool = None) -> xr.DataArray:
@@ -58,7 +67,9 @@ def features(dataset: xr.Dataset, key: str, pool: Pool = None) -> xr.DataArray:
     LensTypeError
         `pool` is none of these, or the layer holds no numbers.
     LensValueError
-        The layer has no stimulus axis, no such axis to pool, or no such token.
+        The layer has no stimulus axis, no such axis to pool, or no such token; or it has an axis
+        that no operation made, such as the `checkpoint` of several Datasets joined: that is no
+        feature, and is named.
 
     Examples
     --------
@@ -69,6 +80,8 @@ def features(dataset: xr.Dataset, key: str, pool: Pool = None) -> xr.DataArray:
     >>> activations.lens.features("conv2d_1", pool={"space": "mean"}).sizes
     Frozen({'stimulus': 2, 'feature': 8})
     """
+    for variable in variables(dataset, key):
+        check_made(variable, str(variable.name))
     return flat(pooled(select(dataset, key), pool, key), key)
 
 
@@ -92,15 +105,19 @@ def executions(dataset: xr.Dataset, keys: str | Iterable[str] | None) -> dict[st
     LensKeyError
         Nothing in the dataset has a name.
     LensValueError
-        No variable has a stimulus axis.
+        No variable has a stimulus axis; or one has an axis that no operation made.
     """
     if keys is None:
-        found = {str(k): plain(v) for k, v in dataset.items() if STIMULUS in v.dims and v.ndim > 1}
-        if not found:
+        keys = [str(k) for k, v in dataset.items() if STIMULUS in v.dims and v.ndim > 1]
+        if not keys:
             raise LensValueError("no variable of this Dataset has axes stimulus and another")
-        return found
+        for key in keys:
+            check_made(dataset[key], key)
+        return {key: plain(dataset[key]) for key in keys}
     arrays: dict[str, xr.DataArray] = {}
     for key in [keys] if isinstance(keys, str) else keys:
+        for variable in variables(dataset, key):
+            check_made(variable, str(variable.name))
         labels = [name for name, v in dataset.items() if v.attrs.get("layer") == key]
         if key not in dataset.data_vars and labels:
             labels.sort(key=lambda name: int(dataset[name].attrs.get(PASS, 1)))
@@ -184,6 +201,45 @@ def check_axes(arrays: Mapping[str, xr.DataArray], pool: Pool) -> None:
             f"cannot pool {shown(lacking)}: none of these layers has such an axis; there are "
             f"{', '.join(sorted(there))}"
         )
+
+
+def check_reference_axes(array: xr.DataArray, of: str) -> None:
+    """Raise where it is not known which axes of a reference are features.
+
+    One axis beside `stimulus` is, whatever its name, and so are those of a layer; but an axis that
+    measurements are repeated over never is.
+
+    Raises
+    ------
+    LensValueError
+        Naming the axes.
+    """
+    others = [str(d) for d in array.dims if d != STIMULUS]
+    of_a_layer = all(_AXES.fullmatch(d) or _MADE.fullmatch(d) for d in others)
+    repeated = [d for d in others if d in _REPEATED]
+    if repeated or (len(others) > 1 and not of_a_layer):
+        raise LensValueError(_not_folded(of, array, repeated or others))
+
+
+def check_made(array: xr.DataArray, name: str) -> None:
+    """Raise where a variable has an axis that no operation made.
+
+    Raises
+    ------
+    LensValueError
+        Naming the axes, as the one that `xr.concat` of several Datasets adds.
+    """
+    others = [str(d) for d in array.dims if not _MADE.fullmatch(str(d))]
+    if others:
+        raise LensValueError(_not_folded(repr(name), array, others))
+
+
+def _not_folded(of: str, array: xr.DataArray, dims: list[str]) -> str:
+    sizes = ", ".join(f"{d} ({array.sizes[d]})" for d in dims)
+    return (
+        f"{of} has {sizes}, which is not taken for features; take one at a time, as in "
+        f".isel({dims[0]}=0), or average over it: .mean({dims[0]!r})"
+    )
 
 
 def _matrix(array: xr.DataArray, name: str) -> Any:

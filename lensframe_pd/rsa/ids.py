@@ -47,7 +47,7 @@ def positions(wanted: pd.Index, found: pd.Index, of_wanted: str, of_found: str) 
     Raises
     ------
     LensValueError
-        An id is in one of them only, or twice.
+        An id is in one of them only, or twice, or is missing.
 
     Examples
     --------
@@ -55,6 +55,9 @@ def positions(wanted: pd.Index, found: pd.Index, of_wanted: str, of_found: str) 
     array([1, 0])
     """
     for index, of in ((wanted, of_wanted), (found, of_found)):
+        if index.hasnans:
+            n = int(np.count_nonzero(index.isna()))
+            raise LensValueError(f"{of} has ids that are missing, {n} of them")
         if not index.is_unique:
             twice = index[index.duplicated()].unique()
             raise LensValueError(f"{of} has ids more than once: {shown(twice)}")

@@ -34,7 +34,8 @@ def rdm(
         every variable with a stimulus axis and another.
     metric
         `correlation` (1 - Pearson's r), `spearman`, `cosine`, `euclidean`, `sqeuclidean`, or any
-        other of `scipy.spatial.distance.pdist`.
+        other of `scipy.spatial.distance.pdist` but `mahalanobis`: in this field it is about the
+        covariance of the noise, and scipy's about that of the stimuli.
     pool
         What to do with space, tokens or time first, as for `features`: `"mean"`,
         `{"token": "last"}`. Layers that lack an axis are taken as they are, if one layer has it.
@@ -50,7 +51,8 @@ def rdm(
     LensKeyError
         Nothing in the dataset has a name.
     LensValueError
-        An unknown metric, or an axis to pool that no layer has.
+        An unknown metric, an axis to pool that no layer has, or an axis that no operation made,
+        such as the `checkpoint` of several Datasets joined.
 
     Warns
     -----

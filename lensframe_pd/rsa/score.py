@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, shown, warn
-from lensframe_pd.rsa.cka import alignment, centred, debias
+from lensframe_pd.errors import LensKeyError, LensValueError, shown, warn
+from lensframe_pd.rsa.cka import not_finite
+from lensframe_pd.rsa.comparisons import COMPARISONS, Pairs
 from lensframe_pd.rsa.distances import Array, dissimilarities, inner_products
 from lensframe_pd.rsa.features import Pool, check_axes, executions, patterns
-from lensframe_pd.rsa.ids import ids_of, positions
-from lensframe_pd.rsa.rdm import SECOND
+from lensframe_pd.rsa.ids import ids_of
+from lensframe_pd.rsa.intervals import FEWEST, Scored, cka_score, rdm_score
+from lensframe_pd.rsa.references import Reference, reference
 from lensframe_pd.schema import STIMULUS, labels
 
 _FACTS = ("layer", "pass_num", "n_passes", "step", "func", "module", "module_type")
-_CKA = ("cka", "cka-debiased")
+_SHOWN = 5
 
 
 def score(
@@ -40,9 +42,10 @@ def score(
     dataset
         The activations of a trace, or any selection of their variables.
     references
-        Name to an RDM (square DataFrame with ids on both sides, or DataArray `(stimulus,
-        stimulus_)`) or a feature matrix (DataFrame indexed by id, or DataArray `(stimulus, ...)`).
-        Joined by id, in any order.
+        Name to an RDM or a feature matrix. An RDM is a DataFrame with the same ids on both sides,
+        or a DataArray `(stimulus, stimulus_)` with ids on both; symmetric, zero on the diagonal. A
+        feature matrix is a DataFrame indexed by id, or a DataArray `(stimulus, ...)` with ids. All
+        are joined by id, in any order.
     layers
         Rows of `layers`: those whose value is in the dataset are scored, and joined. Or labels,
         layers and module paths; None for every variable with a stimulus axis and another.
@@ -52,10 +55,12 @@ def score(
     metric, pool
         Of the RDMs, as for `rdm`; references that are features get the same metric.
     bootstrap
-        Number of bootstrap samples of stimuli for the interval; 0 for none. Pairs of a stimulus
-        with itself, which resampling makes, are left out, as in rsatoolbox.
+        Number of samples of stimuli for the interval; 0 for none. Of RDMs they are drawn with
+        repeats, and pairs of a stimulus with itself are left out, as in rsatoolbox. Of features
+        they are halves of the stimuli: repeats would find structure in noise (`cka_score` in
+        `lensframe_pd.rsa.intervals` has the formula and its sources).
     confidence
-        Of the percentile interval.
+        Of the interval, between 0 and 1.
     seed
         Of the resampling: equal seeds give equal intervals.
 
@@ -72,14 +77,18 @@ def score(
     LensKeyError
         Nothing in the dataset has a name, or no row of the frame has its value there.
     LensTypeError
-        A reference is neither a DataFrame nor a DataArray.
+        A reference is neither a DataFrame nor a DataArray, or holds no real numbers.
     LensValueError
-        An unknown comparison, a reference that is about other stimuli, or CKA with an RDM.
+        An unknown comparison; too few stimuli; CKA with an RDM. A reference that is about other
+        stimuli, named as an RDM and none (a similarity, or not symmetric), or with an axis that is
+        no feature, such as `subject`; a layer with such an axis.
 
     Warns
     -----
     LensWarning
-        Naming layers whose score is NaN, as their patterns or dissimilarities do not vary.
+        Naming layers whose score is NaN, as their patterns or dissimilarities do not vary or are
+        not all there, and how many pairs or stimuli are missing in what: none is left out. And
+        how many samples of stimuli had no score.
 
     Examples
     --------
@@ -98,39 +107,38 @@ def score(
     Nili et al. (2014), PLoS Comput Biol 10:e1003553; rho-a: Schuett et al. (2023), eLife
     12:e82566.
     """
-    if comparison not in _COMPARISONS and comparison not in _CKA:
-        known = ", ".join([*_COMPARISONS, *_CKA])
-        raise LensValueError(f"no comparison {comparison!r}; there are {known}")
+    _check(comparison, bootstrap, confidence)
     frame = layers if isinstance(layers, pd.DataFrame) else None
     keys = layers if not isinstance(layers, pd.DataFrame) else _scored(dataset, layers)
     arrays = executions(dataset, keys)
     check_axes(arrays, pool)
     ids = ids_of(dataset, "the Dataset")
-    prepare = _kernel if comparison in _CKA else _matrix_of(metric)
-    compare = _compare_kernels(comparison) if comparison in _CKA else _compare_rdms(comparison)
+    measure = _Measure(comparison, metric, ids, (bootstrap, confidence, seed))
     prepared = {
-        name: _reference(name, value, ids, prepare, comparison in _CKA)
+        name: measure.of_reference(name, reference(name, value, ids))
         for name, value in references.items()
     }
-    rows, undefined = [], list[str]()
+    rows = []
     for op, array in arrays.items():
-        own = prepare(patterns(array, pool, op))
-        for name, reference in prepared.items():
+        own = measure.of_features(repr(op), patterns(array, pool, op))
+        for name, other in prepared.items():
+            found = measure.score(op, own, name, other)
             row: dict[str, Any] = {"op": op, "reference": name, "comparison": comparison}
-            row |= _interval(compare, own, reference, bootstrap, confidence, seed)
-            rows.append(row)
-            undefined += [op] if np.isnan(row["score"]) else []
-    if undefined:
-        warn(
-            f"no score (NaN), as patterns or dissimilarities do not vary or are not finite, in "
-            f"{shown(dict.fromkeys(undefined))}"
-        )
+            rows.append(row | {"score": found.score, "low": found.low, "high": found.high})
+    if notes := measure.notes():
+        warn("\n".join(notes))
     facts = _facts(arrays, frame)
     return facts.merge(pd.DataFrame(rows), on="op", how="right", validate="1:m")
 
 
-Compare = Callable[[Array, Array, Any], float]
-"""Score of two prepared matrices over the stimuli with these numbers."""
+def _check(comparison: str, bootstrap: int, confidence: float) -> None:
+    if comparison not in COMPARISONS and comparison not in FEWEST:
+        known = ", ".join([*COMPARISONS, *FEWEST])
+        raise LensValueError(f"no comparison {comparison!r}; there are {known}")
+    if bootstrap < 0:
+        raise LensValueError(f"bootstrap is a number of samples, or 0, not {bootstrap}")
+    if not 0 < confidence < 1:
+        raise LensValueError(f"confidence is between 0 and 1, such as 0.95, not {confidence}")
 
 
 def _scored(dataset: xr.Dataset, frame: pd.DataFrame) -> list[str]:
@@ -143,102 +151,88 @@ def _scored(dataset: xr.Dataset, frame: pd.DataFrame) -> list[str]:
     return there
 
 
-def _matrix_of(metric: str) -> Callable[[Any], Array]:
-    return lambda rows: dissimilarities(rows, metric).values
+class _Measure:
+    """A comparison with its options, and what it has to say of what it was given."""
 
+    def __init__(
+        self, comparison: str, metric: str, ids: pd.Index, interval: tuple[int, float, int | None]
+    ) -> None:
+        n, fewest = len(ids), FEWEST.get(comparison, 3)
+        if n < fewest:
+            raise LensValueError(f"{comparison} needs at least {fewest} stimuli, not {n}")
+        self.comparison, self.metric, self.ids, self.interval = comparison, metric, ids, interval
+        self.of_kernels = comparison in FEWEST
+        self.missing: list[str] = []
+        self.undefined: dict[str, None] = {}
+        self.failed: list[str] = []
 
-def _kernel(rows: Any) -> Array:
-    with np.errstate(invalid="ignore"):
-        return inner_products(rows)
+    def of_features(self, of: str, rows: Any) -> Pairs | Array:
+        """The features of a layer or reference as what is compared."""
+        if not self.of_kernels:
+            return self._pairs(of, dissimilarities(rows, self.metric).values)
+        with np.errstate(invalid="ignore"):
+            kernel = inner_products(rows)
+        if not np.isfinite(kernel).all():
+            lost = not_finite(rows, self.ids)
+            self.missing.append(
+                f"{len(lost)} of {len(self.ids)} stimuli have NaN or infinity in {of}: "
+                f"{shown(lost, _SHOWN)}"
+            )
+        return kernel
 
+    def of_reference(self, name: str, given: Reference) -> Pairs | Array:
+        """A reference as what is compared.
 
-def _reference(
-    name: str, value: Any, ids: pd.Index, prepare: Callable[[Any], Array], features_only: bool
-) -> Array:
-    """An RDM or kernel of the reference, in the order of `ids`."""
-    of = f"reference {name!r}"
-    if isinstance(value, pd.DataFrame):
-        square = len(value) == value.shape[1] and set(value.index) == set(value.columns)
-        found, values = value.index, value.loc[:, value.index] if square else value
-        table = values.to_numpy()
-    elif isinstance(value, xr.DataArray):
-        square = {STIMULUS, SECOND} <= set(value.dims)
-        found = ids_of(value, of)
-        extra = [d for d in value.dims if d not in (STIMULUS, SECOND)]
-        if square:
-            if extra and value.sizes[extra[0]] > 1:
-                raise LensValueError(f"{of} is several RDMs, along {extra}; give each its name")
-            value = value.squeeze(extra, drop=True).transpose(STIMULUS, SECOND)
-            second = pd.Index(value[SECOND].to_numpy()) if SECOND in value.coords else found
-            value = value.isel({SECOND: positions(found, second, of, f"{SECOND} of {of}")})
-            table = value.to_numpy()
-        else:
-            table = patterns(value, None, of)
-    else:
-        raise LensTypeError(
-            f"{of} is a DataFrame or DataArray with ids, not {type(value).__name__}"
-        )
-    order = positions(ids, found, "the Dataset", of)
-    if square and features_only:
-        raise LensValueError(
-            f"CKA compares features, and {of} is an RDM; use comparison='spearman'"
-        )
-    if square:
-        return np.asarray(table, dtype=np.float64)[np.ix_(order, order)]
-    return prepare(np.asarray(table)[order])
+        Raises
+        ------
+        LensValueError
+            It is an RDM, and kernels are compared.
+        """
+        of = f"reference {name!r}"
+        if not given.is_rdm:
+            return self.of_features(of, given.values)
+        if self.of_kernels:
+            raise LensValueError(
+                f"CKA compares features, and {of} is an RDM; use comparison='spearman'"
+            )
+        return self._pairs(of, given.values)
 
+    def score(self, op: str, own: Any, name: str, other: Any) -> Scored:
+        """How alike the two are, with the interval if one is wanted."""
+        compare: Any = cka_score if self.of_kernels else rdm_score
+        found: Scored = compare(self.comparison, own, other, *self.interval)
+        if np.isnan(found.score):
+            self.undefined[op] = None
+        elif found.failed:
+            self.failed.append(
+                f"{found.failed} of {self.interval[0]} samples of stimuli have no score of {op!r} "
+                f"with {name!r}; the interval is of the others"
+            )
+        return found
 
-def _compare_rdms(comparison: str) -> Compare:
-    statistic = _COMPARISONS[comparison]
+    def notes(self) -> list[str]:
+        """What was missing, and where there is no score or no whole interval."""
+        lines = [*self.missing]
+        if self.undefined:
+            lines.append(
+                "no score (NaN), as patterns or dissimilarities do not vary or are not all there, "
+                f"in {shown(self.undefined)}"
+            )
+        if self.missing:
+            lines.append("select the stimuli and features that are whole, in both, by id")
+        return lines + self.failed
 
-    def compare(first: Array, second: Array, chosen: Any) -> float:
-        i, j = np.triu_indices(len(chosen), 1)
-        a, b = chosen[i], chosen[j]
-        x, y = first[a, b], second[a, b]
-        keep = (a != b) & ~np.isnan(x) & ~np.isnan(y)
-        x, y = x[keep], y[keep]
-        if len(x) < 2 or _alike(x) or _alike(y):
-            return np.nan
-        return statistic(x, y)
-
-    return compare
-
-
-def _alike(values: Array) -> bool:
-    """Equal but for rounding, so that their order means nothing."""
-    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
-
-
-def _compare_kernels(comparison: str) -> Compare:
-    centre = debias if comparison == "cka-debiased" else centred
-
-    def compare(first: Array, second: Array, chosen: Any) -> float:
-        sub = np.ix_(chosen, chosen)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return alignment(centre(first[sub]), centre(second[sub]))
-
-    return compare
-
-
-def _interval(
-    compare: Compare, first: Array, second: Array, samples: int, confidence: float, seed: int | None
-) -> dict[str, float]:
-    everyone = np.arange(len(first))
-    found = {"score": compare(first, second, everyone), "low": np.nan, "high": np.nan}
-    if samples and not np.isnan(found["score"]):
-        from scipy.stats import bootstrap
-
-        interval = bootstrap(
-            (everyone,),
-            lambda chosen: compare(first, second, np.asarray(chosen)),
-            n_resamples=samples,
-            vectorized=False,
-            confidence_level=confidence,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-        found |= {"low": float(interval.low), "high": float(interval.high)}
-    return found
+    def _pairs(self, of: str, square: Array) -> Pairs:
+        found = Pairs(square[np.triu_indices(len(square), 1)])
+        n = int(np.isnan(found.values).sum())
+        if n:
+            beside = np.isnan(square) | np.eye(len(square), dtype=bool)
+            lost = self.ids[np.asarray(beside.all(axis=1))]
+            whose = f", those of {shown(lost, _SHOWN)}" if len(lost) else ""
+            self.missing.append(
+                f"{n} of {len(found.values)} pairs of stimuli have no dissimilarity in {of}{whose}"
+            )
+        return found
 
 
 def _facts(arrays: Mapping[str, xr.DataArray], frame: pd.DataFrame | None) -> pd.DataFrame:
@@ -260,40 +254,3 @@ def _facts(arrays: Mapping[str, xr.DataArray], frame: pd.DataFrame | None) -> pd
     rank = pd.Series(order, index=facts.index).rank(method="dense") - 1
     facts.insert(1, "depth", rank / max(1.0, float(rank.max())))
     return facts
-
-
-def _spearman(x: Array, y: Array) -> float:
-    from scipy.stats import rankdata
-
-    return _pearson(rankdata(x), rankdata(y))
-
-
-def _pearson(x: Array, y: Array) -> float:
-    return float(np.corrcoef(x, y)[0, 1])
-
-
-def _kendall(x: Array, y: Array) -> float:
-    from scipy.stats import kendalltau
-
-    return float(kendalltau(x, y).statistic)
-
-
-def _cosine(x: Array, y: Array) -> float:
-    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
-
-
-def _rho_a(x: Array, y: Array) -> float:
-    """Expected Spearman correlation with ties broken at random."""
-    from scipy.stats import rankdata
-
-    n = len(x)
-    return float(12 * (rankdata(x) @ rankdata(y)) / (n**3 - n) - 3 * (n + 1) / (n - 1))
-
-
-_COMPARISONS = {
-    "spearman": _spearman,
-    "pearson": _pearson,
-    "kendall": _kendall,
-    "cosine": _cosine,
-    "rho-a": _rho_a,
-}

@@ -54,11 +54,10 @@ def select(dataset: xr.Dataset, key: str) -> xr.DataArray:
     >>> activations.lens["conv2d_1"].sizes
     Frozen({'stimulus': 2, 'channel': 8, 'y': 4, 'x': 4})
     """
-    calls = _module(dataset, key)
     if key in dataset.data_vars:
-        _warn_of_module(key, [key], calls)
+        _warn_of_module(key, [key], _module(dataset, key))
         return plain(dataset[key])
-    passes = _layer(dataset, key)
+    passes, calls = _layer(dataset, key), _module(dataset, key)
     if passes:
         _warn_of_module(key, [a.name for arrays in passes.values() for a in arrays], calls)
     chosen = passes or calls
@@ -74,6 +73,14 @@ def select(dataset: xr.Dataset, key: str) -> xr.DataArray:
     if calls is chosen and list(arrays) == [1]:
         return arrays[1]
     return _stack(key, arrays)
+
+
+def variables(dataset: xr.Dataset, key: str) -> list[xr.DataArray]:
+    """The variables that `select` takes for this key, as they are; none where it would raise."""
+    if key in dataset.data_vars:
+        return [dataset[key]]
+    chosen = _layer(dataset, key) or _module(dataset, key)
+    return [array for arrays in chosen.values() for array in arrays]
 
 
 def plain(array: xr.DataArray) -> xr.DataArray:

@@ -147,3 +147,10 @@ def test_passes_of_a_recurrent_model():
 def test_unknown_kernel():
     with pytest.raises(lf.LensValueError, match="no kernel 'poly'"):
         cka(dataset(a_1=X), kernel="poly")
+
+
+def test_what_is_missing_is_counted():
+    bad = X.copy()
+    bad[[0, 4], 1] = np.nan, np.inf
+    with pytest.warns(lf.LensWarning, match="2 of 12 stimuli have NaN or infinity in 'b_1': 0, 4"):
+        cka(dataset(a_1=X, b_1=bad))

@@ -1,6 +1,7 @@
 """A layer as stimulus x feature; expectations by hand in NumPy."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -171,3 +172,47 @@ def test_dask_stays_lazy(convolved):
     found = features(convolved.chunk(stimulus=1), "relu_1", "mean")
     assert found.chunks is not None
     np.testing.assert_allclose(found, features(convolved, "relu_1", "mean"))
+
+
+# ------------------------------------------------------------------ axes that are no features
+
+VERBS = {
+    "features": lambda ds: ds.lens.features("relu_1"),
+    "rdm": lambda ds: ds.lens.rdm(["relu_1"]),
+    "rdm of all": lambda ds: ds.lens.rdm(),
+    "cka": lambda ds: ds.lens.cka(),
+    "cka of one": lambda ds: ds.lens.cka(layers="relu_1"),
+    "stacked": lambda ds: ds.lens.to_stacked("relu_1"),
+    "assembly": lambda ds: ds.lens.to_assembly(["relu_1"]),
+    "of a module": lambda ds: ds.lens.features("1"),
+    "of rsatoolbox": lambda ds: ds.lens.to_rsatoolbox("relu_1"),
+    "score": lambda ds: ds.lens.score(
+        {"it": pd.DataFrame(np.random.default_rng(0).random((4, 6)), list("abcd"))}
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", [*VERBS])
+@pytest.mark.parametrize("dim", ["checkpoint", "subject", "run", "model", "epoch", "seed", "a"])
+def test_joined_datasets_have_an_axis_that_is_no_feature(verb, dim):
+    parts = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(5, 6), nn.ReLU()).eval()
+        with torch.no_grad():
+            parts.append(lf.trace(net, torch.rand(4, 5), stimulus=list("abcd")).activations)
+    joined = xr.concat(parts, dim=dim)
+    with pytest.raises(lf.LensValueError, match=rf"has {dim} \(3\), which is not taken"):
+        VERBS[verb](joined)
+    one = VERBS[verb](joined.isel({dim: 1}))
+    expected = VERBS[verb](parts[1])
+    if isinstance(one, xr.DataArray):
+        np.testing.assert_array_equal(one, expected)
+
+
+def test_axes_that_operations_made_are_features():
+    dims = ("stimulus", "stimulus_", "head_2", "token_3", "token_3_", "dim5_2")
+    shape = (4, 4, 2, 3, 3, 2)
+    ds = xr.Dataset({"a_1": (dims, np.random.default_rng(0).normal(size=shape))})
+    assert features(ds, "a_1").shape == (4, 4 * 2 * 3 * 3 * 2)
+    assert features(ds.isel(token_3=slice(2)), "a_1").shape == (4, 4 * 2 * 2 * 3 * 2)

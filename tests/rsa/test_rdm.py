@@ -231,3 +231,9 @@ def test_equals_rsatoolbox():
     values = np.random.default_rng(0).normal(size=(20, 300))
     theirs = calc_rdm(Dataset(values), method="correlation").get_matrices()[0]
     np.testing.assert_allclose(rdm(dataset(values))[0], theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["mahalanobis", "Mahalanobis", "mahal", "mah"])
+def test_mahalanobis_needs_noise(metric):
+    with pytest.raises(lf.LensValueError, match="covariance of the noise"):
+        rdm(dataset(np.random.default_rng(0).normal(size=(9, 4))), metric=metric)

@@ -208,6 +208,92 @@ def test_no_score_is_named(brain_rdm):
     assert found["score"].isna().all()
 
 
+def with_nan(where):
+    values = np.random.default_rng(1).normal(size=(15, 9))
+    values[where] = np.nan
+    return values
+
+
+@pytest.mark.parametrize("comparison", ["spearman", "pearson", "kendall", "cka", "cka-debiased"])
+@pytest.mark.parametrize("in_layer", [True, False])
+@pytest.mark.parametrize(
+    ("where", "pairs", "stimuli"),
+    [
+        ((3, 2), "14 of 105 pairs .*'s3'", "1 of 15 stimuli .*'s3'"),
+        ((3, slice(None)), "14 of 105 pairs .*'s3'", "1 of 15 stimuli .*'s3'"),
+        (
+            ([3, 5, 6], 0),
+            "39 of 105 pairs .*'s3', 's5', 's6'",
+            "3 of 15 stimuli .*'s3', 's5', 's6'",
+        ),
+        ((slice(None), 4), "105 of 105 pairs .*'s0', 's1'", "15 of 15 stimuli .*'s0', 's1'"),
+    ],
+)
+def test_nothing_missing_is_left_out(comparison, in_layer, where, pairs, stimuli):
+    whole = np.random.default_rng(2).normal(size=(15, 9))
+    layer, brain = (with_nan(where), whole) if in_layer else (whole, with_nan(where))
+    ds = xr.Dataset({"a_1": (("stimulus", "feature_9"), layer)}, {"stimulus": IDS})
+    of = "'a_1'" if in_layer else "reference 'it'"
+    counted = (
+        stimuli.replace(".*", f"have NaN or infinity in {of}: ")
+        if "cka" in comparison
+        else (pairs.replace(".*", f"of stimuli have no dissimilarity in {of}, those of "))
+    )
+    with pytest.warns(lf.LensWarning, match=f"{counted}(?s:.)*no score") as caught:
+        found = score(ds, {"it": pd.DataFrame(brain, IDS)}, comparison=comparison, bootstrap=5)
+    assert len(caught) == 1
+    assert found[["score", "low", "high"]].isna().all(axis=None)
+
+
+def test_pairs_missing_in_an_rdm_are_counted(trace, brain_rdm):
+    lacking = brain_rdm.copy()
+    lacking.iloc[2, 5] = lacking.iloc[5, 2] = np.nan
+    lacking.iloc[7, 8] = lacking.iloc[8, 7] = np.nan
+    with pytest.warns(lf.LensWarning, match="2 of 105 pairs of stimuli .* in reference 'it'\n"):
+        found = score(trace.activations, {"it": lacking, "whole": brain_rdm}, "linear_1")
+    assert found["score"].isna().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("comparison", ["spearman", "cka"])
+def test_few_stimuli(comparison):
+    def scored(n, **options):
+        values = np.random.default_rng(1).normal(size=(n, 9))
+        ds = xr.Dataset({"a_1": (("stimulus", "feature_9"), values)}, {"stimulus": IDS[:n]})
+        return score(ds, {"it": pd.DataFrame(values**2, IDS[:n])}, comparison=comparison, **options)
+
+    fewest = {"spearman": 3, "cka": 2}[comparison]
+    with pytest.raises(lf.LensValueError, match=f"{comparison} needs at least {fewest} stimuli"):
+        scored(fewest - 1)
+    scored(fewest)
+
+
+def test_samples_without_a_score_are_said():
+    values = np.random.default_rng(1).normal(size=(4, 9))
+    ds = xr.Dataset({"a_1": (("stimulus", "feature_9"), values)}, {"stimulus": IDS[:4]})
+    reference = {"it": pd.DataFrame(values**2, IDS[:4])}
+    with pytest.warns(
+        lf.LensWarning, match=r"\d+ of 100 samples of stimuli have no score of 'a_1'"
+    ):
+        found = score(ds, reference, bootstrap=100)
+    assert found[["score", "low", "high"]].notna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"bootstrap": -1}, {"confidence": 95}, {"confidence": 1.0}, {"confidence": 0}]
+)
+def test_options_that_mean_nothing(trace, brain_rdm, wrong):
+    with pytest.raises(lf.LensValueError, match=next(iter(wrong))):
+        score(trace.activations, {"it": brain_rdm}, **wrong)
+
+
+def test_an_interval_of_cka_holds_its_score(trace, brain):
+    activations = trace.activations
+    for comparison in ("cka", "cka-debiased"):
+        found = score(activations, {"it": brain}, comparison=comparison, bootstrap=100)
+        assert (found["low"] <= found["score"]).all()
+        assert (found["score"] <= found["high"]).all()
+
+
 def test_frame_of_another_model(trace, brain_rdm):
     other = trace.layers.rename(index=lambda op: f"x{op}")
     with pytest.raises(lf.LensKeyError, match="no row of this frame"):

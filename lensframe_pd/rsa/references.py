@@ -1,0 +1,128 @@
+"""What layers are scored against: an RDM, or features of the same stimuli; by id, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from lensframe_pd.errors import LensTypeError, LensValueError, shown
+from lensframe_pd.rsa.distances import Array
+from lensframe_pd.rsa.features import check_reference_axes, patterns
+from lensframe_pd.rsa.ids import ids_of, positions
+from lensframe_pd.rsa.rdm import SECOND
+from lensframe_pd.schema import STIMULUS
+
+_ROUNDED = 1e-5
+"""Of the largest dissimilarity: what an RDM may differ from its transpose, once stored as text."""
+
+
+class Reference(NamedTuple):
+    """A square matrix of dissimilarities, or rows of features."""
+
+    values: Array
+    is_rdm: bool
+
+
+def reference(name: str, value: Any, ids: pd.Index) -> Reference:
+    """One reference in the order of `ids`.
+
+    Parameters
+    ----------
+    name
+        Its name, for the message.
+    value
+        A DataFrame indexed by id or a DataArray with ids along `stimulus`. It is an RDM if its
+        columns, or `stimulus_`, are the same ids, and it is symmetric and zero on the diagonal;
+        a DataFrame whose columns have no names of their own (0, 1, 2 ...) may be features.
+
+    Returns
+    -------
+    Reference
+        Values in float64.
+
+    Raises
+    ------
+    LensTypeError
+        It is neither a DataFrame nor a DataArray, or holds no real numbers.
+    LensValueError
+        It is about other stimuli; named as an RDM, and none: a similarity, or not symmetric; or
+        it has an axis that cannot be taken for features.
+    """
+    of = f"reference {name!r}"
+    if isinstance(value, pd.DataFrame):
+        return _from_frame(of, value, ids)
+    if isinstance(value, xr.DataArray):
+        return _from_array(of, value, ids)
+    raise LensTypeError(f"{of} is a DataFrame or DataArray with ids, not {type(value).__name__}")
+
+
+def _from_frame(of: str, frame: pd.DataFrame, ids: pd.Index) -> Reference:
+    order = positions(ids, frame.index, "the Dataset", of)
+    named_as_rdm = len(frame) == frame.shape[1] and {*frame.index} == {*frame.columns}
+    if not named_as_rdm:
+        return Reference(_numbers(of, frame.to_numpy())[order], is_rdm=False)
+    values = _numbers(of, frame.loc[:, frame.index].to_numpy())
+    wrong = [*_not_of_an_rdm(values)]
+    unnamed = list(frame.columns) == [*range(frame.shape[1])]
+    if unnamed and {*wrong} == {_ASYMMETRIC, _DIAGONAL}:
+        return Reference(_numbers(of, frame.to_numpy())[order], is_rdm=False)
+    _check_rdm(of, wrong)
+    return Reference(values[np.ix_(order, order)], is_rdm=True)
+
+
+def _from_array(of: str, array: xr.DataArray, ids: pd.Index) -> Reference:
+    if not {STIMULUS, SECOND} <= {*array.dims}:
+        check_reference_axes(array, of)
+        order = positions(ids, ids_of(array, of), "the Dataset", of)
+        return Reference(_numbers(of, patterns(array, None, of))[order], is_rdm=False)
+    extra = [d for d in array.dims if d not in (STIMULUS, SECOND)]
+    if any(array.sizes[d] > 1 for d in extra):
+        raise LensValueError(f"{of} is several RDMs, along {shown(extra)}; give each its name")
+    square = array.squeeze(extra, drop=True).transpose(STIMULUS, SECOND)
+    found = ids_of(square, of)
+    if SECOND not in square.indexes:
+        raise LensValueError(
+            f"{of} has ids along {STIMULUS} and none along {SECOND}: an RDM is named on both "
+            f"sides; give them with .assign_coords({SECOND}=ids)"
+        )
+    second = positions(found, square.indexes[SECOND], of, f"{SECOND} of {of}")
+    values = _numbers(of, square.to_numpy())[:, second]
+    _check_rdm(of, [*_not_of_an_rdm(values)])
+    order = positions(ids, found, "the Dataset", of)
+    return Reference(values[np.ix_(order, order)], is_rdm=True)
+
+
+def _numbers(of: str, values: Any) -> Array:
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError("complex numbers")
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise LensTypeError(f"{of} holds other things than real numbers: {error}") from None
+
+
+_ASYMMETRIC = "it is not symmetric (of an RDM stored as a triangle, add the transpose)"
+_DIAGONAL = "its diagonal is not 0, as of a similarity (give the dissimilarity, such as 1 - r)"
+
+
+def _not_of_an_rdm(values: Array) -> Iterator[str]:
+    """What keeps a square matrix from being an RDM; what is missing is missing on both sides."""
+    known = np.abs(values[np.isfinite(values)])
+    slack = _ROUNDED * known.max(initial=0)
+    if not np.allclose(values, values.T, rtol=0, atol=slack, equal_nan=True):
+        yield _ASYMMETRIC
+    diagonal = values.diagonal()
+    if (np.abs(diagonal[~np.isnan(diagonal)]) > slack).any():
+        yield _DIAGONAL
+
+
+def _check_rdm(of: str, wrong: list[str]) -> None:
+    if wrong:
+        raise LensValueError(
+            f"{of} has the same ids on both sides and is no RDM: {'; '.join(wrong)}. Of features, "
+            "name the columns otherwise than the stimuli"
+        )
