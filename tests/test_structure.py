@@ -9,8 +9,8 @@ import lensframe_pd
 ROOMS = {
     "errors": "",
     "schema": "",
-    "tape": "functions objects storage tape compare context config facts passes",
-    "capture": "watch values roots modules origins lineage handed tracer iterators snapshot "
+    "tape": "functions objects storage regions tape compare context config facts passes",
+    "capture": "watch values roots modules origins writes lineage handed tracer iterators snapshot "
     "state plan process save stimuli run",
     "tables": "stimuli axes dims layers activations",
     "graph": "edges parameters contract fold select diff",

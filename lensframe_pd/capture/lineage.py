@@ -20,8 +20,13 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.roots import named_modules
 from lensframe_pd.capture.values import Values
-from lensframe_pd.tape.storage import extent, same_view, storage_of, unwrapped
+from lensframe_pd.capture.writes import Writes
+from lensframe_pd.tape.regions import covers, region_of
+from lensframe_pd.tape.storage import same_view, storage_of, unwrapped
 from lensframe_pd.tape.tape import Held, Tape
+
+NEVER = -sys.maxsize
+"""A row before all rows, and before all held tensors."""
 
 
 class Known(NamedTuple):
@@ -32,61 +37,6 @@ class Known(NamedTuple):
     """Its row, or `-1 - k` for the k-th held parameter or buffer."""
     storage: int
     """Address of its storage, 0 where it has none."""
-
-
-class Write(NamedTuple):
-    """One write into a storage: the row it gave, and the bytes from `low` up to `high`."""
-
-    row: int
-    low: int
-    high: int
-
-
-class Writes:
-    """The writes into one storage, and the range of bytes that they cover together."""
-
-    __slots__ = ("block", "high", "last", "log", "low")
-
-    def __init__(self) -> None:
-        self.log: list[Write] = []
-        self.low, self.high = sys.maxsize, 0
-        #: Size of the writes while all are of aligned blocks, as through `unbind`; else 0.
-        self.block = -1
-        self.last: dict[int, int] = {}
-
-    def add(self, write: Write) -> None:
-        size = write.high - write.low
-        if self.block < 0:
-            self.block = size
-        if self.block and (size != self.block or write.low % size):
-            self.block = 0
-        self.last[write.low] = write.row
-        log = self.log
-        while log and write.low <= log[-1].low and log[-1].high <= write.high:
-            log.pop()  # covered by this one, which has it among its ancestors
-        log.append(write)
-        self.low, self.high = min(self.low, write.low), max(self.high, write.high)
-
-    def since(self, row: int, tensor: Tensor) -> list[tuple[int, int]]:
-        """Rows after `row` that wrote where `tensor` reads, the last one of each range.
-
-        With each, the first byte it wrote.
-        """
-        if not self.log or self.log[-1].row <= row:
-            return []
-        low, high = extent(tensor)
-        if low >= self.high or self.low >= high:
-            return []
-        if high - low == self.block and not low % self.block:  # no other block overlaps
-            written = self.last.get(low, -1)
-            return [(written, low)] if written > row else []
-        newer: dict[tuple[int, int], int] = {}
-        for write in reversed(self.log):
-            if write.row <= row:
-                break
-            if write.low < high and low < write.high:
-                newer.setdefault((write.low, write.high), write.row)
-        return [(last, low) for (low, _), last in newer.items()][::-1]
 
 
 class Lineage:
@@ -141,16 +91,19 @@ class Lineage:
         newer = writes.since(known.source, tensor) if writes is not None else []
         if not newer:
             return known.source
-        low = extent(tensor)[0]
+        return self._written_alias(known.source, tensor, newer)
+
+    def _written_alias(self, source: int, tensor: Tensor, newer: list[tuple[int, int]]) -> int:
+        """A row for what a tensor became by writes through other aliases."""
         rows, lows = zip(*newer, strict=True)
-        return self._alias((known.source, *rows), (low, *lows), tensor)
+        return self._alias((source, *rows), (region_of(tensor).low, *lows), tensor)
 
     def _alias(self, sources: tuple[int, ...], offsets: tuple[int, ...], tensor: Tensor) -> int:
         """A row for a tensor whose storage was made, or written, as other tensors.
 
         Its configuration says at which byte of the storage it and its parents begin.
         """
-        config = {"offset": extent(tensor)[0], "offsets": offsets}
+        config = {"offset": region_of(tensor).low, "offsets": offsets}
         return self._add_row("alias", sources, tensor, "", config)
 
     def about_to_write(self, storage: int) -> None:
@@ -167,7 +120,10 @@ class Lineage:
         """The call of `row` wrote `tensor`."""
         storage = storage_of(unwrapped(tensor))
         if storage and not isinstance(tensor, UninitializedTensorMixin):
-            self.writes.setdefault(storage, Writes()).add(Write(row, *extent(tensor)))
+            writes = self.writes.get(storage)
+            if writes is None:
+                writes = self.writes[storage] = Writes(tensor)
+            writes.add(row, tensor)
 
     def _meet(self, tensor: Tensor) -> int:
         """A tensor no call was seen to make."""
@@ -190,6 +146,14 @@ class Lineage:
             sources = tuple(self.source(t) for t in parts if self.known(t) is not None)
             if sources:
                 return self._add_row("alias", sources, tensor)
+        row = self._meet_alone(tensor)
+        # It lies in a storage that was written through other tensors, and shows what they wrote.
+        writes = self.writes.get(storage)
+        newer = writes.since(NEVER, tensor) if writes is not None else []
+        return self._written_alias(row, tensor, newer) if newer else row
+
+    def _meet_alone(self, tensor: Tensor) -> int:
+        """A tensor that nothing known shows: a parameter, or a constant."""
         origin = self.origins.find(tensor, sys._getframe(1))
         if isinstance(tensor, Parameter) and origin is not None:
             return self.hold(origin, tensor, True)
@@ -199,23 +163,39 @@ class Lineage:
         return row
 
     def _twin(self, tensor: Tensor, storage: int) -> tuple[int, bool, int] | None:
-        """The newest row in the same storage, whether it is the same view, its first byte."""
+        """A row that shows all that `tensor` does, whether it is the same view, its first byte.
+
+        Of the newest row in the same storage, or of the tensor that this one is a view of.
+        """
         known = self.newest.get(storage) if storage else None
         if known is None:
             return None
+        region = region_of(tensor)
         other = known.alive()
-        if other is not None:
-            return self.fresh(other, known), same_view(tensor, other), extent(other)[0]
-        # The tensor is gone. A kept value proves that its storage is not; failing that, only
-        # nn.Parameter(...) is known to take over a storage that nothing else shows.
+        if other is None:
+            return self._gone_twin(tensor, storage, known.source)
+        base = tensor._base
+        for shown in (other,) if base is None else (other, base):
+            seen = self.known(shown)
+            if seen is not None and seen.storage == storage and covers(region_of(shown), region):
+                return self.fresh(shown, seen), same_view(tensor, shown), region_of(shown).low
+        return None
+
+    def _gone_twin(self, tensor: Tensor, storage: int, newest: int) -> tuple[int, bool, int] | None:
+        """As `_twin`, where the newest tensor in the storage is gone.
+
+        A kept value proves that the storage is not; failing that, only nn.Parameter(...) is known
+        to take over a storage that nothing else shows.
+        """
         kept = self.values.last_in(storage)
-        row = known.source if kept is None else kept
+        row = newest if kept is None else kept
         made = self.tape.rows[row]
         same = tensor.shape == made.shape and tensor.stride() == made.stride
         if kept is None and not (same and isinstance(tensor, Parameter)):
             return None
         value = self.tape.values[row] if kept is not None else None
-        return row, same, extent(tensor if value is None else value)[0]
+        shown = region_of(tensor if value is None else value)
+        return (row, same, shown.low) if covers(shown, region_of(tensor)) else None
 
     def hold_all(self, prefix: str, root: nn.Module) -> None:
         """Make the parameters and buffers of a module known."""

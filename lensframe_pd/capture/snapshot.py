@@ -27,7 +27,8 @@ from lensframe_pd.tape.objects import (
     slots,
     walk,
 )
-from lensframe_pd.tape.storage import extent, same_view, storage_of
+from lensframe_pd.tape.regions import region_of
+from lensframe_pd.tape.storage import same_view, storage_of
 
 
 class Snapshot:
@@ -155,7 +156,7 @@ class _Kept:
             return
         if storage_of(self.tensor) != storage_of(alias) or not same_view(self.tensor, alias):
             self.tensor.data = alias
-        storage, needed = alias.untyped_storage(), extent(alias)[1]
+        storage, needed = alias.untyped_storage(), region_of(alias).high
         if storage.nbytes() < needed:
             storage.resize_(needed)
         if not same(alias, copy):  # a version counter does not see every write

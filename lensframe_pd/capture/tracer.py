@@ -182,7 +182,7 @@ class Tracer(TorchFunctionMode):
                 call = self._call(function, template, done.seconds, state)
             inplace = id(tensor) in written
             row = self._row(tensor, call, slot, inplace)
-            if inplace:
+            if inplace and not function.repoints:
                 self.lineage.wrote(tensor, row)
         return done.result
 

@@ -45,6 +45,8 @@ class Function(NamedTuple):
     random: bool = False
     gathers: int | None = None
     """Position from which on numbers may be given one by one: `x.view(2, 3)`."""
+    repoints: bool = False
+    """It gives the argument that it is said to write another storage, and writes into none."""
     marks: bool = False
     """It changes marks of the arguments that it is said to write, such as `requires_grad`, and
     not their values."""
@@ -94,6 +96,9 @@ _SILENT_WRITES = {
 _SWITCHED = {
     "dropout_": 2, "alpha_dropout_": 2, "feature_dropout_": 2, "feature_alpha_dropout_": 2,
 }  # fmt: skip
+
+# They make a tensor another one's alias.
+_REPOINTS = frozenset(("set_",))
 
 # Their names say that they write, and they leave every value as it is.
 _MARKS = frozenset(("requires_grad_", "detach_"))
@@ -247,7 +252,7 @@ def _describe(func: Any) -> Function:
     action = Action.CAREFUL if careful else Action.PLAIN
     return Function(
         func, name, target, action, arg_names, written, written_names, certain, switch, random,
-        gathers, raw in _MARKS,
+        gathers, raw in _REPOINTS, raw in _MARKS,
     )  # fmt: skip
 
 
@@ -255,7 +260,8 @@ def _describe_accessor(func: Any, raw: str, target: str) -> Function:
     if func.__name__ == "__set__":
         if raw != "data":
             return Function(func, raw, target, Action.SKIP)
-        return Function(func, "set_data", target, Action.CAREFUL, ("input", "data"), (0,))
+        names = ("input", "data")
+        return Function(func, "set_data", target, Action.CAREFUL, names, (0,), repoints=True)
     action = Action.PLAIN if raw in _TENSOR_PROPERTIES else Action.SKIP
     return Function(func, raw, target, action, ("input",))
 

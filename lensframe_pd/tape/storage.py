@@ -40,19 +40,6 @@ def unwrapped(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def extent(tensor: Tensor) -> tuple[int, int]:
-    """First byte of its storage that a tensor can touch, and the byte after the last."""
-    tensor = unwrapped(tensor)
-    size = tensor.element_size()
-    low = int(tensor.storage_offset()) * size
-    if not tensor.numel():
-        return low, low
-    if type(tensor) is not Tensor and tensor.is_nested:  # its extents are symbols
-        return 0, tensor.untyped_storage().nbytes()
-    reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-    return low, low + (int(reach) + 1) * size
-
-
 def same_view(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors of one storage show the same values in the same layout."""
     return bool(
