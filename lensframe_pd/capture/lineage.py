@@ -188,13 +188,11 @@ class Lineage:
         to take over a storage that nothing else shows.
         """
         kept = self.values.last_in(storage)
-        row = newest if kept is None else kept
+        row, shown = kept or (newest, region_of(tensor))
         made = self.tape.rows[row]
         same = tensor.shape == made.shape and tensor.stride() == made.stride
         if kept is None and not (same and isinstance(tensor, Parameter)):
             return None
-        value = self.tape.values[row] if kept is not None else None
-        shown = region_of(tensor if value is None else value)
         return (row, same, shown.low) if covers(shown, region_of(tensor)) else None
 
     def hold_all(self, prefix: str, root: nn.Module) -> None:
@@ -230,29 +228,5 @@ class Lineage:
         storage = storage_of(tensor)
         self._held_in.setdefault(storage, []).append(len(held) - 1)
         self.know(tensor, -len(held), storage)
-        self.values.share(storage)
+        self.values.expose(tensor)
         return -len(held)
-
-    def kept_elsewhere(self) -> set[int]:
-        """Storages that somebody besides this trace can still reach."""
-        kept = set()
-        for known in self.live.values():
-            tensor = known.alive()
-            if tensor is None:
-                continue
-            untyped: Any = tensor  # not every torch version declares this method
-            shared = untyped._use_count() > 1
-            del untyped  # it would count as a reference
-            own = _ALONE + shared  # C++ holds a reference of its own while it shares the tensor
-            if known.source < 0 or sys.getrefcount(tensor) > own:
-                kept.add(known.storage)
-        return kept
-
-
-def _references() -> int:
-    """What `getrefcount` gives for an object that only a local variable holds."""
-    lone: Any = object()
-    return sys.getrefcount(lone)
-
-
-_ALONE = _references()

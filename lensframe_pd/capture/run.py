@@ -122,7 +122,7 @@ class Run:
 
     def settle(self) -> None:
         """Give the kept values that others can still reach a copy of their own."""
-        self.values.settle(self.tracer.lineage.kept_elsewhere)
+        self.values.settle()
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         modules = self.tracer.modules

@@ -38,6 +38,7 @@ from lensframe_pd.tape.functions import KNOWN, Action, Function, describe, synth
 from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.storage import (
     distinct,
+    is_foreign,
     perform,
     storage_address,
     storage_of,
@@ -124,7 +125,9 @@ class Tracer(TorchFunctionMode):
                 self._rows_of(result, function, args, kwargs, seconds)
             return result
         if action is Action.SKIP:
-            if function.name == "backward":
+            if function.lends:
+                self.values.expose(args[0])
+            elif function.name == "backward":
                 self._note_backward(args)
             return func(*args, **(kwargs or _NO_KWARGS))
         if action is Action.OPEN and func is not self._opening:
@@ -144,6 +147,8 @@ class Tracer(TorchFunctionMode):
             self._opening, self._outer = before, outer
 
     def _read(self, function: Function, args: Any, kwargs: Any) -> Any:
+        if function.lends:
+            self.values.expose(args[0])
         result = function.func(*args, **kwargs)
         self._note_read(function.name, args, kwargs)
         return result
@@ -158,9 +163,6 @@ class Tracer(TorchFunctionMode):
                 if known is not None and known.alive() is tensor and known.source >= 0:
                     reads = self.tape.reads.setdefault(self.lineage.fresh(tensor, known), [])
                     reads.append((name, site, self.modules.current))
-                    if name in ("numpy", "dlpack"):  # from here on written unseen
-                        self.values.preserve(known.storage)
-                        self.values.share(known.storage)
 
     def _call_carefully(self, function: Function, args: Any, kwargs: Any) -> Any:
         """A call that may write its arguments or draw random numbers."""
@@ -181,6 +183,8 @@ class Tracer(TorchFunctionMode):
             if call < 0:  # a call that made and wrote nothing is none
                 call = self._call(function, template, done.seconds, state)
             inplace = id(tensor) in written
+            if is_foreign(tensor) or (inplace and self.values.counts_again(sys._getframe(1))):
+                self.values.expose(tensor)
             row = self._row(tensor, call, slot, inplace)
             if inplace and not function.repoints:
                 self.lineage.wrote(tensor, row)
@@ -454,6 +458,11 @@ class Tracer(TorchFunctionMode):
             self.tape.paths[row] = path
         if kind != "output":  # from here on the tensor comes from this row
             self._live.pop(id(tensor), None)
+        foreign = is_foreign(tensor)
+        if foreign:
+            self.values.expose_owner(tensor)
+        if foreign or not sources:  # it was there before, so others may hold it
+            self.values.expose(tensor)
         return self._row(tensor, call, 0)
 
 

@@ -1,18 +1,38 @@
 """The kept values, and that they never change afterwards.
 
-Values are kept by reference; before a write, and at the end for what others can still reach,
-the kept values that share the storage get a copy of their own.
+Values are kept by reference as long as nobody but the traced calls can write them. Before such a
+call writes, the kept values that share its storage get a copy of their own. Where others have a
+way to the storage that no call shows (the caller's inputs, the model's state, memory that torch
+does not own or that was handed out), a value is copied as soon as it is made. And when the run is
+over, so is what anybody besides the trace still holds.
+
+What is left is a write by somebody who was handed nothing, such as another thread. The version
+counter tells of it, and such a value is let go of, with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import sys
+from bisect import bisect, insort
+from collections.abc import Iterable
+from types import CodeType, FrameType
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from lensframe_pd.tape.storage import faithful_clone
+from lensframe_pd.tape.compare import same
+from lensframe_pd.tape.regions import Region, region_of
+from lensframe_pd.tape.storage import faithful_clone, holders, storage_of, version_of
 from lensframe_pd.tape.tape import Tape
+
+_WRITTEN_UNSEEN = "it was written out of the trace's sight, as by another thread"
+
+_UNCOUNTED = -1  # the version of an inference tensor
+
+_is_inference = torch.is_inference_mode_enabled
 
 
 class Values:
@@ -29,23 +49,40 @@ class Values:
 
     def __init__(self, tape: Tape, all_kept: bool) -> None:
         self.all_kept = all_kept
+        self._tape = tape
         self._values = tape.values
         self._by_storage: dict[int, list[int]] = {}
-        self._shared: set[int] = set()
+        self._exposed: dict[int, _Exposed] = {}
+        #: The version of a value when it was kept, where that is not 0.
+        self._versions: dict[int, int] = {}
+        self._forwards: frozenset[CodeType] | None = None
+        #: Where the memory of each value began when it was kept, sorted, with its row: of the first
+        #: `_n_placed` rows, as few runs ask for it.
+        self._places: list[tuple[int, int]] = []
+        self._n_placed = 0
 
     def keep(self, row: int, tensor: Tensor, storage: int) -> None:
         """Keep the value of a row that `Tape.values` has an entry for."""
-        value = tensor.detach()
-        if storage:
-            if not self.all_kept and _much_smaller(value):
-                value = value.clone()
-            else:
-                self._by_storage.setdefault(storage, []).append(row)
-        self._values[row] = value
+        value = self._values[row] = tensor.detach()
+        if not storage:
+            return
+        if storage not in self._exposed and not self.all_kept and _much_smaller(value):
+            self._values[row] = value.clone()
+            return
+        version = version_of(tensor)
+        self._versions[row] = _UNCOUNTED if version is None else version
+        self._by_storage.setdefault(storage, []).append(row)
 
     def keep_next(self, row: int, tensor: Tensor, storage: int) -> None:
         """Keep the value of a new row, where all are kept: once per operation, so in few steps."""
         self._values.append(tensor.detach())
+        try:  # an error is dear, and where inference tensors are met is mostly known before
+            inference = _is_inference() and tensor.is_inference()
+            version = _UNCOUNTED if inference else tensor._version
+        except RuntimeError:
+            version = _UNCOUNTED
+        if version:
+            self._versions[row] = version
         if storage in self._by_storage:
             self._by_storage[storage].append(row)
         else:
@@ -58,35 +95,153 @@ class Values:
 
     def preserve(self, storage: int) -> None:
         """The storage is about to be written: give the kept values in it their own copy."""
-        if not storage:  # sparse and other layouts: their values are not kept by reference
-            return
+        if not storage or storage in self._exposed:
+            return  # storage 0: sparse and other layouts, whose values are not kept by reference
         copies: dict[Any, Tensor] = {}
         for row in self._by_storage.pop(storage, ()):
-            value = self._values[row]
+            value = self._as_kept(row)
             if value is not None:
-                key = (
-                    value.storage_offset(), value.shape, value.stride(), value.dtype,
-                    value.is_conj(), value.is_neg(),
-                )  # fmt: skip
+                key = _view(value)
                 if key not in copies:
                     copies[key] = faithful_clone(value)
                 self._values[row] = copies[key]
 
-    def last_in(self, storage: int) -> int | None:
-        """The newest row kept by reference in a storage, which therefore is still that storage."""
+    def _as_kept(self, row: int) -> Tensor | None:
+        """A value kept by reference, if nobody wrote it; else it is let go of."""
+        value, version = self._values[row], self._versions.get(row, 0)
+        if value is None or version == _UNCOUNTED or version == value._version:
+            return value
+        self._values[row] = None
+        self._tape.lost[row] = _WRITTEN_UNSEEN
+        return None
+
+    def last_in(self, storage: int) -> tuple[int, Region] | None:
+        """The newest row kept in a storage, and where it is there.
+
+        While a value is kept, its storage's address is given to no other storage.
+        """
+        if storage in self._exposed:
+            return self._exposed[storage].last
         rows = self._by_storage.get(storage)
-        return rows[-1] if rows else None
+        value = self._values[rows[-1]] if rows else None
+        return (rows[-1], region_of(value)) if rows and value is not None else None
 
-    def share(self, storage: int) -> None:
-        """Somebody outside the trace can reach the storage: parameters, NumPy arrays."""
-        self._shared.add(storage)
+    def expose(self, tensor: Tensor) -> None:
+        """Somebody can write this tensor's storage from here on without a call that is seen."""
+        storage = storage_of(tensor)
+        if not storage or storage in self._exposed:
+            return
+        with torch._C.DisableTorchFunction():  # a subclass has its own, and a mode would look on
+            if isinstance(tensor, UninitializedTensorMixin) or tensor.is_meta:
+                return
+            self.preserve(storage)
+            weak = StorageWeakRef(tensor.untyped_storage())
+        self._by_storage[storage] = self._exposed[storage] = _Exposed(self._values, weak)
 
-    def settle(self, kept_elsewhere: Callable[[], set[int]]) -> None:
+    def expose_owner(self, foreign: Tensor) -> None:
+        """As `expose`, of the storage whose memory a tensor of another storage lies in.
+
+        A DLPack capsule gives such a tensor, and no call shows that it was made.
+        """
+        for row in range(self._n_placed, len(self._values)):
+            value = self._values[row]
+            if value is not None and storage_of(value):
+                insort(self._places, (value.untyped_storage().data_ptr(), row))
+        self._n_placed = len(self._values)
+        pointer = foreign.data_ptr()
+        below = bisect(self._places, (pointer, sys.maxsize))
+        while below:
+            below -= 1
+            start, row = self._places[below]
+            value = self._values[row]
+            if value is None or value.untyped_storage().data_ptr() != start:
+                del self._places[below]  # it was dropped, or has a copy of its own by now
+                continue
+            if pointer < start + value.untyped_storage().nbytes():
+                self.expose(value)
+            return  # storages do not overlap
+
+    def counts_again(self, frame: FrameType | None) -> bool:
+        """Whether a write in this frame moves the version again, later and unseen.
+
+        So it does in the forward of an `autograd.Function` that marks a tensor as dirty.
+        """
+        if self._forwards is None:
+            self._forwards = _custom_forwards()
+        while frame is not None and frame.f_code not in self._forwards:
+            frame = frame.f_back
+        return frame is not None
+
+    def settle(self) -> None:
         """The run is over: nobody but the trace may reach a kept value from here on."""
-        if self._by_storage:
-            for storage in (kept_elsewhere() | self._shared) & self._by_storage.keys():
-                self.preserve(storage)
-            self._by_storage.clear()
+        values, versions = self._values, self._versions
+        self._by_storage.pop(0, None)
+        shared = []
+        for storage, rows in self._by_storage.items():
+            if len(rows) == 1:  # as most are; what is exposed has none
+                row = rows[0]
+                value = values[row]
+                if value is None:
+                    continue
+                version = versions.get(row, 0)
+                if version == _UNCOUNTED or value._version == version:
+                    if holders(value) > 1:
+                        shared.append(storage)
+                    continue
+            # by row, as one that was dropped and kept again is there twice
+            kept = {row: value for row in rows if (value := self._as_kept(row)) is not None}
+            if kept and holders(next(iter(kept.values()))) > len(kept):
+                shared.append(storage)
+        for storage in shared:
+            self.preserve(storage)
+        self._by_storage.clear()
+        self._exposed.clear()
+        self._versions.clear()
+        self._places.clear()
+
+
+def _custom_forwards() -> frozenset[CodeType]:
+    """The code of the forward of each `autograd.Function` that there is."""
+    found, kinds = set(), [torch.autograd.Function]
+    while kinds:
+        kind = kinds.pop()
+        kinds += type.__subclasses__(kind)
+        forward = vars(kind).get("forward")
+        code = getattr(getattr(forward, "__func__", forward), "__code__", None)
+        if isinstance(code, CodeType):
+            found.add(code)
+    return frozenset(found)
+
+
+class _Exposed(list[int]):
+    """Takes the place of the rows in a storage that others can write: each gets its own copy."""
+
+    def __init__(self, values: list[Tensor | None], storage: StorageWeakRef) -> None:
+        super().__init__()
+        self._values = values
+        self._storage = storage  # while it is referred to, no other storage gets its address
+        self._latest: dict[Any, int] = {}
+        self.last: tuple[int, Region] | None = None
+
+    def append(self, row: int) -> None:
+        """The value of a row was kept by reference just now."""
+        value = self._values[row]
+        assert value is not None
+        self.last = row, region_of(value)
+        key = _view(value)
+        latest = self._values[self._latest.get(key, row)]
+        if latest is value or latest is None or not same(latest, value):
+            latest = faithful_clone(value)
+        self._values[row] = latest
+        self._latest[key] = row
+
+
+def _view(value: Tensor) -> Any:
+    """Which part of its storage a value shows, and how."""
+    return (
+        value.storage_offset(), value.shape, value.stride(), value.dtype,
+        value.is_conj(), value.is_neg(),
+    )  # fmt: skip
 
 
 def _much_smaller(value: Tensor) -> bool:

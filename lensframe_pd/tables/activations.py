@@ -22,8 +22,8 @@ _NUMPY_HOLDS = frozenset(
 
 
 def unsaved_reasons(tape: Tape) -> dict[int, str]:
-    """Rows whose value was wanted and that NumPy cannot hold, with the reason."""
-    reasons = {}
+    """Rows whose value was wanted and that is lost or that NumPy cannot hold, with the reason."""
+    reasons = {**tape.lost}
     for i, value in enumerate(tape.values):
         if value is not None:
             reason = _reason(value)

@@ -21,7 +21,7 @@ class Action(Enum):
     """How the tracer treats a call."""
 
     PLAIN = "run it; a row for each tensor it returns"
-    CAREFUL = "it may write an argument or draw random numbers: look before and after"
+    CAREFUL = "it may write, draw random numbers or borrow memory: look before and after"
     OPEN = "a Python composite: run its body, whose own calls are seen"
     READ = "Python reads a tensor's value: a decision of a dynamic graph"
     SKIP = "metadata, printing, pickling: no row"
@@ -43,6 +43,8 @@ class Function(NamedTuple):
     switch: int | None = None
     """Position of the flag, such as `training`, without which it writes nothing."""
     random: bool = False
+    lends: bool = False
+    """It gives away the memory of its first argument, which then can be written unseen."""
     gathers: int | None = None
     """Position from which on numbers may be given one by one: `x.view(2, 3)`."""
     repoints: bool = False
@@ -61,13 +63,13 @@ _TENSOR_PROPERTIES = frozenset("T mT H mH real imag data grad _grad _base".split
 
 _METADATA = frozenset(
     """dim size numel stride is_contiguous is_floating_point is_complex element_size nelement
-    ndimension get_device storage_offset __len__ __hash__ is_same_size result_type can_cast
-    promote_types is_signed is_conj is_neg is_inference is_tensor is_storage is_pinned is_shared
-    is_coalesced is_distributed is_set_to is_non_overlapping_and_dense _is_view _is_zerotensor
-    _version sparse_dim dense_dim __repr__ __format__ __reduce_ex__ __reduce__ __setstate__
-    __dir__ __dlpack_device__ data_ptr storage untyped_storage _typed_storage storage_type
-    register_hook register_post_accumulate_grad_hook retain_grad backward has_names q_scale
-    q_zero_point qscheme q_per_channel_axis _assert _assert_async _assert_scalar
+    ndimension get_device storage_offset const_data_ptr __len__ __hash__ is_same_size
+    result_type can_cast promote_types is_signed is_conj is_neg is_inference is_tensor is_storage
+    is_pinned is_shared is_coalesced is_distributed is_set_to is_non_overlapping_and_dense _is_view
+    _is_zerotensor _version sparse_dim dense_dim __repr__ __format__ __reduce_ex__ __reduce__
+    __setstate__ __dir__ __dlpack_device__ data_ptr storage untyped_storage _typed_storage
+    storage_type register_hook register_post_accumulate_grad_hook retain_grad backward has_names
+    q_scale q_zero_point qscheme q_per_channel_axis _assert _assert_async _assert_scalar
     _assert_tensor_metadata sym_size sym_numel sym_stride sym_storage_offset dim_order
     _set_grad_enabled _use_count share_memory_ pin_memory_ module_load manual_seed
     _functional_assert_async""".split()
@@ -79,6 +81,15 @@ _READS = {
     "__array__": "numpy", "is_nonzero": "bool", "equal": "equal", "allclose": "allclose",
     "__dlpack__": "dlpack", "_local_scalar_dense": "item",
 }  # fmt: skip
+
+# They give away the memory of their first argument.
+_LENDS = frozenset(
+    """numpy __array__ __dlpack__ __cuda_array_interface__ data_ptr const_data_ptr mutable_data_ptr
+    storage untyped_storage typed_storage share_memory_""".split()
+)
+
+# Their results may lie in memory that is not torch's own.
+_BORROWING = frozenset("as_tensor asarray from_file".split())
 
 # Python functions that are one operation, though written in Python.
 _LEAVES = frozenset("__rsub__ __deepcopy__ grad backward __dlpack__".split())
@@ -228,9 +239,9 @@ def _describe(func: Any) -> Function:
     if is_accessor(func):
         return _describe_accessor(func, raw, target)
     if raw in _READS and not _opens(func, raw):
-        return Function(func, _READS[raw], target, Action.READ)
+        return Function(func, _READS[raw], target, Action.READ, lends=raw in _LENDS)
     if raw in _METADATA:
-        return Function(func, name, target, Action.SKIP)
+        return Function(func, name, target, Action.SKIP, lends=raw in _LENDS)
     arg_names = _arg_names(func, raw)
     if _opens(func, raw):
         return Function(func, name, target, Action.OPEN, arg_names)
@@ -248,11 +259,11 @@ def _describe(func: Any) -> Function:
         gathers, sequence = _SEQUENCES[raw]
         arg_names = ((*arg_names, "self")[:gathers]) + (sequence,) + arg_names[gathers + 1 :]
     # deepcopy fills its memo, an argument, so the arguments must be read before the call
-    careful = bool(written or written_names or random or raw == "__deepcopy__")
+    careful = written or written_names or random or raw == "__deepcopy__" or _borrows(func, raw)
     action = Action.CAREFUL if careful else Action.PLAIN
     return Function(
         func, name, target, action, arg_names, written, written_names, certain, switch, random,
-        gathers, raw in _REPOINTS, raw in _MARKS,
+        gathers=gathers, repoints=raw in _REPOINTS, marks=raw in _MARKS,
     )  # fmt: skip
 
 
@@ -263,7 +274,16 @@ def _describe_accessor(func: Any, raw: str, target: str) -> Function:
         names = ("input", "data")
         return Function(func, "set_data", target, Action.CAREFUL, names, (0,), repoints=True)
     action = Action.PLAIN if raw in _TENSOR_PROPERTIES else Action.SKIP
-    return Function(func, raw, target, action, ("input",))
+    return Function(func, raw, target, action, ("input",), lends=raw in _LENDS)
+
+
+def _borrows(func: Any, raw: str) -> bool:
+    """Whether results may lie in memory that torch does not own, as those of `as_tensor`."""
+    if isinstance(func, (OpOverload, OpOverloadPacket)):
+        return not str(func).startswith("aten.")
+    if isinstance(func, (types.MethodDescriptorType, types.WrapperDescriptorType)):
+        return False  # a method of Tensor
+    return raw in _BORROWING or not hasattr(torch.ops.aten, raw)
 
 
 def _opens(func: Any, raw: str) -> bool:
@@ -274,7 +294,7 @@ def _opens(func: Any, raw: str) -> bool:
 
 def _raw_name(func: Any) -> str:
     if is_accessor(func):
-        return str(func.__self__.__name__)
+        return str(getattr(func.__self__, "fget", func.__self__).__name__)  # property, descriptor
     if isinstance(func, OpOverload):
         return str(func._schema.name).split("::")[-1]
     return str(getattr(func, "__name__", type(func).__name__))
@@ -292,7 +312,7 @@ def normalised(raw: str) -> str:
 
 def _target(func: Any) -> str:
     if is_accessor(func):
-        return f"torch.Tensor.{func.__self__.__name__}.{func.__name__}"
+        return f"torch.Tensor.{_raw_name(func)}.{func.__name__}"
     if isinstance(func, (OpOverload, OpOverloadPacket)):
         return f"torch.ops.{func}"
     if isinstance(func, (types.MethodDescriptorType, types.WrapperDescriptorType)):

@@ -15,6 +15,12 @@ from lensframe_pd.tape.objects import tensors_in
 #: Address of a tensor's storage; raises where it has none (sparse tensors, vmap's wrappers).
 storage_address: Callable[[Tensor], int] = torch._C._storage_address  # type: ignore[attr-defined]
 
+_use_count: Callable[[int], int] = torch._C._storage_Use_Count
+_LONE = torch.empty(0)
+_STORAGE = _LONE.untyped_storage()
+#: What Python's own view of a storage adds to the number of those that hold it.
+_ASKING = _use_count(_STORAGE._cdata) - 1
+
 
 def storage_of(tensor: Tensor) -> int:
     """Address of a tensor's storage, 0 where it has none."""
@@ -30,6 +36,21 @@ def version_of(tensor: Tensor) -> int | None:
         return tensor._version
     except RuntimeError:
         return None
+
+
+def is_foreign(tensor: Tensor) -> bool:
+    """Whether the memory of a tensor is not torch's own: NumPy's, DLPack's, a mapped file's."""
+    try:
+        with torch._C.DisableTorchFunction():  # a subclass has its own, and a mode would look on
+            return not tensor.untyped_storage().resizable()
+    except (NotImplementedError, RuntimeError, ValueError):  # it has no storage, or none yet
+        return False
+
+
+def holders(tensor: Tensor) -> int:
+    """How many hold the storage of a tensor, this tensor included: tensors, views, autograd."""
+    storage = tensor.untyped_storage()  # has to live while its address is used
+    return _use_count(storage._cdata) - _ASKING
 
 
 def unwrapped(tensor: Tensor) -> Tensor:

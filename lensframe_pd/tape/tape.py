@@ -152,6 +152,8 @@ class Tape:
     """Of `held` entries that the run wrote, the value before; None where it was not kept."""
     bits: dict[int, Bits] = field(default_factory=dict)
     """Rows that showed the conjugate or negative of their memory; noted where a run is proven."""
+    lost: dict[int, str] = field(default_factory=dict)
+    """Rows whose value was kept and had to be let go of, with the reason."""
     wrapped: set[int] = field(default_factory=set)
     """Calls inside `torch.vmap` or `torch.func.grad`, whose rows hold the unwrapped value."""
 
