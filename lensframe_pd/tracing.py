@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import gc
-import operator
 import os.path
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 import torch
 import xarray as xr
 
-from lensframe_pd.capture.run import Run, bound_arguments, has_axis
+from lensframe_pd.capture.run import Run, bound_arguments
 from lensframe_pd.capture.state import Origin, Start
-from lensframe_pd.capture.stimuli import stimulus_input
+from lensframe_pd.capture.stimuli import stimuli
 from lensframe_pd.errors import LensTypeError, LensValueError, warn
 from lensframe_pd.profile.repeats import retime
 from lensframe_pd.tables import activations
@@ -204,10 +203,9 @@ def trace(
     if type(repeats) is not int or repeats < 0:
         raise LensValueError(f"repeats must be 0 or a number of runs, not {repeats!r}")
     args, kwargs = bound_arguments(args, kwargs)
-    table, stimuli = stimulus_table(stimulus), has_axis
-    if table is not None:
-        first = stimulus_input(args, kwargs, len(table))
-        stimuli = partial(operator.is_, first)
+    table = stimulus_table(stimulus)
+    n_stimuli = None if table is None else len(table)
+    stimuli(args, kwargs, n_stimuli)  # refuses what does not fit, before anything runs
     run = Run(model, save, stop, _caller())
     if run.root is not None and run.root.training:
         warn("the model is in train mode and is traced as it is; call model.eval() for inference")
@@ -217,7 +215,7 @@ def trace(
     origin = Origin(model, args, kwargs, torch.get_rng_state())
     before = _repeatable(origin, repeats) if repeats else None
     try:
-        output = run.execute(args, kwargs, stimuli)
+        output = run.execute(args, kwargs, n_stimuli)
     except BaseException as error:
         _explain(run, error)
         raise

@@ -12,7 +12,8 @@ ROOMS = {
     "tape": "functions objects storage regions tape compare context config facts passes",
     "capture": "watch values roots modules origins writes lineage handed tracer iterators snapshot "
     "state plan process save stimuli run",
-    "tables": "stimuli axes dims layers activations",
+    "tables": "stimuli order case reshape selection indexing writes aliases sequences axes readers "
+    "dims layers activations",
     "graph": "edges parameters contract fold select diff",
     "replay": "call recording onward",
     "draw": "render style node dot",

@@ -18,6 +18,7 @@ from lensframe_pd.capture.origins import Origins, cached_by_methods, extra_tenso
 from lensframe_pd.capture.process import switched
 from lensframe_pd.capture.roots import find_roots, is_compile_wrapper, named_modules
 from lensframe_pd.capture.save import save_of
+from lensframe_pd.capture.stimuli import stimuli
 from lensframe_pd.capture.tracer import Tracer
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensRuntimeError, LensTypeError
@@ -25,10 +26,6 @@ from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.tape import Tape
 
 _running = threading.local()
-
-
-def has_axis(tensor: Tensor) -> bool:
-    return tensor.dim() > 0
 
 
 class Run:
@@ -84,31 +81,28 @@ class Run:
             self.tracer.lineage.hold_own(path, module)
 
     def execute(
-        self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        stimuli: Callable[[Tensor], bool] = has_axis,
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], n_stimuli: int | None = None
     ) -> Any:
         """Run the model; its output, None if it was stopped.
 
-        The first input for which `stimuli` answers yes has them along axis 0.
+        `n_stimuli` is how many ids were given for the stimuli; None without ids.
         """
         _running.busy = True
         try:
-            return self._execute(args, kwargs, stimuli)
+            return self._execute(args, kwargs, n_stimuli)
         finally:
             _running.busy = False
 
-    def _execute(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], stimuli: Callable[[Tensor], bool]
-    ) -> Any:
+    def _execute(self, args: tuple[Any, ...], kwargs: dict[str, Any], n_stimuli: int | None) -> Any:
         tracer = self.tracer
+        self.tape.n_stimuli, found = stimuli(args, kwargs, n_stimuli)
+        starts = {id(tensor): start for tensor, start in found}
         start = perf_counter()  # of a run that its inputs end; else the model's own
         try:
             for path, tensor in named_inputs(self.model, args, kwargs):
                 row = tracer.given("input", path, tensor)
-                if self.tape.stimulus_row is None and stimuli(tensor):
-                    self.tape.stimulus_row = row
+                if id(tensor) in starts:
+                    self.tape.starts[row] = starts[id(tensor)]
             start = perf_counter()
             output = self._call(args, kwargs)
             for path, tensor in tensors_in(output):

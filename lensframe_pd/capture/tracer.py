@@ -9,7 +9,7 @@ all others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from time import perf_counter
 from types import CodeType
@@ -54,6 +54,8 @@ _ATOMS = frozenset(
 _NUMBERS = frozenset((bool, int, float, complex))
 _CPU = torch.device("cpu")
 _SMALL = 2**16  # bytes of a NumPy argument that is kept as it was, not only described
+_MOST_SELECTED = 2**20  # entries of an index
+_SELECTING = frozenset((torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
 _NO_KWARGS: dict[str, Any] = {}
 
 _SYNTHETIC = {
@@ -118,6 +120,8 @@ class Tracer(TorchFunctionMode):
             if type(result) is Tensor:
                 template = self._template(args, kwargs)
                 call = self._call(function, template, seconds, None, sys._getframe(1))
+                if function.selects:
+                    self._note_selection(call, args, kwargs)
                 self._row(result, call, 0)
             elif type(result) in _NUMBERS:  # a decision: Python has it now, and no tensor does
                 self._note_read(function.name, args, kwargs or _NO_KWARGS)
@@ -174,6 +178,7 @@ class Tracer(TorchFunctionMode):
             self.values.preserve(storage)
             self.lineage.about_to_write(storage)
         state = generator_state(args, kwargs) if function.random else None
+        selection = _selection(args, kwargs) if function.selects else None  # before it is written
         done = perform(function, args, kwargs, writable)
         if state is not None and torch.equal(state, generator_state(args, kwargs)):
             state = None
@@ -182,6 +187,8 @@ class Tracer(TorchFunctionMode):
         for slot, tensor in enumerate(distinct(done.made)):
             if call < 0:  # a call that made and wrote nothing is none
                 call = self._call(function, template, done.seconds, state)
+                if selection:
+                    self.tape.selections[call] = selection
             inplace = id(tensor) in written
             if is_foreign(tensor) or (inplace and self.values.counts_again(sys._getframe(1))):
                 self.values.expose(tensor)
@@ -206,8 +213,16 @@ class Tracer(TorchFunctionMode):
         made = [tensor for _, tensor in tensors_in(result)]
         if made:
             call = self._call(function, self._template(args, kwargs), seconds)
+            if function.selects:
+                self._note_selection(call, args, kwargs)
             for slot, tensor in enumerate(made):
                 self._row(tensor, call, slot)
+
+    def _note_selection(self, call: int, args: Any, kwargs: Any) -> None:
+        """Which entries a call took: needed to say which stimulus each entry of its result is."""
+        selection = _selection(args, kwargs or _NO_KWARGS)
+        if selection:
+            self.tape.selections[call] = selection
 
     def _call(
         self,
@@ -478,6 +493,36 @@ class _ScriptOperators(TorchDispatchMode):
         self._count += 1
         with torch._C.DisableTorchFunction():
             return self._tracer.scripted(func, args, kwargs or {}, self._count)
+
+
+def _selection(args: Any, kwargs: Any) -> dict[int, Tensor]:
+    """Copies of the integers and masks among the tensors of a call, but for the first tensor."""
+    return {
+        k: tensor.detach().clone()
+        for k, tensor in enumerate(_in_order((*args, *kwargs.values())))
+        if k and tensor.dtype in _SELECTING and _is_small(tensor)
+    }
+
+
+def _in_order(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among arguments, in the order of the slots of a template."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _in_order(value)
+        elif isinstance(value, slice):
+            yield from _in_order((value.start, value.stop, value.step))
+        elif isinstance(value, dict):
+            yield from _in_order(value.values())
+
+
+def _is_small(tensor: Tensor) -> bool:
+    """Whether these are entries to pick that can be had, and kept at little cost."""
+    own = type(tensor) is Tensor or type(tensor) is Parameter
+    if not own or tensor.is_meta or tensor.layout is not torch.strided:
+        return False
+    return tensor.numel() <= _MOST_SELECTED and unwrapped(tensor) is tensor
 
 
 def _caller() -> Any:

@@ -1,5 +1,8 @@
-"""A tape as tables: `layers` (the DataFrame) and `activations` (the Dataset).
+"""A tape as tables, with the labels that `tape/passes` gives its rows.
 
-`stimuli` reads the table of the stimuli; `axes` says what an operation does to named axes, `dims`
-follows the names along a tape.
+`layers` is the frame of operations, `activations` the Dataset of values, with the ids of `stimuli`.
+The axes: `order` says which stimulus each entry of an axis is, `case` what a rule on axes may look
+at; the rules, by what an operation does, are in `reshape`, `selection`, `indexing`, `writes`,
+`sequences` and `axes`, which has the table of them; `aliases` is for writes through views,
+`readers` for inputs; `dims` follows all of it along the tape and gives dimensions their names.
 """

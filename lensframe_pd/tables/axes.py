@@ -1,72 +1,83 @@
 """The table of axis names: which operation makes which axes, keeps, moves, merges or drops them.
 
-A rule looks at a `Case` and gives a name for each axis of the result, `None` where it does not
-know; an operation without a rule names nothing. Names are never guessed.
+A rule looks at a `Case` and says what each axis of the result is, `None` where it does not know;
+an operation without a rule names nothing. Names are never guessed. A rule moves an axis with the
+stimuli along it as one thing, so what holds for names holds for the order of stimuli, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from torch._ops import OpOverloadPacket
 
+from lensframe_pd.schema import STIMULUS
+from lensframe_pd.tables import indexing, selection, sequences, writes
+from lensframe_pd.tables.case import (
+    Case,
+    Operand,
+    Rule,
+    Ruled,
+    aligned,
+    kept,
+    shared,
+    without_order,
+)
+from lensframe_pd.tables.order import (
+    NONE,
+    Name,
+    Names,
+    carries,
+    named,
+    of_all,
+)
+from lensframe_pd.tables.reshape import reshaped, squeezed, unsqueezed
 from lensframe_pd.tape.tape import SLOT
 
-
-class Merged(NamedTuple):
-    """An axis that a reshape made of several: it has no name, but can be split again."""
-
-    parts: tuple[tuple[Any, int], ...]
-    """Name and extent of each."""
-
-
-Name = str | Merged | None
-Names = tuple[Name, ...]
 _SPATIAL: dict[int, Names] = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}
 
-
-class Operand(NamedTuple):
-    """A tensor an operation read: its axis names and its shape."""
-
-    names: Names
-    shape: tuple[int, ...]
-
-
-class Case(NamedTuple):
-    """What a rule may look at."""
-
-    operands: list[Operand]
-    arguments: dict[str, Any]
-    shape: tuple[int, ...]
-    slot: int
-
-    @property
-    def first(self) -> Operand:
-        return self.operands[0] if self.operands else Operand((), ())
-
-
-Rule = Callable[[Case], Names | None]
-
-
-_pointwise: dict[str, bool] = {}
-_KEEPING = frozenset(
-    """output alias dropout feature_dropout alpha_dropout layer_norm group_norm batch_norm
-    instance_norm rms_norm softmax log_softmax clone contiguous to detach data requires_grad
-    cumsum cumprod flip roll float half bfloat16 double type type_as zeros_like ones_like
-    empty_like full_like rand_like randn_like fill zero copy masked_fill masked_scatter
-    local_response_norm cpu cuda setitem index_put identity bernoulli channel_shuffle
-    native_dropout prelu normalize triu tril scatter index_copy index_fill index_add""".split()
+#: Element by element, though torch does not tag them so.
+_POINTWISE = frozenset(
+    """dropout feature_dropout alpha_dropout feature_alpha_dropout clone contiguous to detach
+    requires_grad half float bfloat16 double int long short char byte bool cfloat cdouble chalf
+    type _to_copy alias output identity deepcopy lift_fresh zero where masked_fill native_dropout
+    bernoulli conj resolve_conj resolve_neg conj_physical real imag positive cpu cuda xpu
+    pin_memory rename rrelu rrelu_with_noise l1_loss mse_loss smooth_l1_loss huber_loss
+    binary_cross_entropy binary_cross_entropy_with_logits kl_div maximum minimum fmax fmin
+    complex polar isclose lerp nan_to_num uniform normal exponential cauchy geometric log_normal
+    random fake_quantize_per_tensor_affine stochastic_depth hardtanh softplus threshold
+    expand_as broadcast_to broadcast_tensors hardswish log_sigmoid as_tensor asarray dequantize
+    quantize_per_tensor quantize_per_tensor_dynamic absolute negative pos invert and or xor lshift
+    rshift truediv floordiv floor_divide mod divide multiply subtract true_divide greater
+    greater_equal less less_equal not_equal arccos arccosh arcsin arcsinh arctan arctan2 arctanh
+    fix isreal poisson binomial special_digamma special_erf special_erfc special_erfinv
+    special_exp2 special_expit special_expm1 special_gammainc special_gammaincc special_gammaln
+    special_i0 special_log1p special_logit special_multigammaln special_ndtr special_polygamma
+    special_psi special_round special_sinc special_xlogy poisson_nll_loss soft_margin_loss
+    alias_copy detach_copy expand_copy cross linalg_cross""".split()
 )
+#: They leave the axes of their first tensor what they are, whatever the others are for; entries
+#: that change places change them in the result, too.
+_KEEPING = frozenset(
+    """layer_norm group_norm batch_norm instance_norm rms_norm native_layer_norm native_group_norm
+    native_batch_norm softmax log_softmax _softmax _log_softmax softmin normalize renorm
+    local_response_norm triu tril prelu type_as isin fill index_fill lift_fresh_copy
+    fake_quantize_per_channel_affine gumbel_softmax to_dense view_as_real_copy
+    _transformer_encoder_layer_fwd special_softmax special_log_softmax embedding_renorm
+    quantize_per_channel""".split()
+)
+_pointwise: dict[str, bool] = {}
 
 
-def keeps(name: str) -> bool:
-    """Whether an operation works element by element, or else leaves the axes what they are."""
+def pointwise(name: str) -> bool:
+    """Whether an operation works element by element."""
     known = _pointwise.get(name)
     if known is None:
         packet = getattr(torch.ops.aten, name, None)
-        known = name in _KEEPING or (
+        known = name in _POINTWISE or (
             isinstance(packet, OpOverloadPacket)
             and any(torch.Tag.pointwise in getattr(packet, o).tags for o in packet.overloads())
         )
@@ -74,13 +85,25 @@ def keeps(name: str) -> bool:
     return known
 
 
-def broadcast(case: Case) -> Names:
-    names: list[Name] = [None] * len(case.shape)
-    for operand in case.operands:
-        for k in range(1, min(len(names), len(operand.shape)) + 1):
-            if names[-k] is None and operand.shape[-k] == case.shape[-k]:
-                names[-k] = operand.names[-k]
-    return tuple(names)
+def rule_of(name: str) -> Rule | None:
+    """The rule of an operation, by its normalised name."""
+    return RULES.get(name) or (aligned if pointwise(name) else None)
+
+
+def _fresh(case: Case) -> Ruled:
+    """A new tensor of the kind of another: in its order only as far as that is the plain one."""
+    first = case.first
+    if len(first.shape) != len(case.shape):
+        return Ruled((None,) * len(case.shape), NONE)
+    names = [n if n == STIMULUS or not carries(n) else None for n in first.names]
+    return Ruled(tuple(names), NONE)
+
+
+def _made(case: Case) -> Ruled:
+    return Ruled((None,) * len(case.shape), NONE)
+
+
+# Space
 
 
 def _spatial(n: int, channel: str | None) -> Rule:
@@ -90,15 +113,107 @@ def _spatial(n: int, channel: str | None) -> Rule:
         batched = len(case.shape) == n + 2
         if not batched and len(case.shape) != n + 1:
             return None
+        if len(case.first.names) != len(case.shape):
+            return None
         lead = case.first.names[:1] if batched else ()
-        middle = channel or (case.first.names[1] if batched else case.first.names[0]) or "channel"
+        middle = channel or case.first.names[len(lead)] or "channel"
         return (*lead, middle, *_SPATIAL[n])
 
     return rule
 
 
-def _last_is_feature(case: Case) -> Names:
-    return (*case.first.names[:-1], "feature")
+def _convolution(n: int) -> Rule:
+    spatial = _spatial(n, "channel")
+
+    def rule(case: Case) -> Names | None:
+        names = spatial(case)
+        if names is None or len(case.operands) < 2:
+            return names  # type: ignore[return-value]
+        at = len(case.shape) - n - 1
+        channels, weights = case.first.names[at], case.operands[1].names[0]
+        if carries(channels) or carries(weights):
+            return (*names[:at], _by_group(case, at), *names[at + 1 :])
+        return names  # type: ignore[return-value]
+
+    return rule
+
+
+def _any_convolution(case: Case) -> Names | None:
+    n = len(case.shape) - 2
+    return _CONVOLUTIONS[n](case) if n in _SPATIAL else None  # type: ignore[return-value]
+
+
+def _by_group(case: Case, at: int) -> Name:
+    """The channels that a convolution in groups makes: of what went into each group."""
+    groups = case.argument("groups", default=1)
+    weight = case.operands[1]
+    made = case.shape[at]
+    if type(groups) is not int or made != weight.shape[0] or case.first.shape[at] % groups:
+        return None
+    taken = case.first.number(at).reshape(groups, -1)
+    given = weight.number(0)
+    per_group = made // groups
+    found = [of_all([int(given[k]), *taken[k // per_group].tolist()]) for k in range(made)]
+    return named(np.array(found), case.n)
+
+
+_CONVOLUTIONS = {n: _convolution(n) for n in _SPATIAL}
+
+
+def _shuffled(n: int) -> Rule:
+    """Channels and pixels that change places: no order is known along these axes."""
+    spatial = _spatial(n, None)
+
+    def rule(case: Case) -> Names | None:
+        names = spatial(case)
+        return None if names is None else without_order(names, range(1, n + 2))  # type: ignore[arg-type]
+
+    return rule
+
+
+def _sampled(case: Case) -> Names | None:
+    """`grid_sampler`: an image each, at the places of a grid each."""
+    names = _spatial(2 if len(case.shape) == 4 else 3, None)(case)
+    if names is None or len(case.operands) < 2:
+        return None
+    pair = [(o.names[0], o.shape[0], o.whole) for o in case.operands[:2]]
+    return (shared(pair, case.shape[0], case.n), *names[1:])
+
+
+def _windows(case: Case) -> Names | None:
+    """`unfold` of images (`im2col`): all but the first axis are made anew."""
+    return (case.first.names[0], *(None,) * (len(case.shape) - 1)) if len(case.shape) == 3 else None
+
+
+def _folded(case: Case) -> Names | None:
+    if len(case.first.shape) != 3 or len(case.shape) != 4:
+        return None
+    return (case.first.names[0], "channel", "y", "x")
+
+
+# Contractions
+
+
+def _linear(case: Case) -> Names:
+    made: Name = "feature"
+    if len(case.operands) > 1 and len(case.operands[1].shape) == 2:
+        rows = case.operands[1].names[0]
+        made = rows if carries(rows) else made
+    return (*case.first.names[:-1], made)
+
+
+def _cell(case: Case) -> Names | None:
+    """A step of a recurrent cell: what it reads, and the state it had."""
+    states = [o for o in case.operands[1:3] if len(o.shape) == len(case.shape)]
+    if len(case.shape) != 2:
+        return ("feature",) if len(case.shape) == 1 else None
+    here = [(o.names[0], o.shape[0], o.whole) for o in (case.first, *states)]
+    return (shared(here, case.shape[0], case.n), "feature")
+
+
+def _bilinear(case: Case) -> Names:
+    lead = [Operand(o.names[:-1], o.shape[:-1], o.whole) for o in case.operands[:2]]
+    return (*aligned(case._replace(shape=case.shape[:-1]), lead), "feature")
 
 
 def _embedding(case: Case) -> Names | None:
@@ -108,32 +223,125 @@ def _embedding(case: Case) -> Names | None:
     return (*(n or ("token" if k else None) for k, n in enumerate(index)), "feature")
 
 
+def _embedding_bag(case: Case) -> Names | None:
+    index = case.operands[1] if len(case.operands) > 1 else None
+    return (index.names[0], "feature") if index is not None and len(index.shape) == 2 else None
+
+
 def _matmul(case: Case) -> Names | None:
     a, b = case.operands[-2:]
-    if len(a.shape) < 2 or len(b.shape) < 2:
+    return _product(case, a, b)
+
+
+def _product(case: Case, a: Operand, b: Operand) -> Names:
+    """A matrix product over the last axis of `a` and the last but one of `b`, or its only one."""
+    rows = a.names[-2:-1] if len(a.shape) > 1 else ()
+    columns = b.names[-1:] if len(b.shape) > 1 else ()
+    n = len(case.shape) - len(rows) - len(columns)
+    lead = [Operand(o.names[:-2], o.shape[:-2], o.whole) for o in (a, b) if len(o.shape) > 2]
+    return (*aligned(case._replace(shape=case.shape[:n]), lead), *rows, *columns)
+
+
+def _added_product(case: Case) -> Names | None:
+    """`addmm` and the like: a first tensor is added to the product of the other two."""
+    if len(case.operands) < 3:
         return None
-    lead = broadcast(
-        Case([Operand(o.names[:-2], o.shape[:-2]) for o in (a, b)], {}, case.shape[:-2], 0)
-    )
-    return (*lead, a.names[-2], b.names[-1])
+    product = _product(case, case.operands[1], case.operands[2])
+    if len(product) != len(case.shape):
+        return None
+    made = Operand(product, case.shape)
+    return aligned(case, [made, case.operands[0]])
+
+
+def _batches_added(case: Case) -> Names | None:
+    a, b = case.operands[-2:]
+    return (a.names[-2], b.names[-1]) if len(a.shape) == len(b.shape) == 3 else None
+
+
+def _outer(case: Case) -> Names | None:
+    a, b = case.operands[-2:]
+    return (*a.names, *b.names) if len(a.names) + len(b.names) == len(case.shape) else None
+
+
+def _multiplied(case: Case) -> Names | None:
+    first, last = case.operands[0], case.operands[-1]
+    if len(case.shape) != 2 or len(first.shape) != 2 or len(last.shape) != 2:
+        return None
+    return (first.names[0], last.names[1])
+
+
+def _inner(case: Case) -> Names:
+    a, b = case.operands[:2]
+    return (*a.names[:-1], *b.names[:-1])
+
+
+def _distances(case: Case) -> Names | None:
+    """`cdist`: each row of the one with each row of the other."""
+    a, b = case.operands[:2]
+    lead = [Operand(o.names[:-2], o.shape[:-2], o.whole) for o in (a, b)]
+    return (*aligned(case._replace(shape=case.shape[:-2]), lead), a.names[-2], b.names[-2])
+
+
+def _correlations(case: Case) -> Names | None:
+    return (case.first.names[0],) * 2 if len(case.first.shape) == len(case.shape) == 2 else None
+
+
+def _tensordot(case: Case) -> Names | None:
+    axes = case.argument("dims_self", "dims")
+    others = case.argument("dims_other", default=axes)
+    if not isinstance(axes, (list, tuple)) or not isinstance(others, (list, tuple)):
+        return None
+    out: list[Name] = []
+    for operand, gone in zip(case.operands[:2], (axes, others), strict=True):
+        rank = len(operand.shape)
+        used = {int(d) % rank for d in gone}
+        out += [name for k, name in enumerate(operand.names) if k not in used]
+    return tuple(out)
 
 
 def _attention(case: Case) -> Names | None:
-    if len(case.shape) < 3:
+    if len(case.shape) < 3 or len(case.operands) < 3:
         return None
-    query, value = case.operands[0].names, case.operands[2].names
-    lead = (*query[:-3], query[-3] or ("head" if len(case.shape) > 3 else None))
-    return (*lead, query[-2] or "token", value[-1] or "feature")
+    query, key, value = case.operands[:3]
+    lead = [Operand(o.names[:-2], o.shape[:-2], o.whole) for o in (query, key, value)]
+    lead += [Operand(o.names[:-2], o.shape[:-2], o.whole) for o in case.operands[3:4]]
+    names = aligned(case._replace(shape=case.shape[:-2]), lead)
+    names = (*names[:-1], names[-1] or ("head" if len(case.shape) > 3 else None))
+    return (*names, query.names[-2] or "token", value.names[-1] or "feature")
 
 
-def _recurrent(case: Case) -> Names | None:
-    batch_first = [*case.arguments.values()][-1] is True
-    lead = case.first.names
-    if len(case.shape) != 3 or len(lead) != 3:
+def _einsum(case: Case) -> Names | None:
+    equation = next((a for a in case.arguments.values() if isinstance(a, str)), "")
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if not arrow or len(terms) != len(case.operands):
         return None
-    if case.slot:
-        return (None, lead[0] if batch_first else lead[1], "feature")
-    return (lead[0], "time", "feature") if batch_first else ("time", lead[1], "feature")
+    dots = max(
+        [len(o.shape) - len(t.replace("...", "")) for t, o in zip(terms, case.operands, strict=True)
+         if "..." in t], default=0,
+    )  # fmt: skip
+    letters: dict[str, list[tuple[Name, int, int]]] = {}
+    for term, operand in zip(terms, case.operands, strict=True):
+        spelt = _spelt(term, len(operand.shape) - len(term.replace("...", "")))
+        for letter, name, n in zip(spelt, operand.names, operand.shape, strict=True):
+            letters.setdefault(letter, []).append((name, n, operand.whole))
+    out = _spelt(right, dots)
+    if len(out) != len(case.shape):
+        return None
+    return tuple(
+        [shared(letters.get(letter, []), n, case.n)
+         for letter, n in zip(out, case.shape, strict=True)]
+    )  # fmt: skip
+
+
+def _spelt(term: str, dots: int) -> list[str]:
+    """The axes of a term of an equation; those of `...` by their place from the last of them."""
+    before, found, after = term.partition("...")
+    inner = [f"...{k}" for k in range(dots, 0, -1)] if found else []
+    return [*before, *inner, *after]
+
+
+# Axes that change places
 
 
 def _permuted(order: Callable[[Case, int], Sequence[int] | None]) -> Rule:
@@ -145,20 +353,15 @@ def _permuted(order: Callable[[Case, int], Sequence[int] | None]) -> Rule:
     return rule
 
 
-def _given(case: Case) -> list[Any]:
-    """The arguments that are no tensors, in order."""
-    return [a for a in case.arguments.values() if a is not SLOT]
-
-
 def _swap(case: Case, rank: int) -> list[int]:
-    a, b = (int(d) % rank for d in _given(case)[:2])
+    a, b = (int(d) % rank for d in case.given()[:2])
     order = list(range(rank))
     order[a], order[b] = b, a
     return order
 
 
 def _permute(case: Case, rank: int) -> list[int]:
-    given = _given(case)
+    given = case.given()
     axes = given[0] if isinstance(given[0], (tuple, list)) else given
     return [int(d) % rank for d in axes]
 
@@ -171,102 +374,68 @@ def _reversed(case: Case, rank: int) -> list[int]:
     return list(range(rank))[::-1]
 
 
-def _reshaped(case: Case) -> Names | None:
-    """Match runs of axes with equal products: kept, merged or split."""
-    parts: list[tuple[Name, int]] = []
-    for name, n in zip(case.first.names, case.first.shape, strict=True):
-        parts += name.parts if isinstance(name, Merged) else [(name, n)]
-    runs = _equal_runs([n for _, n in parts], case.shape)
-    if runs is None:
+def _moved(case: Case, rank: int) -> list[int] | None:
+    given = case.given()
+    if len(given) < 2:
         return None
-    sequence = len(case.first.names) > 1 and case.first.names[-2] in ("token", "time")
-    out: list[Name] = []
-    for old, new in runs:
-        out += _regrouped(parts[old], case.shape[new], sequence)
-    return tuple(out)
+    ends = [[a] if type(a) is int else list(a) for a in given[:2]]
+    sources, places = ([int(d) % rank for d in end] for end in ends)
+    rest = iter([k for k in range(rank) if k not in sources])
+    at = dict(zip(places, sources, strict=True))
+    return [at[k] if k in at else next(rest) for k in range(rank)]
 
 
-def _equal_runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[slice, slice]] | None:
-    """The shortest runs of both shapes with as many elements each; None where there are none.
-
-    Examples
-    --------
-    >>> _equal_runs((2, 3, 4), (6, 2, 2))
-    [(slice(0, 2, None), slice(0, 1, None)), (slice(2, 3, None), slice(1, 3, None))]
-    """
-    runs: list[tuple[slice, slice]] = []
-    i = j = 0
-    while i < len(old) or j < len(new):
-        first_old, first_new = i, j
-        product_old = product_new = 1
-        while product_old != product_new or first_old == i or first_new == j:
-            # Take an axis of the side that is behind; of both at first, as a run has one of each.
-            if i < len(old) and (product_old < product_new or first_old == i):
-                product_old *= old[i]
-                i += 1
-            elif j < len(new) and (product_new < product_old or first_new == j):
-                product_new *= new[j]
-                j += 1
-            else:
-                break
-        if product_old != product_new or not product_old:
-            return None  # extents of 0 fit everything, and say nothing
-        runs.append((slice(first_old, i), slice(first_new, j)))
-    return runs
+# Along an axis
 
 
-def _regrouped(old: list[tuple[Name, int]], new: Sequence[int], sequence: bool) -> list[Name]:
-    """Names for axes of extents `new`, made of the axes `old` with as many elements."""
-    if len(old) == len(new) == 1:
-        return [old[0][0]]
-    old = [part for part in old if part[1] != 1]
-    sizes = [n for n in new if n != 1]
-    if [n for _, n in old] == sizes:
-        names = iter([name for name, _ in old])
-        return [next(names) if n != 1 else None for n in new]
-    if len(sizes) == 1:
-        merged = _MERGED.get(tuple(name for name, _ in old)) or Merged(tuple(old))
-        return [merged if n != 1 else None for n in new]
-    if sequence and [name for name, _ in old] == ["feature"] and len(new) == 3 and new[0] == 3:
-        return [None, "head", "feature"]  # queries, keys and values of tokens, in several heads
-    return [None] * len(new)
+def _along(default: int | None, name: bool = True) -> Rule:
+    """Operations by which entries along one axis depend on their order, or change it."""
+
+    def rule(case: Case) -> Names | None:
+        if len(case.first.shape) != len(case.shape) or not case.shape:
+            return None
+        axis = case.axis(default)
+        if axis is None:
+            return None
+        names = without_order(case.first.names, (axis,))
+        return names if name else (*names[:axis], None, *names[axis + 1 :])
+
+    return rule
 
 
-_MERGED: dict[Names, str] = {
-    ("y", "x"): "token",
-    ("z", "y", "x"): "token",
-    ("head", "feature"): "feature",
-    ("channel", "y", "x"): "feature",
-    ("channel", "x"): "feature",
-    ("channel", "z", "y", "x"): "feature",
-    ("y", "x", "channel"): "feature",
-    ("y", "x", "feature"): "feature",
-    ("token", "feature"): "feature",
-}
+def _frequencies(default: tuple[int, ...] | None) -> Rule:
+    """Fourier transforms: the axes along which they go are made anew."""
 
+    def rule(case: Case) -> Names | None:
+        rank = len(case.first.shape)
+        if rank != len(case.shape):
+            return None
+        axes = case.argument("dim", default=default)
+        axes = range(rank) if axes is None else [axes] if type(axes) is int else axes
+        gone = {int(d) % rank for d in axes}
+        return tuple([None if k in gone else n for k, n in enumerate(case.first.names)])
 
-def _squeezed(case: Case) -> Names:
-    given = _given(case)
-    rank = len(case.first.shape)
-    axes = range(rank)
-    if given:
-        chosen = given[0] if isinstance(given[0], (tuple, list)) else (given[0],)
-        axes = [int(d) % rank for d in chosen]  # type: ignore[assignment]
-    gone = {k for k in axes if case.first.shape[k] == 1}
-    return tuple(n for k, n in enumerate(case.first.names) if k not in gone)
+    return rule
 
 
 def _reduced(case: Case) -> Names | None:
+    if len([o for o in case.operands if o.shape]) > 1:
+        return None  # of tensors that say where, or how
     names, rank = case.first.names, len(case.first.shape)
     dim = case.arguments.get("dim", case.arguments.get("axis"))
     if dim is None:
-        dim = next((a for a in _given(case) if _is_axes(a)), None)
-    if dim is None or isinstance(dim, bool) or dim is SLOT:
+        dim = next((a for a in case.given() if _is_axes(a)), None)
+    if dim is None or isinstance(dim, bool) or dim is SLOT or dim in ((), []):
         return (None,) * len(case.shape)
-    axes = {int(d) % rank for d in (dim if isinstance(dim, (tuple, list)) else (dim,))}
+    axes = {int(d) % max(1, rank) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))}
     if len(case.shape) == rank:
         return tuple(None if k in axes else n for k, n in enumerate(names))
     return tuple(n for k, n in enumerate(names) if k not in axes)
+
+
+def _greatest(case: Case) -> Names | None:
+    """`max`, `min`: along axes, or of two tensors."""
+    return aligned(case) if len(case.operands) > 1 else _reduced(case)
 
 
 def _is_axes(value: Any) -> bool:
@@ -274,63 +443,90 @@ def _is_axes(value: Any) -> bool:
     return isinstance(value, (int, tuple, list)) and not isinstance(value, bool)
 
 
-def _same_axes(case: Case) -> Names | None:
-    """The axes stay what they are; their extents may change."""
-    for operand in case.operands:
-        if len(operand.shape) == len(case.shape) and any(operand.names):
-            return operand.names
-    return None
+def _compared(case: Case) -> Names | None:
+    """`cosine_similarity`: two tensors, aligned, then without one axis."""
+    a, b = case.operands[:2]
+    rank = max(len(a.shape), len(b.shape))
+    axis = case.axis(1, rank)
+    wide = tuple([max(o.shape[-k] for o in (a, b) if len(o.shape) >= k)
+                  for k in range(rank, 0, -1)])  # fmt: skip
+    names = aligned(case._replace(shape=wide), [a, b])
+    return None if axis is None else (*names[:axis], *names[axis + 1 :])
 
 
-def _unbound(case: Case) -> Names:
-    given = _given(case)
-    k = int(given[0]) % len(case.first.shape) if given else 0
-    return tuple(n for i, n in enumerate(case.first.names) if i != k)
+def _without_last(case: Case) -> Names | None:
+    """`pairwise_distance`."""
+    names = aligned(case._replace(shape=case.first.shape), case.operands[:2])
+    return (*names[:-1], None) if len(case.shape) == len(names) else names[:-1]
 
 
-def _with_new_axis(case: Case) -> Names:
-    """A new axis, which has no name, where the first number among the arguments says."""
-    numbers = [a for a in _given(case) if isinstance(a, int)]
-    k = int(numbers[0]) % len(case.shape) if numbers else 0
+def _losses(case: Case) -> Names | None:
+    """A loss for each item: the axis of classes, the second, is gone."""
     names = case.first.names
-    return (*names[:k], None, *names[k:])
+    return (names[0], *names[2:]) if len(case.shape) == len(names) - 1 and names else None
 
 
-def _indexed(case: Case) -> Names | None:
-    arguments = list(case.arguments.values())
-    index = arguments[1] if len(arguments) > 1 else SLOT
-    items = list(index) if isinstance(index, tuple) else [index]
-    if any(i is SLOT or isinstance(i, (list, bool)) for i in items):
+def _with_classes(case: Case) -> Names:
+    """`one_hot`: a last axis more."""
+    return (*case.first.names, None)
+
+
+def _drawn(case: Case) -> Names:
+    """`multinomial`: entries of the last axis are drawn."""
+    return (*case.first.names[:-1], None)
+
+
+def _matrices(case: Case) -> Names | None:
+    """Functions of matrices: those before the last two axes stay what they are."""
+    operands = [o for o in case.operands if len(o.shape) >= 2]
+    n = max([len(o.shape) - 2 for o in operands], default=0)
+    if len(case.shape) < n:
         return None
-    used = sum(i is not None and i is not Ellipsis for i in items)
-    names, k = case.first.names, 0
-    out: list[Name] = []
-    for item in items:
-        if item is Ellipsis:
-            n = len(names) - used
-            out += names[k : k + n]
-            k += n
-        elif item is None:
-            out.append(None)
-        elif isinstance(item, slice):
-            out.append(names[k])
-            k += 1
-        else:
-            k += 1
-    return (*out, *names[k:])
+    lead = [Operand(o.names[:-2], o.shape[:-2], o.whole) for o in operands]
+    return (*aligned(case._replace(shape=case.shape[:n]), lead), *(None,) * (len(case.shape) - n))
 
 
-def _einsum(case: Case) -> Names | None:
-    equation = next((a for a in case.arguments.values() if isinstance(a, str)), "")
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    terms = left.split(",")
-    if not arrow or "." in equation or len(terms) != len(case.operands):
+def _strided_windows(case: Case) -> Names | None:
+    """`Tensor.unfold`: windows along one axis, and an axis more for what is in them."""
+    axis = case.axis()
+    if axis is None or len(case.shape) != len(case.first.shape) + 1:
         return None
-    letters: dict[str, Name] = {}
-    for term, operand in zip(terms, case.operands, strict=True):
-        for letter, name in zip(term, operand.names, strict=False):
-            letters[letter] = letters.get(letter) or name
-    return tuple(letters.get(letter) for letter in right)
+    return (*without_order(case.first.names, (axis,)), None)
+
+
+def _spectrogram(case: Case) -> Names | None:
+    lead = case.first.names[:1] if len(case.first.shape) == 2 else ()
+    return (*lead, *(None,) * (len(case.shape) - len(lead)))
+
+
+def _with_parts(case: Case) -> Names:
+    """`view_as_real`: real and imaginary parts are an axis more."""
+    return (*case.first.names, None)
+
+
+def _without_parts(case: Case) -> Names:
+    return case.first.names[:-1]
+
+
+def _gradient(case: Case) -> Ruled | None:
+    """The gradient of a tensor has its axes."""
+    if "outputs" not in case.arguments:  # the property of a tensor
+        first = case.first
+        return Ruled(first.names, first.whole) if first.shape == case.shape else None
+    n_outputs = _slots(case.arguments["outputs"])
+    n_inputs = _slots(case.arguments.get("inputs"))
+    inputs = case.operands[n_outputs : n_outputs + n_inputs]
+    # Inputs that have no gradient give no row, and then it is not known which is whose.
+    if len(case.shapes) != n_inputs or case.slot >= len(inputs):
+        return None
+    found = inputs[case.slot]
+    return Ruled(found.names, found.whole) if found.shape == case.shape else None
+
+
+def _slots(value: Any) -> int:
+    if isinstance(value, (tuple, list)):
+        return sum([_slots(part) for part in value])
+    return int(value is SLOT)
 
 
 def _rules() -> dict[str, Rule]:
@@ -339,46 +535,134 @@ def _rules() -> dict[str, Rule]:
     def add(rule: Rule, names: str) -> None:
         rules.update(dict.fromkeys(names.split(), rule))
 
+    add(kept, " ".join(_KEEPING))
+    add(_fresh, "zeros_like ones_like empty_like full_like rand_like randn_like randint_like")
+    add(_made, "new_zeros new_ones new_full new_empty new_tensor new new_empty_strided")
     for n in (1, 2, 3):
-        add(_spatial(n, "channel"), f"conv{n}d conv_transpose{n}d")
+        add(_convolution(n), f"conv{n}d conv_transpose{n}d")
         add(
             _spatial(n, None),
             f"max_pool{n}d avg_pool{n}d adaptive_avg_pool{n}d adaptive_max_pool{n}d "
-            f"max_pool{n}d_with_indices fractional_max_pool{n}d",
+            f"max_pool{n}d_with_indices fractional_max_pool{n}d lp_pool{n}d max_unpool{n}d "
+            f"_adaptive_avg_pool{n}d reflection_pad{n}d replication_pad{n}d",
         )
-    add(_spatial(1, None), "upsample_nearest1d upsample_linear1d")
+    add(_any_convolution, "convolution _convolution")
+    add(_spatial(2, "channel"), "deform_conv2d slow_conv2d thnn_conv2d slow_conv_dilated2d")
+    add(_spatial(1, None), "upsample_nearest1d upsample_linear1d _upsample_nearest_exact1d")
     add(
         _spatial(2, None),
-        "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d pixel_shuffle "
-        "_upsample_bilinear2d_aa _upsample_nearest_exact2d grid_sampler",
+        "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa "
+        "_upsample_bicubic2d_aa _upsample_nearest_exact2d",
     )
-    add(_spatial(3, None), "upsample_nearest3d upsample_trilinear3d")
-    add(_last_is_feature, "linear bilinear lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
+    add(_spatial(3, None), "upsample_nearest3d upsample_trilinear3d _upsample_nearest_exact3d")
+    add(_shuffled(2), "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle")
+    add(_sampled, "grid_sampler grid_sampler_2d grid_sampler_3d")
+    add(_windows, "im2col")
+    add(_folded, "col2im")
+    add(_linear, "linear")
+    add(_cell, "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
+    add(_bilinear, "bilinear")
     add(_embedding, "embedding")
-    add(_matmul, "matmul mm bmm addmm baddbmm")
+    add(_embedding_bag, "embedding_bag")
+    add(_matmul, "matmul mm bmm mv dot vdot linalg_matmul")
+    add(_added_product, "addmm baddbmm addmv")
+    add(_batches_added, "addbmm")
+    add(_outer, "outer ger")
+    add(_multiplied, "linalg_multi_dot chain_matmul")
+    add(_inner, "inner")
+    add(_distances, "cdist _cdist_forward")
+    add(_correlations, "cov corrcoef")
+    add(_tensordot, "tensordot")
     add(_attention, "scaled_dot_product_attention")
-    add(_recurrent, "lstm gru rnn_tanh rnn_relu")
+    add(_einsum, "einsum")
+    add(sequences.recurrent, "lstm gru rnn_tanh rnn_relu")
     add(_permuted(_swap), "transpose swapaxes swapdims")
     add(_permuted(_permute), "permute")
-    add(_permuted(_last_two), "mT t")
-    add(_permuted(_reversed), "T")
-    add(_reshaped, "view reshape flatten unflatten _unsafe_view view_as reshape_as")
-    add(_with_new_axis, "unsqueeze stack")
-    add(_squeezed, "squeeze")
+    add(_permuted(_last_two), "mT mH t adjoint")
+    add(_permuted(_reversed), "T H")
+    add(_permuted(_moved), "movedim moveaxis")
+    add(
+        reshaped,
+        "view reshape flatten unflatten _unsafe_view view_as reshape_as ravel "
+        "view_copy atleast_1d atleast_2d atleast_3d",
+    )
+    add(unsqueezed, "unsqueeze")
+    add(squeezed, "squeeze")
+    add(_along(None), "cumsum cumprod cummax cummin logcumsumexp")
+    add(_along(-1), "sort argsort glu diff topk")
+    add(_along(0), "msort")
+    add(_frequencies((-1,)), "fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft")
+    add(_frequencies((-2, -1)), "fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2")
+    add(_frequencies(None), "fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_fftshift fft_ifftshift")
     add(
         _reduced,
-        "sum mean amax amin max min argmax argmin logsumexp std var norm linalg_vector_norm "
-        "prod any all median",
+        "sum mean amax amin argmax argmin logsumexp std var norm linalg_vector_norm "
+        "prod any all median nansum nanmean nanmedian mode kthvalue std_mean var_mean aminmax "
+        "count_nonzero quantile nanquantile "
+        "linalg_norm frobenius_norm nuclear_norm special_logsumexp",
     )
+    add(_greatest, "max min")
+    add(_compared, "cosine_similarity")
+    add(_without_last, "pairwise_distance")
+    add(_losses, "nll_loss nll_loss_nd cross_entropy_loss nll_loss2d")
+    add(_with_classes, "one_hot")
+    add(_drawn, "multinomial")
     add(
-        _same_axes,
-        "cat concat concatenate split chunk narrow pad split_with_sizes sort "
-        "topk index_select tensor_split constant_pad_nd",
+        _matrices,
+        "linalg_inv linalg_pinv linalg_cholesky linalg_qr linalg_svd linalg_eigh linalg_eig "
+        "linalg_eigvals linalg_eigvalsh linalg_svdvals linalg_det linalg_slogdet linalg_solve "
+        "linalg_lstsq linalg_matrix_exp matrix_exp inverse det logdet slogdet cholesky "
+        "cholesky_solve triangular_solve linalg_solve_triangular matrix_power "
+        "linalg_matrix_power linalg_inv_ex linalg_cholesky_ex linalg_lu linalg_lu_factor "
+        "linalg_lu_solve linalg_matrix_rank linalg_cond linalg_matrix_norm linalg_solve_ex "
+        "linalg_householder_product trace qr svd lu_solve pinverse cholesky_inverse",
     )
-    add(_unbound, "unbind select")
-    add(_indexed, "getitem")
-    add(broadcast, "expand expand_as broadcast_to")
-    add(_einsum, "einsum")
+    add(_strided_windows, "unfold")
+    add(_spectrogram, "stft istft")
+    add(_with_parts, "view_as_real")
+    add(_without_parts, "view_as_complex")
+    add(_gradient, "grad")
+    add(indexing.getitem, "getitem")
+    add(indexing.index, "index _unsafe_index")
+    add(indexing.index_select, "index_select")
+    add(indexing.gather, "gather take_along_dim")
+    add(indexing.take, "take")
+    add(indexing.masked_select, "masked_select")
+    add(selection.narrow, "narrow narrow_copy")
+    add(selection.piece, "slice")
+    add(selection.select, "select")
+    add(selection.unbind, "unbind")
+    add(
+        selection.split,
+        "split chunk split_with_sizes tensor_split unsafe_split unsafe_chunk "
+        "unsafe_split_with_sizes",
+    )
+    add(selection.cat, "cat concat concatenate")
+    add(selection.stack, "stack")
+    add(selection.hstack, "hstack")
+    add(selection.vstack, "vstack row_stack")
+    add(selection.repeat, "repeat tile")
+    add(selection.repeat_interleave, "repeat_interleave")
+    add(selection.expand, "expand")
+    add(selection.flip, "flip")
+    add(selection.flipped(1), "fliplr")
+    add(selection.flipped(0), "flipud")
+    add(selection.roll, "roll")
+    add(selection.rot90, "rot90")
+    add(selection.pad, "pad constant_pad_nd")
+    add(selection.diagonal, "diagonal")
+    add(sequences.padded, "pad_sequence")
+    add(writes.setitem, "setitem")
+    add(writes.index_put, "index_put _index_put_impl _unsafe_index_put")
+    add(writes.index_copy, "index_copy index_add index_reduce")
+    add(writes.scatter, "scatter scatter_add scatter_reduce")
+    add(writes.slice_scatter, "slice_scatter")
+    add(writes.select_scatter, "select_scatter")
+    add(writes.masked_scatter, "masked_scatter")
+    add(writes.copied, "copy set_data")
+    add(sequences.pack, "_pack_padded_sequence")
+    add(sequences.unpack, "_pad_packed_sequence")
+    add(sequences.searched, "searchsorted bucketize")
     return rules
 
 

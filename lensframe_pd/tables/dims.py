@@ -1,7 +1,8 @@
 """What the axes of each tensor are, by the operation that made them.
 
-`axes` says what an operation does to axes; here the names are followed along the tape. An axis
-nobody named is `dim{position}_{extent}`.
+`axes` says what an operation does to axes; here they are followed along the tape. An axis
+nobody named is `dim{position}_{extent}`; an axis is `stimulus` where its entries are the stimuli
+from first to last.
 """
 
 from __future__ import annotations
@@ -9,46 +10,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from lensframe_pd.schema import STIMULUS
-from lensframe_pd.tables.axes import RULES, Case, Merged, Names, Operand, broadcast, keeps
-from lensframe_pd.tape.tape import Call, Row, Tape
+from lensframe_pd.tables.aliases import after_write
+from lensframe_pd.tables.axes import pointwise, rule_of
+from lensframe_pd.tables.case import Case, Operand, Ruled, aligned
+from lensframe_pd.tables.order import (
+    MIXED,
+    NONE,
+    Name,
+    Names,
+    carries,
+    named,
+    of_axis,
+    of_both,
+)
+from lensframe_pd.tables.readers import input_names
+from lensframe_pd.tape.tape import Call, Tape
+
+#: Their results are told apart by what the call gave in all.
+_TOGETHER = frozenset(
+    """split chunk split_with_sizes tensor_split unsafe_split unsafe_chunk
+    unsafe_split_with_sizes grad""".split()
+)
 
 
 def axis_names(tape: Tape) -> list[Names]:
-    """Axis names of every row; `None` where no operation named the axis."""
-    found: list[Names] = []
-    batch = tape.stimulus_row
-    extent = tape.rows[batch].shape[0] if batch is not None and tape.rows[batch].shape else -1
-    #: Whether a row descends from the stimuli by operations that left their axis alone.
-    descends = bytearray(len(tape.rows))
-    memo: dict[Any, Names | None] = {}
-    for i, row in enumerate(tape.rows):
-        parents = [s for s in tape.calls[row.call].sources if s >= 0 and descends[s]]
-        descends[i] = i == batch or bool(parents)
-        names, ruled = _names_of(tape, row, found, memo)
-        begins_anew = descends[i] and row.shape[:1] == (extent,) and names[0] is None
-        if STIMULUS in names:
-            names = _without_other_extents(names, row.shape, extent)
-        elif ruled and any([_carries(found[s]) for s in parents]):
-            descends[i] = _carries(names)  # a known operation took the stimulus axis away
-        elif begins_anew:
-            names = (STIMULUS, *names[1:])
-        found.append(names)
-    return found
-
-
-def _without_other_extents(names: Names, shape: Sequence[int], extent: int) -> Names:
-    """An axis of another extent than the stimuli is theirs no more."""
-    if all([shape[k] == extent for k, name in enumerate(names) if name == STIMULUS]):
-        return names
-    return tuple([None if name == STIMULUS else name for name in names])
-
-
-def _carries(names: Names) -> bool:
-    """Whether one of the axes is the stimulus axis, or was merged from it."""
-    return STIMULUS in names or any(
-        [isinstance(n, Merged) and _carries(tuple([part for part, _ in n.parts])) for n in names]
-    )
+    """What each axis of every row is; `None` where no operation named the axis."""
+    followed = _Followed(tape)
+    for i in range(len(tape.rows)):
+        followed.follow(i)
+    return [followed.operands[k].names for k in followed.found]
 
 
 def dims(names: Names, shape: Sequence[int]) -> tuple[str, ...]:
@@ -56,7 +50,7 @@ def dims(names: Names, shape: Sequence[int]) -> tuple[str, ...]:
     taken: list[str] = []
     for k, (name, n) in enumerate(zip(names, shape, strict=True)):
         if name == STIMULUS:
-            dim = name
+            dim = STIMULUS
         else:
             dim = f"{name}_{n}" if isinstance(name, str) else f"dim{k}_{n}"
         while dim in taken:
@@ -65,40 +59,163 @@ def dims(names: Names, shape: Sequence[int]) -> tuple[str, ...]:
     return tuple(taken)
 
 
-def _names_of(
-    tape: Tape, row: Row, found: list[Names], memo: dict[Any, Names | None]
-) -> tuple[Names, bool]:
-    """The names, and whether a rule gave them."""
-    call = tape.calls[row.call]
-    name, sources, shape = call.function.name, call.sources, row.shape
-    unknown = (None,) * len(shape)
-    if sources and sources[0] >= 0 and shape == tape.rows[sources[0]].shape and keeps(name):
-        first = found[sources[0]]
-        if None not in first or len(sources) == 1:
-            return first, True
-    rule = RULES.get(name) or (broadcast if keeps(name) else None)
-    if rule is None:
-        return unknown, False
-    operands = [_operand(tape, found, s) for s in sources]
-    try:
-        key = (name, tuple(operands), call.args, tuple(call.kwargs.items()), shape, row.slot)
-        if key in memo:
-            return memo[key] or unknown, memo[key] is not None
-    except TypeError:  # slices and lists among the arguments
-        key = None
-    names = rule(Case(operands, _arguments(call), tuple(shape), row.slot))
-    if names is not None and len(names) != len(shape):
-        names = None
-    if key is not None:
-        memo[key] = names
-    return names or unknown, names is not None
+class _Followed:
+    """The axes of the rows so far; equal ones are one operand, known by its number."""
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+        self.n = tape.n_stimuli
+        self.operands: list[Operand] = []
+        #: Number of the operand that each row is.
+        self.found: list[int] = []
+        self._numbers: dict[Operand, int] = {}
+        self._held: dict[int, int] = {}
+        self._memo: dict[Any, int] = {}
+        self._inputs = input_names(tape)
+        self._shapes: tuple[int, tuple[tuple[int, ...], ...]] = (-1, ())
+
+    def follow(self, i: int) -> None:
+        """Find out what row `i`, the next, is."""
+        row = self.tape.rows[i]
+        call = self.tape.calls[row.call]
+        name = call.function.name
+        if not call.sources:
+            self.found.append(self._number(self._begun(i, tuple(row.shape))))
+            return
+        # The numbers of its operands, not these themselves: they are hashed once per row.
+        ids = tuple([self.found[s] if s >= 0 else self._of_held(s) for s in call.sources])
+        key: Any = None
+        if row.call not in self.tape.selections and name not in _TOGETHER:
+            key = (name, ids, call.args, tuple(call.kwargs.items()), row.shape, row.slot)
+            if row.call in self.tape.wrapped:
+                key = (*key, True)
+            try:
+                known = self._memo.get(key)
+            except TypeError:  # slices and lists among the arguments
+                known = key = None
+            if known is not None:
+                self.found.append(known)
+                return
+        number = self._number(self._made(i, call, [self.operands[k] for k in ids]))
+        if key is not None:
+            self._memo[key] = number
+        self.found.append(number)
+
+    def _number(self, operand: Operand) -> int:
+        number = self._numbers.get(operand)
+        if number is None:
+            number = self._numbers[operand] = len(self.operands)
+            self.operands.append(operand)
+        return number
+
+    def _of_held(self, source: int) -> int:
+        number = self._held.get(source)
+        if number is None:
+            shape = tuple(self.tape.held[-1 - source].shape)
+            number = self._held[source] = self._number(Operand((None,) * len(shape), shape))
+        return number
+
+    def _begun(self, i: int, shape: tuple[int, ...]) -> Operand:
+        """A row that nothing went into: an input, a constant, a tensor made anew."""
+        names: Names = self._inputs.get(i, (None,) * len(shape))
+        if len(names) != len(shape):
+            names = (None,) * len(shape)
+        start = self.tape.starts.get(i)
+        if isinstance(start, int) and not (self.n == 1 and shape[:1] == (1,)):
+            return Operand(names, shape, start)
+        if start is not None:
+            along = named(np.atleast_1d(start), self.n)
+            return Operand((along, *names[1:]), shape)
+        # What went into it is out of sight; the order of its entries is not known.
+        unseen = self.tape.kinds.get(i) == "constant" and i not in self.tape.paths
+        return Operand(names, shape, MIXED if unseen and self.tape.starts else NONE)
+
+    def _made(self, i: int, call: Call, operands: list[Operand]) -> Operand:
+        row = self.tape.rows[i]
+        shape = tuple(row.shape)
+        case = Case(
+            operands,
+            _arguments(call),
+            shape,
+            row.slot,
+            self.n,
+            _entries(self.tape.selections.get(row.call, {})),
+            self._shapes_of(i) if call.function.name in _TOGETHER else (),
+        )
+        ruled = self._ruled(i, call, case)
+        names, whole = ruled if isinstance(ruled, Ruled) else (ruled, None)
+        if names is None or len(names) != len(shape):
+            names, whole = (None,) * len(shape), None
+        if whole is None:
+            whole = _whole(operands, names)
+        if self.n == 1 and shape[:1] == (1,) and names[0] is None and whole != NONE:
+            names = (STIMULUS, *names[1:])  # there is but one
+        return Operand(tuple(names), shape, whole)
+
+    def _ruled(self, i: int, call: Call, case: Case) -> Names | Ruled | None:
+        name = call.function.name
+        if self.tape.kinds.get(i) == "alias":
+            return self._alias(call, case)
+        if self.tape.rows[i].call in self.tape.wrapped:
+            # Inside vmap an argument such as `dim` does not count the axis that is mapped over.
+            inside = all([not o.shape or o.shape == case.shape for o in case.operands])
+            return aligned(case) if inside and pointwise(name) else None
+        rule = rule_of(name)
+        if rule is None:
+            return None
+        try:
+            return rule(case)
+        except (IndexError, ValueError, TypeError):  # arguments that the rule does not expect
+            return None
+
+    def _shapes_of(self, i: int) -> tuple[tuple[int, ...], ...]:
+        rows = self.tape.rows
+        call = rows[i].call
+        if self._shapes[0] != call:
+            first = i - rows[i].slot
+            end = first
+            while end < len(rows) and rows[end].call == call:
+                end += 1
+            self._shapes = (call, tuple([tuple(row.shape) for row in rows[first:end]]))
+        return self._shapes[1]
+
+    def _alias(self, call: Call, case: Case) -> Ruled:
+        """What a tensor is after writes through others into its storage."""
+        found = Ruled(case.first.names, case.first.whole)
+        for k in range(1, len(case.operands)):
+            written = case.operands[k]
+            if self._brings(call.sources[k], written):
+                here, other = self.tape.rows[len(self.found)], self.tape.rows[call.sources[k]]
+                bytes_on = call.kwargs["offsets"][k] - call.kwargs["offset"]
+                before = Operand(found.names, case.shape, found.whole)
+                found = after_write(case, before, written, here, other, bytes_on)
+        return found
+
+    def _brings(self, source: int, written: Operand) -> bool:
+        """Whether a write brought other stimuli to a tensor than it had."""
+        before = self.tape.calls[self.tape.rows[source].call].sources[:1] if source >= 0 else ()
+        if before and before[0] >= 0:
+            old = self.operands[self.found[before[0]]]
+            if old.names == written.names and old.whole == written.whole:
+                return False
+        return written.whole != NONE or any(map(carries, written.names))
 
 
-def _operand(tape: Tape, found: list[Names], source: int) -> Operand:
-    if source < 0:
-        shape = tape.held[-1 - source].shape
-        return Operand((None,) * len(shape), shape)
-    return Operand(found[source], tuple(tape.rows[source].shape))
+def _entries(selection: dict[int, Tensor]) -> dict[int, Any]:
+    """As arrays; torch takes bytes as masks."""
+    arrays = {k: tensor.cpu().numpy() for k, tensor in selection.items()}
+    return {k: a.astype(np.bool_) if a.dtype == np.uint8 else a for k, a in arrays.items()}
+
+
+def _whole(operands: Sequence[Operand], names: Sequence[Name]) -> int:
+    """The number of a result: of its operands, and of the stimuli along axes that are gone."""
+    whole = NONE
+    for operand in operands:
+        whole = of_both(whole, operand.whole)
+        for name, extent in zip(operand.names, operand.shape, strict=True):
+            if carries(name) and name not in names:
+                whole = of_both(whole, of_axis(name, extent))
+    return whole
 
 
 def _arguments(call: Call) -> dict[str, Any]:

@@ -146,8 +146,13 @@ class Tape:
     """What torch's generators were seeded with before the run, if they were."""
     stopped: bool | str = False
     """Whether the run was ended early: by its last row, or by the end of the module call named."""
-    stimulus_row: int | None = None
-    """The first tensor input."""
+    n_stimuli: int = 0
+    """How many stimuli went in."""
+    starts: dict[int, int | np.ndarray[Any, Any]] = field(default_factory=dict)
+    """Inputs that are stimuli: the number of the one that a row is, or those along its axis 0."""
+    selections: dict[int, dict[int, Tensor]] = field(default_factory=dict)
+    """Calls that took entries of tensors to the integers and masks which said what entries, by
+    their place among the call's tensors."""
     before: dict[int, Tensor | None] = field(default_factory=dict)
     """Of `held` entries that the run wrote, the value before; None where it was not kept."""
     bits: dict[int, Bits] = field(default_factory=dict)

@@ -16,8 +16,10 @@ from lensframe_pd.capture.roots import find_roots, named_modules
 from lensframe_pd.capture.run import Run, named_inputs
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.capture.state import Generators, Start, State, outputs_of
+from lensframe_pd.capture.stimuli import stimuli
 from lensframe_pd.capture.watch import Stop, Watcher
-from lensframe_pd.schema import Rows
+from lensframe_pd.errors import LensValueError
+from lensframe_pd.schema import STIMULUS, Rows
 from lensframe_pd.tape.compare import difference
 from lensframe_pd.tape.context import Surroundings
 from lensframe_pd.tape.facts import LiveRow
@@ -56,6 +58,7 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
     _, args, kwargs, _ = evidence.origin
     run, tracer = _witnessed(evidence)
     named = named_modules(find_roots(evidence.origin.model))
+    n = _n_stimuli(evidence)
     with one_state(evidence) as again:
         if unrestorable := again().unrestorable:
             _not_run(unrestorable[0], evidence, verdicts)
@@ -71,14 +74,14 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
                 return run.model(*args, **kwargs)
 
         bare = left_by(lambda: plain(nullcontext()))
-        traced = left_by(lambda: run.execute(args, kwargs))
+        traced = left_by(lambda: run.execute(args, kwargs, n))
         if _outputs_differ(traced.outputs, bare.outputs):
             idle = left_by(lambda: plain(_Idle()))
             bare = _without_fused_paths(traced, bare, idle, evidence.last, verdicts)
         _check_interference(traced, bare, evidence.last, verdicts)
         if evidence.end is not None:
             stopped, tracer = _witnessed(evidence, evidence.end)
-            left_by(lambda: stopped.execute(args, kwargs))
+            left_by(lambda: stopped.execute(args, kwargs, n))
     _check_witness(tracer, evidence.rows, verdicts)
     return tracer.tape
 
@@ -110,6 +113,19 @@ def _not_run(held: tuple[str, str], evidence: Evidence, verdicts: Verdicts) -> N
         unknown += ["replay", "dependence", "downstream", "facts"]
     for check, op in product(unknown, evidence.rows):
         verdicts.not_run(check, op, reason)
+
+
+def _n_stimuli(evidence: Evidence) -> int | None:
+    """How many ids were given for the stimuli, if the arguments have a place for so many."""
+    activations = evidence.activations
+    if activations is None or STIMULUS not in activations.coords:
+        return None
+    n = activations.sizes[STIMULUS]
+    try:
+        stimuli(evidence.origin.args, evidence.origin.kwargs, n)
+    except LensValueError:
+        return None
+    return n
 
 
 def _witnessed(evidence: Evidence, end: End | None = None) -> tuple[Run, WitnessedTracer]:

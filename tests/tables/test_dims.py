@@ -24,7 +24,7 @@ def test_convolutional_network():
         nn.Linear(32, 5),
     ).eval()  # fmt: skip
     found = dims(net, torch.ones(2, 3, 9, 9))
-    assert found["input_1"] == ("stimulus", "dim1_3", "dim2_9", "dim3_9")
+    assert found["input_1"] == ("stimulus", "channel_3", "y_9", "x_9")
     assert found["conv2d_1"] == found["relu_1"] == ("stimulus", "channel_8", "y_7", "x_7")
     assert found["adaptive_avg_pool2d_1"] == ("stimulus", "channel_8", "y_2", "x_2")
     assert found["flatten_1"] == ("stimulus", "feature_32")
@@ -101,7 +101,7 @@ def test_recurrent_kernel_names_time():
         (lambda x: x @ x.mT, ("stimulus", "token_5", "token_5_")),
         (lambda x: torch.einsum("btf,bsf->bts", x, x), ("stimulus", "token_5", "token_5_")),
         (lambda x: x.reshape(2, 30), ("stimulus", "feature_30")),
-        (lambda x: torch.fft.fft(x), ("stimulus", "dim1_5", "dim2_6")),
+        (lambda x: torch.fft.fft(x), ("stimulus", "token_5", "dim2_6")),
     ],
 )
 def test_axes_follow_the_operation(forward, expected):

@@ -1,0 +1,153 @@
+"""What a rule on axes may look at, and how tensors that are aligned share their axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lensframe_pd.tables.order import (
+    MIXED,
+    NONE,
+    Name,
+    Names,
+    Numbers,
+    carries,
+    named,
+    numbers,
+    plain,
+    together,
+)
+from lensframe_pd.tape.tape import SLOT
+
+_NOTHING: Mapping[int, Any] = MappingProxyType({})
+
+
+class Operand(NamedTuple):
+    """A tensor that an operation read."""
+
+    names: Names
+    shape: tuple[int, ...]
+    whole: int = NONE
+    """The number of the stimulus that all of it comes from."""
+
+    def number(self, axis: int) -> Numbers:
+        """The numbers along an axis; of one without its own, those of the whole."""
+        name = self.names[axis]
+        if carries(name):
+            return numbers(name, self.shape[axis])
+        return np.full(self.shape[axis], self.whole)
+
+
+class Ruled(NamedTuple):
+    """What a rule says of a result, where it knows its number, too."""
+
+    names: Names
+    whole: int
+
+
+class Case(NamedTuple):
+    """What a rule may look at."""
+
+    operands: list[Operand]
+    arguments: dict[str, Any]
+    shape: tuple[int, ...]
+    slot: int = 0
+    n: int = 0
+    """How many stimuli there are."""
+    values: Mapping[int, Any] = _NOTHING
+    """Integers and masks among the operands, by position, where they select entries."""
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """Of all the results of the call, by slot; where the rule is of those that need it."""
+
+    @property
+    def first(self) -> Operand:
+        return self.operands[0] if self.operands else Operand((), ())
+
+    def given(self) -> list[Any]:
+        """The arguments that are no tensors, in order."""
+        return [a for a in self.arguments.values() if a is not SLOT]
+
+    def argument(self, *names: str, default: Any = None) -> Any:
+        """The argument of one of these names, if it was given and is no tensor."""
+        for name in names:
+            value = self.arguments.get(name, SLOT)
+            if value is not SLOT:
+                return value
+        return default
+
+    def axis(self, default: int | None = None, rank: int | None = None) -> int | None:
+        """The axis an operation works along, counted from the front."""
+        found = self.argument("dim", "axis", "dimension")
+        if found is None:  # of a function whose arguments have no names
+            unnamed = [a for k, a in self.arguments.items() if k.isdigit() and type(a) is int]
+            found = unnamed[0] if unnamed else default
+        if type(found) is not int:
+            return None
+        return found % max(1, len(self.first.shape) if rank is None else rank)
+
+
+Rule = Callable[[Case], Names | Ruled | None]
+
+
+def shared(
+    operands: Sequence[tuple[Name, int, int]], extent: int, n: int, *, lenient: bool = False
+) -> Name:
+    """What an axis is that several tensors have in common, entry by entry.
+
+    Parameters
+    ----------
+    operands
+        Of each tensor: what its axis is, its extent there, and the number of the whole tensor.
+    extent
+        Of the axis of the result; a tensor that has less there is spread along it.
+    n
+        How many stimuli there are.
+    lenient
+        A tensor whose order is not known only chooses among the entries of the others.
+
+    Returns
+    -------
+    Name
+        None where the orders are unlike, or one of them is not known.
+    """
+    found: Name = None
+    unknown = False
+    for name, size, whole in operands:
+        if size != extent:
+            continue
+        if not carries(name):
+            unknown |= whole == MIXED
+            found = found if found is not None else name
+        elif not carries(found) or found == name:
+            found = name
+        else:
+            found = named(together(numbers(found, extent), numbers(name, extent)), n)
+    if carries(found) and unknown and extent != 1 and not lenient:
+        return None
+    return found
+
+
+def aligned(case: Case, operands: Sequence[Operand] | None = None) -> Names:
+    """The axes of tensors that are worked on element by element, aligned at their last axes."""
+    operands = case.operands if operands is None else operands
+    rank = len(case.shape)
+    names: list[Name] = []
+    for k in range(rank, 0, -1):
+        here = [(o.names[-k], o.shape[-k], o.whole) for o in operands if len(o.shape) >= k]
+        names.append(shared(here, case.shape[-k], case.n))
+    return tuple(names)
+
+
+def kept(case: Case) -> Names | None:
+    """The axes of the first tensor, which the operation leaves what they are."""
+    return case.first.names if len(case.first.shape) == len(case.shape) else None
+
+
+def without_order(names: Sequence[Name], axes: Sequence[int]) -> Names:
+    """The same axes, but these are in an order that is not known."""
+    return tuple(
+        [plain(name) if k in axes and carries(name) else name for k, name in enumerate(names)]
+    )

@@ -1,0 +1,265 @@
+"""Operations that pick entries by whole numbers, slices, masks and other tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, shared
+from lensframe_pd.tables.order import (
+    MIXED,
+    NONE,
+    Name,
+    Names,
+    Numbers,
+    by_axis,
+    carries,
+    numbers,
+    of_both,
+    together,
+)
+from lensframe_pd.tables.selection import along_axis, picked
+from lensframe_pd.tape.tape import SLOT, Array
+
+
+class Unknown(Exception):
+    """Which entries are picked was not recorded."""
+
+
+class Picked(NamedTuple):
+    """An axis of what an index leaves: where it comes from."""
+
+    axis: int | None
+    """Of the indexed tensor; None where the index makes the axis."""
+    index: Any
+    """The slice along it, or the entries that are picked."""
+
+
+class Basic(NamedTuple):
+    """A tensor after the slices and whole numbers of an index; tensors in it are left over."""
+
+    axes: list[Picked]
+    fixed: list[tuple[int, int]]
+    """Axes that are gone, and the entry that was picked there."""
+    advanced: dict[int, Any]
+    """Of the axes that are left, by position: the entries picked by tensors and lists."""
+
+
+def picks(case: Case) -> Iterator[Any]:
+    """What the tensors of an index pick, in turn."""
+    for position in range(1, len(case.operands)):
+        if position not in case.values:
+            raise Unknown
+        yield case.values[position]
+
+
+def basic_part(case: Case, items: Sequence[Any], values: Iterator[Any]) -> Basic:
+    """Whole numbers, slices, None and ... of an index, which torch applies before tensors."""
+    rank = len(case.first.shape)
+    tensors = [_entries(item, values) for item in items]
+    used = sum([_takes(item, entries) for item, entries in zip(items, tensors, strict=True)])
+    found = Basic([], [], {})
+    axis = 0
+    for item, entries in zip(items, tensors, strict=True):
+        if item is Ellipsis:
+            for _ in range(rank - used):
+                found.axes.append(Picked(axis, slice(None)))
+                axis += 1
+        elif item is None:
+            found.axes.append(Picked(None, None))
+        elif isinstance(item, slice):
+            if any([part is SLOT for part in (item.start, item.stop, item.step)]):
+                raise Unknown
+            found.axes.append(Picked(axis, item))
+            axis += 1
+        elif entries is None:
+            found.fixed.append((axis, int(item)))
+            axis += 1
+        else:
+            for part in _parts(entries):
+                found.advanced[len(found.axes)] = part
+                found.axes.append(Picked(axis, part))
+                axis += 1
+    found.axes.extend([Picked(k, slice(None)) for k in range(axis, rank)])
+    return found
+
+
+def _entries(item: Any, values: Iterator[Any]) -> Any:
+    """What a tensor, a list or an array of an index picks; None for all other items."""
+    if item is SLOT:
+        return next(values)
+    if isinstance(item, Array):
+        return item.value
+    if isinstance(item, (list, tuple)):
+        if _holds_slot(item):
+            raise Unknown
+        return np.asarray(item)
+    return np.asarray(item) if isinstance(item, bool) else None
+
+
+def _holds_slot(item: Any) -> bool:
+    if isinstance(item, (list, tuple)):
+        return any([_holds_slot(part) for part in item])
+    return item is SLOT
+
+
+def _takes(item: Any, entries: Any) -> int:
+    """How many axes an item of an index is for."""
+    if item is None or item is Ellipsis:
+        return 0
+    if isinstance(entries, np.ndarray) and entries.dtype == np.bool_:
+        return entries.ndim
+    return 1
+
+
+def _parts(entries: Any) -> list[Any]:
+    """A mask over several axes picks along each of them."""
+    if isinstance(entries, np.ndarray) and entries.dtype == np.bool_:
+        if not entries.ndim:
+            raise Unknown  # a new axis of extent 0 or 1
+        return list(np.nonzero(entries))
+    return [entries]
+
+
+def _sliced(case: Case, basic: Basic) -> Operand:
+    """The first tensor after the slices and whole numbers of an index."""
+    first = case.first
+    names: list[Name] = []
+    shape: list[int] = []
+    for place, (axis, index) in enumerate(basic.axes):
+        if axis is None:
+            names.append(None)
+            shape.append(1)
+        elif place in basic.advanced:
+            names.append(first.names[axis])
+            shape.append(first.shape[axis])
+        else:
+            names.append(picked(case, first.names[axis], axis, index))
+            shape.append(len(range(*index.indices(first.shape[axis]))))
+    whole = first.whole
+    for axis, entry in basic.fixed:
+        if carries(first.names[axis]):
+            number = int(numbers(first.names[axis], first.shape[axis])[entry])
+            whole = number if whole == MIXED else of_both(whole, number)
+    return Operand(tuple(names), tuple(shape), whole)
+
+
+def indexed(case: Case, operand: Operand, advanced: dict[int, Any], others: Any) -> Ruled:
+    """A tensor indexed by others along some of its axes, as `aten::index` does it.
+
+    `others` are the indices as operands, for what their own axes are.
+    """
+    if not advanced:
+        return Ruled(operand.names, operand.whole)
+    at = front(advanced)
+    rest = [name for k, name in enumerate(operand.names) if k not in advanced]
+    rank = len(case.shape) - len(rest)
+    whole = operand.whole
+    if any([carries(operand.names[k]) for k in advanced]):
+        decided = by_axis(_grid(operand, advanced), case.n)
+        made: Sequence[Name] = decided or [None] * rank
+        whole = MIXED if decided is None else whole
+    else:
+        made = _axes_of_indices(case, others, rank)
+        if len(advanced) == rank == 1 and not any(made):
+            made = [operand.names[next(iter(advanced))]]
+    return Ruled((*rest[:at], *made, *rest[at:]), whole)
+
+
+def front(advanced: Iterable[int]) -> int:
+    """Where the axes that tensors pick come to stand: first, if those are apart."""
+    places = sorted(advanced)
+    return places[0] if places[-1] - places[0] == len(places) - 1 else 0
+
+
+def _grid(operand: Operand, advanced: dict[int, Any]) -> Numbers:
+    """The number of each entry that tensors pick."""
+    shape = np.broadcast_shapes(*[entries.shape for entries in advanced.values()])
+    grid = np.full(shape, NONE)
+    for k, entries in advanced.items():
+        if carries(operand.names[k]):
+            grid = together(grid, np.broadcast_to(operand.number(k)[entries], shape))
+    return grid
+
+
+def _axes_of_indices(case: Case, others: Sequence[Operand], rank: int) -> list[Name]:
+    """Entries of a table that has no order stand in that of the indices."""
+    fitting = [o for o in others if len(o.shape) <= rank]
+    extents = [max([o.shape[-k] for o in fitting if len(o.shape) >= k], default=1)
+               for k in range(rank, 0, -1)]  # fmt: skip
+    return list(aligned(case._replace(shape=tuple(extents)), fitting))
+
+
+def items(case: Case) -> list[Any]:
+    arguments = list(case.arguments.values())
+    index = arguments[1] if len(arguments) > 1 else SLOT
+    return list(index) if isinstance(index, tuple) else [index]
+
+
+def getitem(case: Case) -> Ruled | None:
+    try:
+        basic = basic_part(case, items(case), picks(case))
+    except Unknown:
+        return None
+    return indexed(case, _sliced(case, basic), basic.advanced, case.operands[1:])
+
+
+def index(case: Case) -> Ruled | None:
+    """`aten::index`: along each axis a tensor, or None where it is left alone."""
+    given = list(case.arguments.values())[1]
+    items = [slice(None) if item is None else item for item in given]
+    try:
+        basic = basic_part(case, items, picks(case))
+    except Unknown:
+        return None
+    return indexed(case, _sliced(case, basic), basic.advanced, case.operands[1:])
+
+
+def index_select(case: Case) -> Names | None:
+    axis = case.axis()
+    if axis is None or not case.first.shape:
+        return None
+    name = case.first.names[axis]
+    if not carries(name):
+        order = case.operands[-1].names
+        made = order[0] if order and carries(order[0]) else name
+        return (*case.first.names[:axis], made, *case.first.names[axis + 1 :])
+    return None if 1 not in case.values else along_axis(case, axis, case.values[1].reshape(-1))
+
+
+def gather(case: Case) -> Names | None:
+    """Along one axis entries are picked, one by one; along the others they stay where they are."""
+    axis = case.axis()
+    if axis is None or len(case.operands) < 2 or len(case.first.shape) != len(case.shape):
+        return None
+    first, chosen = case.first, case.operands[-1]
+    names: list[Name] = []
+    for k, extent in enumerate(case.shape):
+        if k == axis:
+            names.append(None if carries(first.names[k]) else first.names[k])
+            continue
+        name = picked(case, first.names[k], k, slice(0, extent))
+        pair = ((name, extent, first.whole), (chosen.names[k], chosen.shape[k], chosen.whole))
+        names.append(shared(pair, extent, case.n))
+    if carries(first.names[axis]) and 1 in case.values:
+        grid = np.broadcast_to(first.number(axis)[case.values[1]], case.shape)
+        decided = by_axis(grid, case.n)
+        if decided is None:
+            return None
+        both = zip(names, decided, case.shape, strict=True)
+        names = [shared(((a, n, NONE), (b, n, NONE)), n, case.n) for a, b, n in both]
+    return tuple(names)
+
+
+def take(case: Case) -> Names | None:
+    return None if any(map(carries, case.first.names)) else case.operands[-1].names
+
+
+def masked_select(case: Case) -> Names | None:
+    mask = case.values.get(1)
+    if mask is None or mask.shape != case.first.shape:
+        return None
+    advanced = dict(enumerate(np.nonzero(mask)))
+    return indexed(case, case.first, advanced, case.operands[1:]).names

@@ -1,0 +1,68 @@
+"""The axes of an input, by the operation that reads it."""
+
+from __future__ import annotations
+
+from lensframe_pd.tables.axes import pointwise
+from lensframe_pd.tables.order import Name, Names
+from lensframe_pd.tape.tape import Call, Tape
+
+_SPATIAL: dict[int, Names] = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}
+
+
+def input_names(tape: Tape) -> dict[int, Names]:
+    """What the axes of each input are, where its first reader that knows says so."""
+    #: Rows that are an input still, element by element, and that input.
+    same = {row: row for row, kind in tape.kinds.items() if kind == "input"}
+    found: dict[int, Names] = {}
+    wanted = len(same)
+    for i, row in enumerate(tape.rows):
+        if len(found) == wanted:
+            break
+        call = tape.calls[row.call]
+        for position, source in enumerate(call.sources):
+            origin = same.get(source)
+            if origin is None or origin in found:
+                continue
+            shape = tuple(tape.rows[source].shape)
+            names = _read(call, position, shape)
+            if names is not None:
+                found[origin] = names
+            elif shape == row.shape and pointwise(call.function.name):
+                same[i] = origin
+    return found
+
+
+def _read(call: Call, position: int, shape: tuple[int, ...]) -> Names | None:
+    """What an operation takes the axes of one of its tensors to be; None where it is open."""
+    name, rank = call.function.name, len(shape)
+    n = _SPATIAL_RANK.get(name)
+    if n is not None and position == 0 and rank in (n + 1, n + 2):
+        lead: tuple[Name, ...] = (None,) if rank == n + 2 else ()
+        return (*lead, "channel", *_SPATIAL[n])
+    if name in ("embedding", "embedding_bag") and position == 1 and rank == 2:
+        return (None, "token")
+    if name in ("lstm", "gru", "rnn_tanh", "rnn_relu") and position == 0 and rank == 3:
+        batch_first = [*call.args, *call.kwargs.values()][-1] is True
+        return (None, "time", "feature") if batch_first else ("time", None, "feature")
+    if name == "linear" and position == 0 and rank == 2:
+        return (None, "feature")
+    return None
+
+
+def _spatial_ranks() -> dict[str, int]:
+    ranks = {}
+    for n in (1, 2, 3):
+        for name in (
+            "conv{n}d conv_transpose{n}d max_pool{n}d avg_pool{n}d adaptive_avg_pool{n}d "
+            "adaptive_max_pool{n}d max_pool{n}d_with_indices lp_pool{n}d "
+            "upsample_nearest{n}d reflection_pad{n}d replication_pad{n}d"
+        ).split():
+            ranks[name.format(n=n)] = n
+    two = "upsample_bilinear2d upsample_bicubic2d pixel_shuffle pixel_unshuffle deform_conv2d"
+    ranks.update(dict.fromkeys(two.split(), 2))
+    ranks["upsample_linear1d"] = 1
+    ranks["upsample_trilinear3d"] = 3
+    return ranks
+
+
+_SPATIAL_RANK = _spatial_ranks()

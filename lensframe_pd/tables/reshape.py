@@ -1,0 +1,114 @@
+"""Operations that merge, split, add and drop axes without moving an entry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lensframe_pd.tables.case import Case
+from lensframe_pd.tables.order import Merged, Name, Names, by_axis, carries, numbers
+
+Part = tuple[Name, int]
+"""An axis: its name and its extent."""
+
+
+def reshaped(case: Case) -> Names | None:
+    """Match runs of axes with equal products: kept, merged or split."""
+    parts: list[Part] = []
+    for name, n in zip(case.first.names, case.first.shape, strict=True):
+        parts += name.parts if isinstance(name, Merged) else [(name, n)]
+    runs = _equal_runs([n for _, n in parts], case.shape)
+    if runs is None:
+        return None
+    sequence = len(case.first.names) > 1 and case.first.names[-2] in ("token", "time")
+    out: list[Name] = []
+    for old, new in runs:
+        out += _regrouped(parts[old], case.shape[new], sequence, case.n)
+    return tuple(out)
+
+
+def _equal_runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[slice, slice]] | None:
+    """The shortest runs of both shapes with as many elements each; None where there are none.
+
+    Examples
+    --------
+    >>> _equal_runs((2, 3, 4), (6, 2, 2))
+    [(slice(0, 2, None), slice(0, 1, None)), (slice(2, 3, None), slice(1, 3, None))]
+    """
+    runs: list[tuple[slice, slice]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        first_old, first_new = i, j
+        product_old = product_new = 1
+        while product_old != product_new or first_old == i or first_new == j:
+            # Take an axis of the side that is behind; of both at first, as a run has one of each.
+            if i < len(old) and (product_old < product_new or first_old == i):
+                product_old *= old[i]
+                i += 1
+            elif j < len(new) and (product_new < product_old or first_new == j):
+                product_new *= new[j]
+                j += 1
+            else:
+                break
+        if product_old != product_new or not product_old:
+            return None  # extents of 0 fit everything, and say nothing
+        runs.append((slice(first_old, i), slice(first_new, j)))
+    return runs
+
+
+def _regrouped(old: list[Part], new: Sequence[int], sequence: bool, n_stimuli: int) -> list[Name]:
+    """Names for axes of extents `new`, made of the axes `old` with as many elements."""
+    if len(old) == len(new) == 1:
+        return [old[0][0]]
+    old = [part for part in old if part[1] != 1]
+    sizes = [n for n in new if n != 1]
+    if [n for _, n in old] == sizes:
+        names = iter([name for name, _ in old])
+        return [next(names) if n != 1 else None for n in new]
+    if len(sizes) == 1:
+        merged = _MERGED.get(tuple(name for name, _ in old)) or Merged(tuple(old))
+        return [merged if n != 1 else None for n in new]
+    if any([carries(name) for name, _ in old]):
+        return _cut(old, new, n_stimuli)
+    if sequence and [name for name, _ in old] == ["feature"] and len(new) == 3 and new[0] == 3:
+        return [None, "head", "feature"]  # queries, keys and values of tokens, in several heads
+    return [None] * len(new)
+
+
+def _cut(old: list[Part], new: Sequence[int], n_stimuli: int) -> list[Name]:
+    """Axes with stimuli, cut elsewhere than they were: one of the new may still tell them."""
+    extent = int(np.prod([n for _, n in old]))
+    along = numbers(Merged(tuple(old)), extent)
+    return by_axis(along.reshape(tuple(new)), n_stimuli) or [None] * len(new)
+
+
+_MERGED: dict[Names, str] = {
+    ("y", "x"): "token",
+    ("z", "y", "x"): "token",
+    ("head", "feature"): "feature",
+    ("channel", "y", "x"): "feature",
+    ("channel", "x"): "feature",
+    ("channel", "z", "y", "x"): "feature",
+    ("y", "x", "channel"): "feature",
+    ("y", "x", "feature"): "feature",
+    ("token", "feature"): "feature",
+}
+
+
+def squeezed(case: Case) -> Names:
+    given = case.given()
+    rank = len(case.first.shape)
+    axes = range(rank)
+    if given:
+        chosen = given[0] if isinstance(given[0], (tuple, list)) else (given[0],)
+        axes = [int(d) % rank for d in chosen]  # type: ignore[assignment]
+    gone = {k for k in axes if case.first.shape[k] == 1}
+    return tuple(n for k, n in enumerate(case.first.names) if k not in gone)
+
+
+def unsqueezed(case: Case) -> Names:
+    """A new axis, which has no name, where the first number among the arguments says."""
+    given = [a for a in case.given() if isinstance(a, int)]
+    k = int(given[0]) % len(case.shape) if given else 0
+    return (*case.first.names[:k], None, *case.first.names[k:])

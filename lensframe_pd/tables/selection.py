@@ -1,0 +1,275 @@
+"""Operations that cut, join, repeat and reorder entries along an axis: their numbers go along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, shared, without_order
+from lensframe_pd.tables.order import (
+    MIXED,
+    NONE,
+    Name,
+    Names,
+    carries,
+    named,
+    numbers,
+    of_all,
+    of_both,
+    plain,
+)
+
+
+def picked(case: Case, name: Name, axis: int, index: Any) -> Name:
+    """What an axis of the first tensor is after a selection along it alone."""
+    extent = case.first.shape[axis]
+    if not carries(name):
+        return name
+    return named(numbers(name, extent)[index], case.n)
+
+
+def along_axis(case: Case, axis: int, index: Any) -> Names:
+    """The axes of the first tensor after a selection along one."""
+    names = case.first.names
+    return (*names[:axis], picked(case, names[axis], axis, index), *names[axis + 1 :])
+
+
+def narrow(case: Case) -> Names | None:
+    start, length = case.argument("start"), case.argument("length")
+    axis = case.axis()
+    if axis is None or type(start) is not int:
+        return None
+    start = start % max(1, case.first.shape[axis]) if start < 0 else start
+    return along_axis(case, axis, slice(start, start + int(length)))
+
+
+def piece(case: Case) -> Names | None:
+    """One of the slices that `aten::slice` takes."""
+    axis = case.axis(0)
+    start, end, step = (case.argument(name) for name in ("start", "end", "step"))
+    return None if axis is None else along_axis(case, axis, slice(start, end, step))
+
+
+def select(case: Case) -> Ruled | None:
+    axis, entry = case.axis(), case.argument("index")
+    if axis is None or type(entry) is not int:
+        return None
+    return _without(case, axis, entry)
+
+
+def unbind(case: Case) -> Ruled | None:
+    axis = case.axis(0)
+    return None if axis is None else _without(case, axis, case.slot)
+
+
+def _without(case: Case, axis: int, entry: int) -> Ruled:
+    first = case.first
+    whole = first.whole
+    if carries(first.names[axis]):
+        number = int(numbers(first.names[axis], first.shape[axis])[entry])
+        whole = number if whole == MIXED else of_both(whole, number)
+    return Ruled((*first.names[:axis], *first.names[axis + 1 :]), whole)
+
+
+def split(case: Case) -> Names | None:
+    """Operations that cut along an axis: a result begins where those before it end."""
+    axis = case.argument("dim", "axis", default=0)
+    if type(axis) is not int or not case.first.shape:
+        return None
+    axis %= len(case.first.shape)
+    if not carries(case.first.names[axis]):
+        return case.first.names
+    if len(case.shapes) <= case.slot:
+        return None
+    start = sum([shape[axis] for shape in case.shapes[: case.slot]])
+    return along_axis(case, axis, slice(start, start + case.shape[axis]))
+
+
+def cat(case: Case) -> Ruled | None:
+    operands = [o for o in case.operands if len(o.shape) == len(case.shape)]
+    axis = case.axis(0, len(case.shape))
+    return None if axis is None else joined(case, operands, axis)
+
+
+def joined(case: Case, operands: Sequence[Operand], axis: int) -> Ruled | None:
+    if not operands or sum([o.shape[axis] for o in operands]) != case.shape[axis]:
+        return None
+    if not any([carries(o.names[axis]) or o.whole != NONE for o in operands]):
+        along = next((o.names[axis] for o in operands if o.names[axis] is not None), None)
+    else:
+        entries = np.concatenate([o.number(axis) for o in operands])
+        along = named(entries, case.n, plain(operands[0].names[axis]))
+    names: list[Name] = []
+    for k, extent in enumerate(case.shape):
+        here = [(o.names[k], o.shape[k], o.whole) for o in operands]
+        names.append(along if k == axis else shared(here, extent, case.n))
+    return Ruled(tuple(names), _whole_beside(operands, along))
+
+
+def _whole_beside(operands: Sequence[Operand], along: Name) -> int:
+    """The number of a join: if the joined axis has numbers, single stimuli stand in these."""
+    whole = of_all([o.whole for o in operands])
+    if carries(along):
+        mixed = any([o.whole == MIXED for o in operands])
+        return MIXED if mixed else NONE
+    return whole
+
+
+def stack(case: Case) -> Ruled | None:
+    if not case.operands:
+        return None
+    rank = len(case.shape)
+    axis = case.axis(0, rank)
+    if axis is None:
+        return None
+    entries = np.array([o.whole for o in case.operands])
+    along = named(entries, case.n)
+    rest = [k for k in range(rank) if k != axis]
+    inner = case._replace(shape=tuple([case.shape[k] for k in rest]))
+    names = aligned(inner)
+    return Ruled((*names[:axis], along, *names[axis:]), _whole_beside(case.operands, along))
+
+
+def hstack(case: Case) -> Ruled | None:
+    return joined(case, case.operands, min(1, len(case.shape) - 1)) if _full(case) else None
+
+
+def vstack(case: Case) -> Ruled | None:
+    return joined(case, case.operands, 0) if _full(case) else None
+
+
+def _full(case: Case) -> bool:
+    return all([len(o.shape) == len(case.shape) for o in case.operands])
+
+
+def repeat(case: Case) -> Names | None:
+    first = case.first
+    lead = len(case.shape) - len(first.shape)
+    if lead < 0:
+        return None
+    names: list[Name] = [None] * lead
+    for k, name in enumerate(first.names):
+        n, extent = first.shape[k], case.shape[lead + k]
+        times = extent // n if n else 1
+        tiled = named(np.tile(numbers(name, n), times), case.n) if carries(name) else name
+        names.append(tiled)
+    return tuple(names)
+
+
+def repeat_interleave(case: Case) -> Names | None:
+    axis = case.argument("dim")
+    if axis is None and len(case.first.shape) != 1:
+        return None
+    axis = int(axis or 0) % len(case.first.shape)
+    repeats = case.argument("repeats", default=case.values.get(1))
+    if repeats is None:
+        return None
+    name, extent = case.first.names[axis], case.first.shape[axis]
+    if not carries(name):
+        return case.first.names
+    entries = np.repeat(np.arange(extent), repeats)
+    return along_axis(case, axis, entries)
+
+
+def expand(case: Case) -> Names:
+    lead = len(case.shape) - len(case.first.shape)
+    names: list[Name] = [None] * lead
+    for name, n, extent in zip(case.first.names, case.first.shape, case.shape[lead:], strict=True):
+        if n == extent:
+            names.append(name)
+        else:
+            names.append(named(np.repeat(numbers(name, n), extent), case.n))
+    return tuple(names)
+
+
+def flip(case: Case) -> Names:
+    rank = len(case.first.shape)
+    axes = {int(d) % rank for d in _flat(case.given())} if rank else set()
+    return _reversed(case, axes)
+
+
+def _flat(given: Any) -> Iterator[int]:
+    for item in given:
+        if isinstance(item, (tuple, list)):
+            yield from _flat(item)
+        elif type(item) is int:
+            yield item
+
+
+def _reversed(case: Case, axes: set[int]) -> Names:
+    return tuple(
+        [
+            picked(case, name, k, slice(None, None, -1)) if k in axes else name
+            for k, name in enumerate(case.first.names)
+        ]
+    )
+
+
+def flipped(axis: int) -> Callable[[Case], Names]:
+    """`fliplr`, `flipud`."""
+    return lambda case: _reversed(case, {axis})
+
+
+def roll(case: Case) -> Names | None:
+    shifts, axes = case.argument("shifts"), case.argument("dims")
+    if axes is None or axes == ():
+        return without_order(case.first.names, range(len(case.shape)))
+    shifts, axes = ([a] if type(a) is int else list(a) for a in (shifts, axes))
+    names = list(case.first.names)
+    for shift, axis in zip(shifts, axes, strict=True):
+        extent = case.shape[axis]
+        if carries(names[axis]):
+            names[axis] = named(np.roll(numbers(names[axis], extent), int(shift)), case.n)
+    return tuple(names)
+
+
+def rot90(case: Case) -> Names | None:
+    axes = case.argument("dims", default=(0, 1))
+    a, b = (int(d) % len(case.first.shape) for d in axes)
+    names = list(case.first.names)
+    for _ in range(int(case.argument("k", default=1)) % 4):
+        # A quarter turn: the second axis, from its end, comes to stand first.
+        far = names[b]
+        turned = named(numbers(far, case.n)[::-1], case.n) if carries(far) else far
+        names[a], names[b] = turned, names[a]
+    return tuple(names)
+
+
+def pad(case: Case) -> Names | None:
+    """Constant padding: what is added comes from no stimulus."""
+    widths = case.argument("pad")
+    if widths is None:
+        widths = next((a for a in case.given() if isinstance(a, (tuple, list))), None)
+    if widths is None or any([type(w) is not int for w in widths]):
+        return None
+    constant = case.argument("mode", default="constant") == "constant"
+    rank = len(case.first.shape)
+    names = list(case.first.names)
+    for k in range(len(widths) // 2):
+        axis, (before, after) = rank - 1 - k, widths[2 * k : 2 * k + 2]
+        if carries(names[axis]) and (before or after):
+            if not constant:
+                return None
+            along = case.first.number(axis)
+            along = along[max(0, -before) : len(along) - max(0, -after)]
+            padding = (max(0, before), max(0, after))
+            names[axis] = named(np.pad(along, padding, constant_values=NONE), case.n)
+    return tuple(names)
+
+
+def diagonal(case: Case) -> Names | None:
+    rank = len(case.first.shape)
+    if rank < 2:
+        return None
+    offset = case.argument("offset", default=0)
+    a = case.argument("dim1", default=0) % rank
+    b = case.argument("dim2", default=1) % rank
+    extent = case.shape[-1]
+    first, second = (
+        picked(case, case.first.names[axis], axis, slice(begin, begin + extent))
+        for axis, begin in ((a, max(0, -offset)), (b, max(0, offset)))
+    )
+    along = shared(((first, extent, NONE), (second, extent, NONE)), extent, case.n)
+    return (*[n for k, n in enumerate(case.first.names) if k not in (a, b)], along)

@@ -1,0 +1,252 @@
+"""Operations that write entries of a tensor: what is written brings its numbers along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, without_order
+from lensframe_pd.tables.indexing import Basic, Unknown, basic_part, front, items, picks
+from lensframe_pd.tables.order import (
+    MIXED,
+    NONE,
+    Numbers,
+    carries,
+    named,
+    numbers,
+    of_both,
+    plain,
+    together,
+)
+from lensframe_pd.tables.selection import picked
+from lensframe_pd.tape.tape import SLOT
+
+
+def setitem(case: Case) -> Ruled | None:
+    """What is written brings its numbers to where it is written."""
+    values = picks(case)
+    try:
+        basic = basic_part(case, items(case), values)
+    except Unknown:
+        return _spoilt(case)
+    value = case.operands[-1] if list(case.arguments.values())[-1] is SLOT else None
+    return written(case, value, _places(basic), basic.fixed)
+
+
+def _places(basic: Basic) -> list[list[tuple[int, Any]]]:
+    """For each axis of an indexed region, the axes of the whole and the entries there."""
+    advanced = basic.advanced
+    rest = [
+        [(p.axis, p.index)] if p.axis is not None else []
+        for k, p in enumerate(basic.axes)
+        if k not in advanced
+    ]
+    if not advanced:
+        return rest
+    at = front(advanced)
+    rank = len(np.broadcast_shapes(*[entries.shape for entries in advanced.values()]))
+    made: list[list[tuple[int, Any]]] = [[] for _ in range(rank)]
+    for k, entries in advanced.items():
+        axis = basic.axes[k].axis
+        wide = [j for j in range(entries.ndim) if entries.shape[j] != 1 or entries.ndim == 1]
+        if axis is not None and len(wide) == 1:
+            made[rank - entries.ndim + wide[0]].append((axis, entries.reshape(-1)))
+    return [*rest[:at], *made, *rest[at:]]
+
+
+def written(
+    case: Case,
+    value: Operand | None,
+    places: list[list[tuple[int, Any]]],
+    fixed: list[tuple[int, int]],
+) -> Ruled | None:
+    """A tensor after a value was written into a region of it.
+
+    `places` says for each axis of the region which axis of the tensor it is, and the entries
+    there; `fixed` is the entry along each axis that the region has not.
+    """
+    target = case.first
+    if value is None or not (value.whole != NONE or any(map(carries, value.names))):
+        return Ruled(target.names, target.whole)
+    if not places and target.shape and len(fixed) < len(target.shape):
+        return _spoilt(case)
+    along = {k: target.number(k) if carries(target.names[k]) else np.full(n, NONE)
+             for k, n in enumerate(target.shape)}  # fmt: skip
+    lead = len(places) - len(value.shape)
+    for k, name in enumerate(value.names):
+        here = places[lead + k] if lead + k >= 0 else []
+        if not carries(name):
+            unknown = value.whole == MIXED and value.shape[k] != 1
+            if unknown and any([carries(target.names[axis]) for axis, _ in here]):
+                return _spoilt(case)
+            continue
+        if not _place(along, here, numbers(name, value.shape[k]), target):
+            return _spoilt(case)
+    whole = target.whole
+    if value.whole >= 0:
+        singles = [(axis, np.array([entry])) for axis, entry in fixed]
+        if not singles:
+            singles = [p for place in places for p in place if _is_one(p[1])]
+        if not _place(along, singles, np.array([value.whole]), target):
+            if any(map(carries, target.names)):
+                return _spoilt(case)
+            whole = of_both(whole, value.whole)
+    elif value.whole == MIXED:
+        whole = MIXED
+    names = [named(along[k], case.n, target.names[k]) for k in range(len(target.shape))]
+    return Ruled(tuple(names), whole)
+
+
+def _is_one(entries: Any) -> bool:
+    return isinstance(entries, np.ndarray) and entries.size == 1
+
+
+def _place(
+    along: dict[int, Numbers], places: Sequence[tuple[int, Any]], brought: Numbers, target: Operand
+) -> bool:
+    """Put numbers to where a write is for, if it is clear along which axis they count."""
+    for axis, entries in places:
+        if carries(target.names[axis]):  # the axis that carries stimuli already
+            places = [(axis, entries)]
+            break
+    if len(places) != 1:
+        return False
+    axis, entries = places[0]
+    before = along[axis][entries]
+    after = along[axis].copy()
+    after[entries] = together(before, np.broadcast_to(brought, before.shape))
+    along[axis] = after
+    return True
+
+
+def _spoilt(case: Case) -> Ruled:
+    """What was written where is not known: no axis is in a known order any more."""
+    names = without_order(case.first.names, range(len(case.first.names)))
+    spoils = any([o.whole != NONE or any(map(carries, o.names)) for o in case.operands])
+    return Ruled(names, MIXED if spoils else NONE)
+
+
+def index_put(case: Case) -> Ruled | None:
+    given = list(case.arguments.values())[1]
+    if any([item is not SLOT for item in given]):
+        return _spoilt(case)
+    values = picks(case)
+    try:
+        basic = basic_part(case, [SLOT] * len(given), values)
+    except Unknown:
+        return _spoilt(case)
+    return written(case, case.operands[-1], _places(basic), basic.fixed)
+
+
+def index_copy(case: Case) -> Ruled | None:
+    """`index_copy`, `index_add`, `index_reduce`: a source, and along one axis where it goes."""
+    axis = case.axis()
+    if axis is None or len(case.operands) < 3 or 1 not in case.values:
+        return _spoilt(case)
+    places: list[list[tuple[int, Any]]] = [[(k, slice(None))] for k in range(len(case.first.shape))]
+    places[axis] = [(axis, case.values[1].reshape(-1))]
+    return _added(case, case.operands[2], places)
+
+
+def _added(case: Case, source: Operand, places: list[list[tuple[int, Any]]]) -> Ruled | None:
+    """Entries that go to one place together have all their numbers."""
+    for (axis, entries), name, size in zip(
+        [place[0] for place in places], source.names, source.shape, strict=False
+    ):
+        if isinstance(entries, slice) or not carries(name):
+            continue
+        if len(np.unique(entries)) < len(entries):
+            brought = np.full(case.first.shape[axis], NONE)
+            for place, number in zip(entries, numbers(name, size), strict=True):
+                brought[place] = of_both(int(brought[place]), int(number))
+            names = list(source.names)
+            names[axis] = named(brought, case.n)
+            shape = list(source.shape)
+            shape[axis] = len(brought)
+            whole_axis = list(places)
+            whole_axis[axis] = [(axis, slice(None))]
+            source = Operand(tuple(names), tuple(shape), source.whole)
+            return written(case, source, whole_axis, [])
+    return written(case, source, places, [])
+
+
+def scatter(case: Case) -> Ruled | None:
+    """Along one axis entries go where an index says, one by one; along the others they stay."""
+    axis = case.axis()
+    first = case.first
+    source = case.operands[2] if len(case.operands) > 2 else None
+    if axis is None or not first.shape:
+        return _spoilt(case)
+    if source is None:  # a number is written
+        return Ruled(first.names, first.whole)
+    if len(source.shape) != len(first.shape) or len(case.operands[1].shape) != len(first.shape):
+        return _spoilt(case)
+    extents = case.operands[1].shape
+    ordered = carries(first.names[axis]) or carries(source.names[axis]) or source.whole >= 0
+    where: Any = slice(0, extents[axis])
+    if ordered:
+        chosen = case.values.get(1)
+        if chosen is None or not chosen.size:
+            return _spoilt(case)
+        line = chosen[
+            tuple([slice(None) if k == axis else slice(0, 1) for k in range(chosen.ndim)])
+        ]
+        if not bool((chosen == line).all()):
+            return _spoilt(case)
+        where = line.reshape(-1)
+    cut = Operand(
+        tuple([picked(case._replace(operands=[source]), name, k, slice(0, extents[k]))
+               for k, name in enumerate(source.names)]),
+        tuple(extents), source.whole,
+    )  # fmt: skip
+    places: list[list[tuple[int, Any]]] = [
+        [(k, where if k == axis else slice(0, extents[k]))] for k in range(len(first.shape))
+    ]
+    if not ordered:
+        return written(case, cut._replace(names=(*cut.names[:axis], None, *cut.names[axis + 1 :])),
+                        places, [])  # fmt: skip
+    return _added(case, cut, places)
+
+
+def slice_scatter(case: Case) -> Ruled | None:
+    axis = case.axis(0)
+    if axis is None or len(case.operands) < 2:
+        return _spoilt(case)
+    part = slice(*(case.argument(name) for name in ("start", "end", "step")))
+    places: list[list[tuple[int, Any]]] = [
+        [(k, part if k == axis else slice(None))] for k in range(len(case.first.shape))
+    ]
+    return written(case, case.operands[1], places, [])
+
+
+def select_scatter(case: Case) -> Ruled | None:
+    axis, entry = case.axis(), case.argument("index")
+    if axis is None or type(entry) is not int or len(case.operands) < 2:
+        return _spoilt(case)
+    places: list[list[tuple[int, Any]]] = [
+        [(k, slice(None))] for k in range(len(case.first.shape)) if k != axis
+    ]
+    return written(case, case.operands[1], places, [(axis, entry)])
+
+
+def copied(case: Case) -> Ruled | None:
+    """All of the first tensor is written anew."""
+    if len(case.operands) < 2:
+        return Ruled(case.first.names, case.first.whole)
+    source = case.operands[1]
+    spread = aligned(case, [source])
+    names = [
+        name if carries(name) else plain(old) or name
+        for name, old in zip(spread, case.first.names, strict=True)
+    ]
+    return Ruled(tuple(names), source.whole)
+
+
+def masked_scatter(case: Case) -> Ruled | None:
+    """Where each entry of the source goes is not followed."""
+    source = case.operands[-1]
+    if source.whole != NONE or any(map(carries, source.names)):
+        return _spoilt(case)
+    return Ruled(case.first.names, case.first.whole)

@@ -1,0 +1,284 @@
+"""An id never stands at another stimulus' value, and stands where the order comes back."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.rnn import (
+    pack_padded_sequence,
+    pack_sequence,
+    pad_packed_sequence,
+    pad_sequence,
+)
+
+import lensframe_pd as lf
+
+N = 4
+P = torch.tensor([2, 0, 3, 1])
+COLUMN = P[:, None].expand(N, 6)
+
+
+def placed(write, target=torch.zeros(N, 6)):  # noqa: B008
+    def forward(x):
+        out = target.clone()
+        write(out, x)
+        return out * 1
+
+    return forward
+
+
+def last(forward, shape, *more):
+    """The last variable of a trace over stimuli whose values are all their own number."""
+    x = torch.arange(shape[0]).view(-1, *[1] * (len(shape) - 1)).expand(shape).clone().float()
+    found = lf.trace(forward, (x, *more), stimulus=list("abcdefgh")[: shape[0]]).activations
+    return found[list(found.data_vars)[-1]]
+
+
+#: They only move entries, so the value at an id must be the number of that very stimulus.
+MOVES = {
+    "flip twice": (lambda x: x.flip(0).flip(0), 0),
+    "flip of features": (lambda x: x.flip(1), 0),
+    "picked and put back": (lambda x: x[P][P.argsort()], 0),
+    "index_select and back": (lambda x: x.index_select(0, P).index_select(0, P.argsort()), 0),
+    "gather and back": (lambda x: x.gather(0, COLUMN).gather(0, P.argsort()[:, None].expand(4, 6)),
+                        0),
+    "rolled and back": (lambda x: x.roll(1, 0).roll(-1, 0), 0),
+    "rolled along features": (lambda x: x.roll(1, 1), 0),
+    "cut and joined in order": (lambda x: torch.cat([x[:1], x[1:]]), 0),
+    "cut, swapped, swapped back": (lambda x: (lambda y: torch.cat([y[1:], y[:1]]))(
+        torch.cat([x[-1:], x[:-1]])), 0),
+    "doubled and halved": (lambda x: torch.cat([x, x]).chunk(2)[1], 0),
+    "split and joined": (lambda x: torch.cat(x.split([1, 2, 1])), 0),
+    "interleaved, viewed": (lambda x: x.repeat_interleave(3, 0).view(N, 3, 6), 0),
+    "tiled, viewed": (lambda x: x.repeat(3, 1).view(3, N, 6), 1),
+    "one by one": (lambda x: torch.stack([x[i] * 1 for i in range(N)]), 0),
+    "unbound, stacked behind": (lambda x: torch.stack(x.unbind(0), 1), 1),
+    "written one by one": (placed(lambda o, x: [o.__setitem__(i, x[i]) for i in range(N)]), 0),
+    "written where picked": (placed(lambda o, x: o.__setitem__(P, x[P])), 0),
+    "scattered where gathered": (lambda x: torch.zeros(N, 6).scatter(0, COLUMN, x[P]), 0),
+    "added where picked": (lambda x: torch.zeros_like(x).index_add(0, P, x[P]), 0),
+    "copied through views": (placed(lambda o, x: [o[i].copy_(x[i]) for i in range(N)]), 0),
+    "a column through a view": (placed(lambda o, x: o[:, 1].copy_(x[:, 0])), 0),
+    "batch into time and back": (lambda x: x.view(N, 2, 3).reshape(N * 2, 3).reshape(N, 6), 0),
+    "heads into the batch": (lambda x: x.view(N, 2, 3).transpose(0, 1).reshape(2 * N, 3)
+                             .view(2, N, 3), 1),
+    "beams within a stimulus": (lambda x: x.repeat_interleave(3, 0)[
+        torch.tensor([1, 0, 0, 5, 3, 4, 8, 7, 7, 9, 9, 11])].view(N, 3, 6), 0),
+    "one of each": (lambda x: x[torch.arange(N), torch.tensor([0, 3, 1, 2])], 0),
+    "transposed": (lambda x: x.T, 1),
+    "four quarter turns": (lambda x: torch.rot90(torch.rot90(x, 3), 1), 0),
+    "padded and cropped": (lambda x: F.pad(x, (0, 0, 2, 1))[2:-1], 0),
+    "masked, put back": (placed(lambda o, x: o.__setitem__(
+        torch.tensor([True] * N), x[torch.tensor([True] * N)])), 0),
+    "expanded": (lambda x: x[:, None].expand(N, 5, 6), 0),
+    "moved": (lambda x: x.view(N, 2, 3).movedim(0, 2), 2),
+    "windows": (lambda x: x.unfold(1, 2, 2), 0),
+    "diagonal": (lambda x: x[:, :N].diagonal(), 0),
+    "einsum": (lambda x: torch.einsum("nf,f->n", x, torch.eye(6)[0]), 0),
+    "convolution in groups": (lambda x: F.conv1d(x.reshape(1, N * 2, 3), torch.eye(2)[:1].repeat(
+        N * 5, 1)[..., None], groups=N).view(N, 5, 3), 0),
+    "vmap": (lambda x: torch.func.vmap(lambda row: row * 1)(x), 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_where_the_order_is_the_stimuli_s(name):
+    forward, axis = MOVES[name]
+    found = last(forward, (N, 6))
+    assert found.dims.index("stimulus") == axis
+    for number, key in enumerate("abcd"):
+        values = found.sel(stimulus=key).values
+        assert np.isin(values, [number] + ([0] if name == "a column through a view" else [])).all()
+
+
+LOST = {
+    "flip": lambda x: x.flip(0).relu(),
+    "flipud": lambda x: torch.flipud(x) + 0,
+    "picked": lambda x: x[P],
+    "picked by a list": lambda x: x[[2, 0, 3, 1]],
+    "picked, with features": lambda x: x[P][:, 1:],
+    "index_select": lambda x: x.index_select(0, P) * 2,
+    "roll": lambda x: x.roll(1, 0),
+    "roll of all": lambda x: x.roll(1),
+    "sort": lambda x: x.sort(0).values,
+    "sort down": lambda x: x.sort(0, descending=True)[0],
+    "argsort": lambda x: x.argsort(0),
+    "topk": lambda x: x.topk(N, 0).values,
+    "gather": lambda x: x.gather(0, COLUMN),
+    "take_along_dim": lambda x: x.take_along_dim(P[:, None], 0),
+    "take": lambda x: x.take(P),
+    "cut and swapped": lambda x: torch.cat([x[1:], x[:1]]),
+    "interleaved and cut": lambda x: x.repeat_interleave(2, 0)[:N],
+    "tiled as if interleaved": lambda x: x.repeat(3, 1).view(N, 3, 6),
+    "cut elsewhere": lambda x: x.view(N, 2, 3).reshape(N * 2, 3).reshape(2, N, 3),
+    "frequencies": lambda x: torch.fft.fft(x, dim=0).real,
+    "cumsum": lambda x: x.cumsum(0),
+    "cummax": lambda x: x.cummax(0).values,
+    "a matrix over stimuli": lambda x: torch.ones(N, N) @ x,
+    "and a residual of it": lambda x: x + torch.ones(N, N) @ x,
+    "mixup": lambda x: 0.5 * x + 0.5 * x.flip(0),
+    "mixup by a permutation": lambda x: x.lerp(x[P], 0.3),
+    "one of two orders": lambda x: torch.where(x > 1, x, x.flip(0)),
+    "backwards, one by one": lambda x: torch.stack([x[i] for i in reversed(range(N))]),
+    "written elsewhere": placed(lambda o, x: o.__setitem__(P, x)),
+    "scattered elsewhere": lambda x: torch.zeros(N, 6).scatter(0, COLUMN, x),
+    "added elsewhere": lambda x: torch.zeros_like(x).index_add(0, P.flip(0), x[P]),
+    "one row in place of another": lambda x: placed(lambda o, y: o.__setitem__(0, y[1]), x)(x),
+    "turned through a view": lambda x: placed(lambda o, y: o[:, 0].copy_(y[:, 0].flip(0)), x)(x),
+    "two quarter turns": lambda x: torch.rot90(x, 2),
+    "reversed in NumPy": lambda x: x + torch.from_numpy(x.numpy()[::-1].copy()),
+    "as an RNN takes time": lambda x: nn.functional.pad(x, (0, 0, 1, 0))[:-1] + x,
+    "shuffled": lambda x: x[torch.randperm(N)],
+    "transposed, flipped, transposed": lambda x: x.T.flip(1).T,
+    "as strided": lambda x: x.flip(0).as_strided((N, 6), (6, 1)),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+@pytest.mark.filterwarnings("ignore:.*out of torch's sight")
+def test_where_it_is_another_order(name):
+    found = last(LOST[name], (N, 6))
+    if (found.ndim == 2 and found.shape[0] == N) or name == "take":
+        assert found.dims[0].startswith("dim0_")
+    assert "stimulus" not in found.dims
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda x: (x - x.mean(0)) / x.std(0),
+        lambda x: x.softmax(0),
+        lambda x: F.layer_norm(x, (6,)),
+        lambda x: F.batch_norm(x, None, None, training=True),
+        lambda x: x - x.amax(0, keepdim=True),
+        lambda x: (x @ x.T).softmax(-1) @ x,
+        lambda x: x.sort(1).values,
+        lambda x: x.cumsum(1),
+        lambda x: torch.fft.rfft(x).real,
+        lambda x: F.glu(x),
+        lambda x: F.one_hot(x[:, 0].long(), 9),
+        lambda x: F.hardswish(x) // 2 % 3,
+        lambda x: torch.cdist(x, x),
+        lambda x: F.cosine_similarity(x, x),
+        lambda x: torch.bucketize(x, torch.arange(3.0)),
+        lambda x: torch.autograd.grad((y := x.clone().requires_grad_()).sin().sum(), y)[0],
+    ],
+)
+def test_operations_that_go_along_with_any_order_keep_it(forward):
+    assert last(forward, (N, 6)).dims[0] == "stimulus"
+
+
+def test_two_axes_of_stimuli():
+    assert last(lambda x: x @ x.T, (N, 6)).dims == ("stimulus", "stimulus_")
+    assert last(lambda x: x @ x.flip(0).T, (N, 6)).dims == ("stimulus", "dim1_4")
+    assert last(lambda x: x[:, None] - x[None], (N, 6)).dims == ("stimulus", "stimulus_", "dim2_6")
+
+
+def test_attention_that_merges_heads_into_the_batch():
+    for batch_first in (True, False):
+        model = nn.MultiheadAttention(8, 2, batch_first=batch_first).eval()
+
+        def forward(x, model=model, batch_first=batch_first):
+            x = x if batch_first else x.transpose(0, 1)
+            y = model(x, x, x)[0]
+            return y if batch_first else y.transpose(0, 1)
+
+        assert last(forward, (N, 5, 8)).dims[0] == "stimulus"
+
+
+class Sequences(nn.Module):
+    """The standard recurrent network over sequences of unlike lengths."""
+
+    def __init__(self, kind, batch_first, both_ways):
+        super().__init__()
+        self.batch_first = batch_first
+        self.net = kind(6, 3, 2, batch_first=batch_first, bidirectional=both_ways)
+
+    def forward(self, x, lengths):
+        x = x if self.batch_first else x.transpose(0, 1)
+        packed = pack_padded_sequence(x, lengths, self.batch_first, enforce_sorted=False)
+        out, state = self.net(packed)
+        padded, _ = pad_packed_sequence(out, batch_first=self.batch_first)
+        state = state[0] if isinstance(state, tuple) else state
+        return padded if self.batch_first else padded.transpose(0, 1), state[-1]
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_packed_sequences(kind, batch_first):
+    torch.manual_seed(0)
+    model = Sequences(kind, batch_first, both_ways=batch_first).eval()
+    x, lengths = torch.randn(4, 9, 6), torch.tensor([3, 9, 1, 5])
+    with torch.no_grad():
+        found = lf.trace(model, (x, lengths), stimulus=list("abcd")).activations
+        for k, key in enumerate("abcd"):  # each by itself: no packing can mix it up
+            alone = model(x[k : k + 1], lengths[k : k + 1])
+            n = int(lengths[k])
+            whole = found["output_1"].sel(stimulus=key)
+            np.testing.assert_allclose(whole[:n], alone[0][0], atol=1e-5)
+            np.testing.assert_allclose(found["output_2"].sel(stimulus=key), alone[1][0], atol=1e-5)
+    assert "stimulus" not in found["index_select_1"].dims
+    assert "stimulus" not in found["_pack_padded_sequence_1"].dims
+
+
+def test_a_packed_sequence_as_input():
+    torch.manual_seed(0)
+    parts = [torch.randn(n, 4) for n in (2, 5, 3)]
+    model = nn.GRU(4, 6).eval()
+    with torch.no_grad():
+        found = lf.trace(
+            lambda p: model(p)[1] * 1,
+            pack_sequence(parts, enforce_sorted=False),
+            stimulus=[7, 8, 9],
+        ).activations
+        state = found["mul_1"]
+        for part, key in zip(parts, (7, 8, 9), strict=True):
+            np.testing.assert_allclose(
+                state.sel(stimulus=key)[0], model(part[:, None])[1][0, 0], atol=1e-5
+            )
+
+
+@pytest.mark.parametrize("join", [torch.stack, lambda xs: pad_sequence(xs, batch_first=True)])
+def test_a_list_of_stimuli_is_one_axis_once_it_is_joined(join):
+    parts = [torch.full((5,), float(k)) for k in range(3)]
+    found = lf.trace(lambda xs: join([x * 1 for x in xs]) * 1, (parts,), stimulus=list("abc"))
+    values = found.activations
+    assert all("stimulus" not in values[f"input_{k}"].dims for k in (1, 2, 3))
+    joined = values[list(values.data_vars)[-2]]
+    assert [float(joined.sel(stimulus=key)[0]) for key in "abc"] == [0.0, 1.0, 2.0]
+
+
+def test_shuffle_and_unshuffle():
+    layer = nn.Linear(6, 6)
+
+    def moco(x):
+        order = torch.randperm(len(x))
+        back = torch.argsort(order)
+        return layer(x[order]).relu()[back]
+
+    found = lf.trace(moco, torch.randn(8, 6), stimulus=range(8)).activations
+    assert found["output_1"].dims[0] == "stimulus"
+    assert "stimulus" not in found["relu_1"].dims
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "expected"),
+    [
+        (nn.Conv2d(3, 4, 3), (2, 3, 8, 9), ("stimulus", "channel_3", "y_8", "x_9")),
+        (nn.Conv1d(3, 4, 3), (2, 3, 8), ("stimulus", "channel_3", "x_8")),
+        (nn.Conv3d(1, 4, 3), (2, 1, 5, 6, 7), ("stimulus", "channel_1", "z_5", "y_6", "x_7")),
+        (nn.Sequential(nn.Hardtanh(), nn.MaxPool2d(2)), (2, 3, 8, 9),
+         ("stimulus", "channel_3", "y_8", "x_9")),
+        (nn.LSTM(4, 5, batch_first=True), (2, 7, 4), ("stimulus", "time_7", "feature_4")),
+        (nn.Flatten(), (2, 3, 4), ("stimulus", "dim1_3", "dim2_4")),
+    ],
+)  # fmt: skip
+def test_an_input_has_the_names_its_first_reader_knows(model, shape, expected):
+    found = lf.trace(model.eval(), torch.rand(shape)).activations
+    assert found["input_1"].dims == expected
+
+
+def test_tokens_of_an_embedding():
+    found = lf.trace(nn.Embedding(9, 4).eval(), torch.ones(2, 5, dtype=torch.long)).activations
+    assert found["input_1"].dims == ("stimulus", "token_5")
