@@ -64,7 +64,7 @@ class Run:
             )
         roots = find_roots(model)
         self.model = roots[""] if isinstance(model, nn.Module) else model
-        named = named_modules(roots)
+        named = self.named = named_modules(roots)
         self.compiled = any([is_compile_wrapper(module) for _, module in named])
         self.root = roots.get("")
         self.tape = Tape(caller=caller, facts={"model": _name(model), "torch": torch.__version__})
