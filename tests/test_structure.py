@@ -11,7 +11,7 @@ ROOMS = {
     "schema": "",
     "tape": "functions objects storage regions tape compare context config facts passes",
     "capture": "watch values roots modules origins writes lineage handed tracer iterators snapshot "
-    "state plan process save stimuli model run",
+    "state plan process save stimuli run",
     "tables": "stimuli order case reshape selection indexing writes aliases sequences axes readers "
     "dims layers activations",
     "graph": "edges parameters contract fold select diff",
@@ -19,7 +19,7 @@ ROOMS = {
     "draw": "render style node dot",
     "profile": "meta costs profile memory summary chrome plots repeats",
     "validation": "evidence verdicts invariants facts witness dependence determinism twice "
-    "replayed resumed alignment validate",
+    "replayed resumed arranged retraced alignment validate",
     "rsa": "view ids features distances rdm cka references comparisons intervals score handoff",
     "files": "damage checksums atomic names frames arrow stores files",
     "extract": "concat",

@@ -1,18 +1,390 @@
-"""Whether the ids stand at the right values: the model again, with other stimuli."""
+"""Whether the ids stand at the right values: the model again, with other stimuli.
+
+A value that belongs to one stimulus moves when that stimulus is replaced, and does not when
+others are. One that mixes stimuli (a batch statistic) moves with all, but follows their order.
+
+Two halves are enough where a value follows the replacement, that is, has at each place what it
+had where the stimulus now given there stood: only the identity follows two complementary
+replacements by neighbours whose sets no rotation maps to themselves. A value that moves at the
+right places but does not follow (a position is added) is looked at bit by bit.
+"""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from lensframe_pd.schema import STIMULUS
+from lensframe_pd.tables.stimuli import coordinates
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
+from lensframe_pd.validation.arranged import Order
+from lensframe_pd.validation.determinism import fresh_memory_filled
 from lensframe_pd.validation.evidence import Evidence
+from lensframe_pd.validation.retraced import Another, Retraced, retraced
 from lensframe_pd.validation.verdicts import Verdicts
+
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
+_CHECK = "alignment"
 
 
 def check_ids(evidence: Evidence, verdicts: Verdicts) -> None:
-    pass
+    """The ids of the Dataset must be whole, each once, and those told, in this order."""
+    activations = evidence.activations
+    if activations is None or STIMULUS not in activations.dims:
+        return
+    problems = [*_problems_of_ids(activations), *_other_ids(evidence, activations)]
+    for op in evidence.rows:
+        if op in activations.data_vars and _axes(activations[op].dims):
+            for problem in problems:
+                verdicts.fails(_CHECK, op, problem)
+
+
+def _problems_of_ids(activations: xr.Dataset) -> Iterable[str]:
+    if STIMULUS not in activations.indexes:
+        return
+    ids = activations.indexes[STIMULUS]
+    twice = ids[ids.duplicated()]
+    if len(twice):
+        yield f"the id {twice[0]!r} stands at several stimuli"
+    if ids.isna().any():
+        yield "an id is missing"
+
+
+def _other_ids(evidence: Evidence, activations: xr.Dataset) -> Iterable[str]:
+    if evidence.stimulus is None:
+        return
+    for name, (_, known) in coordinates(evidence.stimulus).items():
+        if name not in activations.coords:
+            yield f"the Dataset has no coordinate {name!r}, which stimulus= has"
+            continue
+        told = activations.coords[name].to_numpy()
+        if told.shape != known.shape:
+            yield f"{name!r} has {len(told)} entries, and stimulus= has {len(known)}"
+            continue
+        same = (told == known) | ((told != told) & (known != known))
+        for k in np.flatnonzero(~same)[:1]:
+            yield f"entry {k} of {name!r} is {told[k]!r}, and by stimulus= it is {known[k]!r}"
 
 
 def check_alignment(
     evidence: Evidence, reference: Tape, grouped: Passes, how: str, verdicts: Verdicts
 ) -> None:
-    pass
+    """Trace the model again with some stimuli replaced, and where they are mixed, reordered."""
+    values = _Values(evidence, reference, grouped)
+    if not values.axes:
+        return
+    try:
+        if values.n < 2:
+            raise Another("one stimulus has no neighbour")
+        with retraced(evidence, reference, values.n) as runs:
+            _Check(evidence, reference, values, runs, verdicts).run(how)
+    except Another as reason:
+        for op in values.ops.values():
+            verdicts.not_run(_CHECK, op, str(reason))
+
+
+class _Values:
+    """The saved values that have an axis of stimuli, by row of the tape."""
+
+    def __init__(self, evidence: Evidence, reference: Tape, grouped: Passes) -> None:
+        assert evidence.activations is not None
+        self._variables = evidence.activations.variables
+        sizes = evidence.activations.sizes
+        self.n = next((n for dim, n in sizes.items() if _is_stimuli(dim)), 0)
+        self.ops: dict[int, str] = {}
+        self.axes: dict[int, list[int]] = {}
+        for row, op in enumerate(grouped.labels()):
+            if op in evidence.rows and op in evidence.activations.data_vars:
+                axes = _axes(self._variables[op].dims)
+                if axes:
+                    self.ops[row], self.axes[row] = op, axes
+        #: Values of a new run, where the saved ones cannot be had again.
+        self.fresh: dict[int, Tensor] = {}
+        dtypes = {row.dtype for row in reference.rows if row.dtype.is_floating_point}
+        #: Rounding in the coarsest type there is goes on in all that is made of it.
+        self._eps = max([torch.finfo(dtype).eps for dtype in dtypes], default=0.0)
+
+    def of(self, row: int) -> Tensor:
+        if row in self.fresh:
+            return self.fresh[row]
+        array = np.asarray(self._variables[self.ops[row]].values)
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+
+    def arranged(self, row: int, order: Order) -> Tensor:
+        """The value with its entries in this order, along each axis of stimuli."""
+        return _picked(self.of(row), self.axes[row], order)
+
+    def close(self, row: int, value: Tensor, expected: Tensor) -> bool:
+        if value.shape != expected.shape:
+            return False
+        value, expected = _comparable(value, expected.dtype), _comparable(expected, expected.dtype)
+        if torch.equal(value, expected):
+            return True
+        if not (expected.is_floating_point() or expected.is_complex()):
+            return False
+        whole = _comparable(self.of(row), expected.dtype).abs().nan_to_num(0, 0, 0)
+        scale = float(whole.max()) * max(_ABSOLUTE, self._eps)
+        room = expected.abs() * max(_RELATIVE, 4 * self._eps) + scale
+        near = (value - expected).abs() <= room
+        alike = (value == expected) | (value.isnan() & expected.isnan())
+        return bool((near | alike).all())
+
+
+def _comparable(value: Tensor, dtype: torch.dtype) -> Tensor:
+    value = value.detach().resolve_conj().resolve_neg().cpu().to(dtype)
+    return value.float() if dtype in (torch.float16, torch.bfloat16) else value
+
+
+def _picked(value: Tensor, axes: Iterable[int], entries: Sequence[int]) -> Tensor:
+    for axis in axes:
+        value = value.index_select(axis, torch.tensor(entries, dtype=torch.int64))
+    return value
+
+
+def _is_stimuli(dim: object) -> bool:
+    return isinstance(dim, str) and dim.rstrip("_") == STIMULUS
+
+
+def _axes(dims: Sequence[object]) -> list[int]:
+    return [axis for axis, dim in enumerate(dims) if _is_stimuli(dim)]
+
+
+class _Check:
+    """What the runs show of each row."""
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        reference: Tape,
+        values: _Values,
+        runs: Retraced,
+        verdicts: Verdicts,
+    ) -> None:
+        self.evidence = evidence
+        self.reference = reference
+        self.values = values
+        self.runs = runs
+        self.verdicts = verdicts
+        self.n = values.n
+        #: Rows of which entries moved whose stimuli were not replaced.
+        self.mixed: set[int] = set()
+        #: Rows of which it is not shown that the right stimulus stands at each place.
+        self.doubtful: set[int] = set()
+        self.undecided: dict[int, str] = {}
+        self.moved = False
+
+    def run(self, how: str) -> None:
+        rows = self._with_one_extent()
+        if not self.evidence.replays_random_numbers:
+            self._take_fresh(rows & _below(self.reference, _random_rows(self.reference)))
+        self._replace(rows, how)
+        self._replace(self._other_values(), how)
+        if self.moved:
+            self._reorder()
+        else:
+            alike = dict.fromkeys(rows, "nothing moved: the stimuli are alike")
+            self.undecided = alike | self.undecided
+        self._decide(rows)
+
+    def _with_one_extent(self) -> set[int]:
+        """The rows whose axes of stimuli have an entry for each; the others have failed."""
+        rows = set()
+        for row, axes in self.values.axes.items():
+            shape = self.values.of(row).shape
+            wrong = [shape[axis] for axis in axes if shape[axis] != self.n]
+            if wrong:
+                reason = f"an axis of stimuli has {wrong[0]} entries, and there are {self.n}"
+                self.verdicts.fails(_CHECK, self.values.ops[row], reason)
+            else:
+                rows.add(row)
+        return rows
+
+    def _replace(self, rows: Collection[int], how: str) -> None:
+        """Replace stimuli by their neighbours: what else than their entries moves?"""
+        self.mixed -= {*rows}
+        self.doubtful -= {*rows}
+        for some in _bits(self.n) if how == "all" else _halves(self.n):
+            self._replace_some(rows, some)
+        doubtful = self.doubtful - self.mixed
+        if how == "sample" and doubtful:
+            for some in _bits(self.n):
+                self._replace_some(doubtful - self.mixed, some)
+
+    def _replace_some(self, rows: Collection[int], some: Collection[int]) -> None:
+        order = [(i + 1) % self.n if i in some else i for i in range(self.n)]
+        kept = [i for i in range(self.n) if i not in some]
+
+        def look(row: int, value: Tensor) -> None:
+            values, axes = self.values, self.values.axes[row]
+            if not self.moved:
+                self.moved = not values.close(row, value, values.of(row))
+            if values.close(row, value, values.arranged(row, order)):
+                return
+            self.doubtful.add(row)
+            before = _picked(values.of(row), axes, kept)
+            if not values.close(row, _picked(value, axes, kept), before):
+                self.mixed.add(row)
+
+        self._look(order, rows, look)
+
+    def _look(
+        self, order: Order, rows: Collection[int], look: Callable[[int, Tensor], None]
+    ) -> None:
+        """Look at these rows in one run; in a second one where shapes or labels depend on it."""
+        waiting = {row for row in rows if row not in self.undecided}
+        reason = "shapes differ between the runs"
+        for contents_only in (False, True):
+            unlike: set[int] = set()
+
+            def look_if_alike(row: int, value: Tensor, unlike: set[int] = unlike) -> None:
+                if value.shape == self.values.of(row).shape:
+                    look(row, value)
+                else:
+                    unlike.add(row)
+
+            if waiting:
+                try:
+                    self.runs.run(order, waiting, look_if_alike, contents_only)
+                    waiting = unlike
+                except Another as another:
+                    reason = str(another)
+        self.undecided |= dict.fromkeys(waiting, reason)
+
+    def _take_fresh(self, rows: Collection[int]) -> None:
+        """Compare these rows with a new run's values from here on."""
+
+        def take(row: int, value: Tensor) -> None:
+            self.values.fresh[row] = value.clone()
+
+        self._look(range(self.n), rows, take)
+
+    def _other_values(self) -> set[int]:
+        """The mixed rows whose values a new run of the same stimuli does not give again.
+
+        From here on they are compared with that run's, where the saved values are shown to be
+        right by other means; else they have failed.
+        """
+        other: set[int] = set()
+        fresh: dict[int, Tensor] = {}
+
+        def take(row: int, value: Tensor) -> None:
+            if not self.values.close(row, value, self.values.of(row)):
+                other.add(row)
+                fresh[row] = value.clone()
+
+        self._look(range(self.n), self.mixed - self.values.fresh.keys(), take)
+        for row in sorted(other & self._wrong(other)):
+            reason = "these stimuli have other values, traced again"
+            self.verdicts.fails(_CHECK, self.values.ops[row], reason)
+            self.mixed.discard(row)
+        other &= self.mixed
+        self.values.fresh |= {row: fresh[row] for row in other}
+        return other
+
+    def _wrong(self, other: set[int]) -> set[int]:
+        """Values that no replay shows to be right, and what was replayed on them."""
+        if self.evidence.tape is not None:
+            return set()  # the model may have gone on since, and the trace's own record counts
+        replayed = self.verdicts.found["replay"]
+        return _below(
+            self.reference, {row for row in other if not replayed.get(self.values.ops[row])}
+        )
+
+    def _reorder(self) -> None:
+        """Give the stimuli in two orders, of which all others are made; `mixed` keeps the rest."""
+        if self.n == 2:
+            self.undecided |= dict.fromkeys(self.mixed, "there are two stimuli, and they are mixed")
+            return
+        following = {*self.mixed}
+
+        for order in ([1, 0, *range(2, self.n)], [*range(1, self.n), 0]):
+
+            def look(row: int, value: Tensor, order: Order = order) -> None:
+                if not self.values.close(row, value, self.values.arranged(row, order)):
+                    following.discard(row)
+
+            self._look(order, following, look)
+        self._look_again(self.mixed - following)
+        unproven = self.mixed  # all ancestors that are not shown to be of one stimulus
+        self.mixed = self.mixed - following
+        random_below = _below(self.reference, _random_rows(self.reference))
+        local = self.values.axes.keys() - unproven
+        for row in self.mixed & random_below:
+            if _mixing_above(self.reference, row, local):
+                self.undecided[row] = "below random numbers and a row that mixes stimuli"
+
+    def _look_again(self, rows: Collection[int]) -> None:
+        """Leave undecided what is not determined: the rest of memory that nothing has written."""
+
+        def look(row: int, value: Tensor) -> None:
+            if not self.values.close(row, value, self.values.of(row)):
+                self.undecided[row] = "the same stimuli give another value in another run"
+
+        for memory in (nullcontext(), fresh_memory_filled()):
+            with memory:
+                self._look(range(self.n), rows, look)
+
+    def _decide(self, rows: Iterable[int]) -> None:
+        for row in rows:
+            op = self.values.ops[row]
+            if row in self.undecided:
+                self.verdicts.not_run(_CHECK, op, self.undecided[row])
+            elif row in self.mixed:
+                reason = (
+                    "entries moved whose stimuli were not replaced, and the value does not follow "
+                    "the stimuli in another order: its ids are not theirs"
+                )
+                self.verdicts.fails(_CHECK, op, reason)
+            else:
+                self.verdicts.holds(_CHECK, op)
+
+
+def _halves(n: int) -> list[set[int]]:
+    """A drawn half and its complement; by `n` alone, so that a report can be had again."""
+    drawn = random.Random(n)
+    while True:
+        half = {*drawn.sample(range(n), n // 2)}
+        turned = [{(i + k) % n for i in half} for k in range(1, n) if n % k == 0]
+        if half not in turned:
+            return [half, {*range(n)} - half]
+
+
+def _bits(n: int) -> list[set[int]]:
+    """For each bit the numbers that have it, and those that do not."""
+    ones = [{i for i in range(n) if i >> bit & 1} for bit in range((n - 1).bit_length())]
+    return [some for one in ones for some in (one, {*range(n)} - one)]
+
+
+def _random_rows(tape: Tape) -> set[int]:
+    return {i for i, row in enumerate(tape.rows) if tape.calls[row.call].generator is not None}
+
+
+def _below(tape: Tape, rows: Collection[int]) -> set[int]:
+    """These rows and all that descends from them."""
+    found: set[int] = set()
+    for i, row in enumerate(tape.rows):
+        if i in rows or any([s in found for s in tape.calls[row.call].sources]):
+            found.add(i)
+    return found
+
+
+def _mixing_above(tape: Tape, row: int, local: Collection[int]) -> bool:
+    """Whether an ancestor descends from an input and is not shown to be of one stimulus."""
+    inputs = {i for i, kind in tape.kinds.items() if kind == "input"}
+    given = _below(tape, inputs)
+    waiting, seen = [row], {row}
+    while waiting:
+        for source in tape.calls[tape.rows[waiting.pop()].call].sources:
+            if source >= 0 and source not in seen:
+                if source in given and source not in local:
+                    return True
+                seen.add(source)
+                waiting.append(source)
+    return False

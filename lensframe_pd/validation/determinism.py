@@ -56,7 +56,7 @@ def not_deterministic(
 def _uninitialised(rerun: Rerun, tensors: Sequence[Tensor], slot: int, value: Tensor) -> bool:
     """Whether it gives `value` but for fresh memory, which torch's deterministic mode fills."""
     try:
-        with _fresh_memory_filled():
+        with fresh_memory_filled():
             filled = rerun(tensors)[slot]
     except Exception:  # it has no deterministic form
         return False
@@ -80,7 +80,7 @@ def _without(result: Tensor, places: Tensor) -> Tensor:
 
 
 @contextmanager
-def _fresh_memory_filled() -> Iterator[None]:
+def fresh_memory_filled() -> Iterator[None]:
     """Torch writes NaN, or the largest integer, into memory that nothing has written."""
     deterministic: Any = torch.utils.deterministic
     enabled = torch.are_deterministic_algorithms_enabled()

@@ -72,8 +72,9 @@ class Verdicts:
             "reason": [self._reason_shown(op) for op in ops],
         }
         cells = {check: self._cells(check, ops) for check in CHECKS}
-        columns |= {check: _column(found) for check, found in cells.items()}
-        report = pd.DataFrame(columns, index=pd.Index(ops, name="op"))
+        index = pd.Index(ops, name="op")
+        columns |= {check: _column(found, index) for check, found in cells.items()}
+        report = pd.DataFrame(columns, index=index)
         report.attrs.update(_counts(columns["passed"], cells) | self.totals)
         return report
 
@@ -93,9 +94,10 @@ class Verdicts:
         return "; ".join([*failures, *self.notes.get(op, ())])
 
 
-def _column(cells: list[Any]) -> Any:
+def _column(cells: list[Any], index: pd.Index) -> pd.Series:
     texts = any([isinstance(cell, str) for cell in cells])
-    return pd.array(cells, dtype="object" if texts else "boolean")
+    # a Series keeps truth and text apart, where pandas would make an array of text of them
+    return pd.Series(cells, index=index, dtype="object" if texts else "boolean")
 
 
 def _counts(passed: list[bool], cells: dict[str, list[Any]]) -> dict[str, int]:

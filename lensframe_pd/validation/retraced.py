@@ -1,0 +1,135 @@
+"""The model traced again with its stimuli in another order; values are looked at as they are made.
+
+Nothing is kept of such a run, so that it needs no more memory than the model itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from lensframe_pd.capture.run import Run
+from lensframe_pd.capture.snapshot import Snapshot
+from lensframe_pd.capture.watch import Stop, Watcher
+from lensframe_pd.tape.tape import Tape
+from lensframe_pd.validation.arranged import Arranged, Order, Unarrangeable
+from lensframe_pd.validation.evidence import Evidence
+from lensframe_pd.validation.twice import one_state
+
+Look = Callable[[int, Tensor], None]
+"""Is given the number of a row and its value."""
+
+
+class Another(Exception):
+    """A run that cannot be compared with the recorded one; the text says why."""
+
+
+class Retraced:
+    """Runs of the model from its one state, compared with a tape call by call."""
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        reference: Tape,
+        again: Callable[[], Snapshot],
+        arranged: Arranged,
+    ) -> None:
+        self._origin = evidence.start
+        self._seed = evidence.seed
+        self._reference = reference
+        self._again = again
+        self._arranged = arranged
+
+    def run(
+        self, order: Order, rows: Collection[int], look: Look, contents_only: bool = False
+    ) -> None:
+        """Give the stimuli in this order, and look at each of these rows as it is made.
+
+        Raises
+        ------
+        Another
+            The run does other things than the recorded one, or fails.
+        """
+        model, args, kwargs, _ = self._origin
+        run = Run(model, None, also=lambda tape: _Following(tape, self._reference, rows, look))
+        run.tape.seed = self._seed
+        self._again()
+        try:
+            self._arranged.give(order, contents_only)
+            run.execute(args, kwargs)
+        except _Apart as apart:
+            raise Another(str(apart)) from apart.__cause__
+        except Unarrangeable as reason:
+            raise Another(str(reason)) from reason
+        except Exception as error:
+            raise Another(f"the model fails: {type(error).__name__}: {error}") from error
+        finally:
+            self._arranged.restore()
+        if not run.tape.stopped:
+            raise Another(f"the model ends after {len(run.tape.rows)} rows")
+
+
+@contextmanager
+def retraced(evidence: Evidence, reference: Tape, n: int) -> Iterator[Retraced]:
+    """Runs of the model with its `n` stimuli arranged anew.
+
+    Raises
+    ------
+    Another
+        No argument has an entry for each of them.
+    """
+    with one_state(evidence) as again:
+        arranged = Arranged(evidence.origin.args, evidence.origin.kwargs, n)
+        if not arranged:
+            raise Another(f"no argument of the model has {n} entries along its first axis")
+        yield Retraced(evidence, reference, again, arranged)
+
+
+class _Apart(BaseException):
+    """Ends a run that goes another way, which no model catches."""
+
+
+class _Following(Watcher):
+    """Sees that a run does what the recorded one did, and ends it after the last row asked for."""
+
+    def __init__(self, tape: Tape, reference: Tape, rows: Collection[int], look: Look) -> None:
+        self._tape = tape
+        self._reference = reference
+        self._rows = rows
+        self._last = max(rows)
+        self._look = look
+
+    def made(self, row: int, tensor: Tensor, storage: int) -> None:
+        problem = _other_way(self._tape, self._reference, row)
+        if problem:
+            raise _Apart(problem)
+        if row in self._rows:
+            try:
+                with torch._C.DisableTorchFunction(), torch.no_grad():
+                    self._look(row, tensor.detach())
+            except Exception as error:
+                raise _Apart(f"values cannot be compared: {error}") from error
+        if row == self._last:
+            raise Stop
+
+
+def _other_way(tape: Tape, reference: Tape, row: int) -> str:
+    """What is not as in the reference; empty where the row has the same label by all it shows."""
+    if row >= len(reference.rows):
+        return f"the model goes on after {row} rows"
+    here, there = tape.rows[row], reference.rows[row]
+    call, known = tape.calls[here.call], reference.calls[there.call]
+    parents = [[s for s in c.sources if s >= 0] for c in (call, known)]
+    same_place = tape.modules[call.module].key == reference.modules[known.module].key
+    same_call = call.function is known.function and here.slot == there.slot
+    if not (same_place and same_call and parents[0] == parents[1]):
+        return (
+            f"labels differ: row {row} is by {call.function.name} and was by {known.function.name}"
+        )
+    if call.generator is None or known.generator is None:
+        return "" if call.generator is known.generator else "another call draws random numbers"
+    drawn = torch.equal(call.generator, known.generator)
+    return "" if drawn else "how many random numbers are drawn depends on the stimuli"
