@@ -239,6 +239,10 @@ def _product(case: Case, a: Operand, b: Operand) -> Names:
     columns = b.names[-1:] if len(b.shape) > 1 else ()
     n = len(case.shape) - len(rows) - len(columns)
     lead = [Operand(o.names[:-2], o.shape[:-2], o.whole) for o in (a, b) if len(o.shape) > 2]
+    over = (a.names[-1], b.names[-2] if len(b.shape) > 1 else b.names[-1])
+    if over[0] != over[1] and (carries(over[0]) or carries(over[1])):
+        # stimuli meet places: what is made of a stimulus depends on where the others stand
+        rows, columns = [tuple([None if carries(n) else n for n in p]) for p in (rows, columns)]
     return (*aligned(case._replace(shape=case.shape[:n]), lead), *rows, *columns)
 
 

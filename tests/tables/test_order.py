@@ -116,6 +116,8 @@ LOST = {
     "cumsum": lambda x: x.cumsum(0),
     "cummax": lambda x: x.cummax(0).values,
     "a matrix over stimuli": lambda x: torch.ones(N, N) @ x,
+    "multiplied by itself": lambda x: x[:, :N] @ x,
+    "and by its own weights": lambda x: x[:, :N].softmax(1).matmul(x),
     "and a residual of it": lambda x: x + torch.ones(N, N) @ x,
     "mixup": lambda x: 0.5 * x + 0.5 * x.flip(0),
     "mixup by a permutation": lambda x: x.lerp(x[P], 0.3),
