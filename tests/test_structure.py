@@ -9,7 +9,7 @@ import lensframe_pd
 ROOMS = {
     "errors": "",
     "schema": "",
-    "tape": "functions objects storage regions tape compare context config facts passes",
+    "tape": "functions domains objects storage regions tape compare context config facts passes",
     "capture": "watch values roots modules origins writes lineage handed tracer iterators snapshot "
     "state plan process save stimuli run",
     "tables": "stimuli order case reshape selection indexing writes aliases sequences axes readers "
@@ -18,8 +18,8 @@ ROOMS = {
     "replay": "call recording onward",
     "draw": "render style node dot",
     "profile": "meta costs profile memory summary chrome plots repeats",
-    "validation": "evidence verdicts invariants facts witness dependence determinism twice "
-    "replayed resumed arranged retraced alignment validate",
+    "validation": "evidence verdicts invariants facts witness metadata probes dependence "
+    "determinism twice replayed resumed arranged retraced alignment validate",
     "rsa": "view ids features distances rdm cka references comparisons intervals score handoff",
     "files": "damage checksums atomic names frames arrow stores files",
     "extract": "concat",

@@ -11,6 +11,7 @@ from lensframe_pd.replay.onward import differentiated
 from lensframe_pd.replay.recording import Misfit, Recorded, Recording
 from lensframe_pd.tape.compare import Difference, difference
 from lensframe_pd.tape.context import Surroundings
+from lensframe_pd.tape.domains import may_be_given_anything
 from lensframe_pd.tape.functions import is_accessor
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.dependence import dependence
@@ -104,6 +105,7 @@ class _Check:
 
     def run(self) -> set[str]:
         """The rows whose replay is not bit for bit and has an excuse."""
+        self._refuse_what_may_kill()
         try:
             result = self._result()
         except Unreplayable:
@@ -117,6 +119,19 @@ class _Check:
         if not inexact and not self.is_gradient:
             self._check_dependence(result)
         return {op for op in inexact if not self.verdicts.failed("replay", op)}
+
+    def _refuse_what_may_kill(self) -> None:
+        """A kernel that may not check its arguments gets none that are known to be wrong."""
+        if may_be_given_anything(self.recorded.call.function):
+            return
+        verdicts, parents = self.verdicts, [a.op for a in self.arguments if a.op is not None]
+        wrong = [op for op in parents if verdicts.failed("replay", op)]
+        if wrong:
+            raise Unreplayable(
+                f"its parent {wrong[0]!r} has a wrong value, which its kernel may not check"
+            )
+        if any([verdicts.failed("invariants", op) for op in self.ops]):
+            raise Unreplayable("its row is wrong, and its kernel may not check what it is given")
 
     def _result(self) -> list[Tensor]:
         if self.is_gradient:
@@ -163,18 +178,23 @@ class _Check:
         verdicts, ops = self.verdicts, self.ops
         roles = [argument.role for argument in self.arguments]
         slots = self._slots_by_parent()
+        untried = False
         for parent, places in slots.items():
             verdicts.count("dependence_edges")
             found = dependence(self.rerun, self.tensors, places, result, roles)
-            if not found.shown:
+            role = roles[places[0]]
+            if found.shown is None:
+                untried = True
+                for op in ops:
+                    verdicts.not_run("dependence", op, f"on {parent!r} ({role}): {found.reason}")
+            elif not found.shown:
                 verdicts.fails("dependence", ops[0], f"on {parent!r}: {found.reason}")
             elif found.reason:
                 verdicts.count("dependence_exempt")
-                note = f"does not depend on {parent!r} ({roles[places[0]]}): {found.reason}"
-                verdicts.holds("dependence", ops[0], note)
-        if slots:
-            for op in ops:
-                verdicts.holds("dependence", op)
+                note = f"does not depend on {parent!r} ({role}): {found.reason}"
+                verdicts.could_not(ops[0], note)
+        for op in ops if slots and not untried else ():
+            verdicts.holds("dependence", op)
 
     def _slots_by_parent(self) -> dict[str, list[int]]:
         """A parent given in several arguments is one tensor, and is changed in all at once."""

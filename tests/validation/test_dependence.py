@@ -1,7 +1,13 @@
 """A changed parent changes its child, or it is said why it cannot."""
 
+import subprocess
+import sys
+
+import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision import ops
 
 import lensframe_pd as lf
 
@@ -26,3 +32,215 @@ def test_exemptions_are_shown_and_counted():
     assert "only its dtype is read" in reasons["new_ones_1"]
     exempt = sum(text.count("does not depend on") for text in reasons)
     assert report.attrs["dependence_exempt"] == exempt == 5  # expand_as reads the shape of x
+
+
+class Given(TorchDispatchMode):
+    """Notes all numbers that each tensor argument of an operator was ever given."""
+
+    def __init__(self, namespace):
+        super().__init__()
+        self.namespace = namespace
+        self.found = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == self.namespace:
+            for place, value in enumerate(args):
+                if isinstance(value, torch.Tensor):
+                    kept = self.found.setdefault((str(func), place), [])
+                    kept.append(value.flatten().tolist())
+        return func(*args, **(kwargs or {}))
+
+
+@torch.library.custom_op("robust::look_up", mutates_args=())
+def look_up(table: torch.Tensor, offsets: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    return table.flatten()[offsets.long().flatten() % table.numel()] * where.sum()
+
+
+@torch.library.custom_op("robust::count_of", mutates_args=())
+def count_of(x: torch.Tensor) -> torch.Tensor:
+    return torch.ones(2) * x.numel()
+
+
+TABLE = torch.tensor([[0.5, -2.0, 7.0], [1.0, 1.5, 9.0]])
+BOXES = torch.tensor([[0.0, 0, 0, 4, 4], [0, 1, 1, 5, 6]])
+OUTSIDE = {
+    "integers": (look_up, TABLE, torch.tensor([4, 0, 2]), torch.tensor([True, False])),
+    "floats": (look_up, TABLE, torch.tensor([4.0, 0, 2]), torch.tensor([1.0, 3])),
+    "all alike": (look_up, TABLE, torch.tensor([4, 4]), torch.tensor([True])),
+    "one": (look_up, TABLE, torch.tensor(4), torch.tensor([2.0])),
+    "not finite": (look_up, TABLE, torch.tensor([1, 5]), torch.tensor([torch.inf, 1.0, 0])),
+    "nothing is read": (count_of, TABLE),
+    "deform_conv2d": (ops.deform_conv2d, torch.ones(1, 3, 8, 8), X[:1].repeat(1, 6, 1, 1),
+                      torch.ones(4, 3, 3, 3)),
+    "roi_align": (lambda x, b: ops.roi_align(x, b, 2), X, BOXES),
+    "roi_pool": (lambda x, b: ops.roi_pool(x, b, 2), X, BOXES),
+    "ps_roi_align": (lambda x, b: ops.ps_roi_align(x, b, 1), X, BOXES),
+    "nms": (lambda b, s: ops.nms(b, s, 0.5), BOXES[:, 1:], torch.tensor([0.3, 0.7])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OUTSIDE)
+def test_kernels_that_are_not_torchs_own_are_given_what_they_had_in_another_order(kind):
+    func, *args = OUTSIDE[kind]
+    namespace = "robust" if func in (look_up, count_of) else "torchvision"
+    with Given(namespace) as plain:
+        func(*args)
+    with torch.no_grad(), Given(namespace) as given:
+        report = lf.trace(func, tuple(args)).validate(downstream="all")
+    assert report["passed"].all(), report["reason"]
+    assert plain.found.keys() == given.found.keys() != set()
+    for place, (first, *_) in plain.found.items():
+        assert {tuple(sorted(values)) for values in given.found[place]} == {tuple(sorted(first))}
+
+
+def test_what_could_not_be_tried_is_said_and_decides_nothing():
+    func, *args = OUTSIDE["all alike"]
+    report = lf.trace(func, tuple(args)).validate()
+    text = report.loc["look_up_1", "dependence"]
+    assert text.startswith("not run: on 'input_2' (offsets): no other order of the values it had")
+    assert report.attrs["dependence_not_run"] == 1
+    assert report["passed"].all()
+
+
+I = torch.tensor([[0, 2], [3, 2]])
+INDICES = {
+    "embedding": lambda w, i: nn.functional.embedding(i, w),
+    "index": lambda w, i: w[i],
+    "index of the second axis": lambda w, i: w[:, i % 3],
+    "gather": lambda w, i: w.gather(0, i),
+    "take": lambda w, i: w.take(i),
+    "index_select": lambda w, i: w.index_select(0, i[1]),
+    "scatter": lambda w, i: w.scatter(0, i, 7.0),
+    "index_add": lambda w, i: w.index_add(0, i[0], w[:2]),
+    "index_put": lambda w, i: w.index_put((i[0],), w[1]),
+    "setitem": lambda w, i: w.clone().__setitem__(i[0], 1.0),
+    "one_hot": lambda w, i: nn.functional.one_hot(i, 9),
+    "bincount": lambda w, i: torch.bincount(i.flatten()),
+    "embedding_bag": lambda w, i: nn.functional.embedding_bag(i, w),
+    "repeat_interleave": lambda w, i: w.repeat_interleave(i.flatten(), 0),
+    "ctc_loss": lambda w, i: nn.functional.ctc_loss(
+        w.log_softmax(-1)[:, None].repeat(1, 2, 1), i[:, 1:] - 1, (4, 4), (1, 1)
+    ),
+    "nll_loss": lambda w, i: nn.functional.nll_loss(w, i.flatten() % 3),
+    "cross_entropy": lambda w, i: nn.functional.cross_entropy(w, i.flatten() % 3),
+    "max_unpool": lambda w, i: nn.functional.max_unpool1d(w[:2, :2], i, 2),
+}
+
+
+@pytest.mark.parametrize("kind", INDICES)
+def test_integers_that_may_be_addresses_stay_in_the_range_they_had(kind):
+    args = torch.arange(12.0).reshape(4, 3).sin(), I
+    with Given("aten") as plain:
+        INDICES[kind](*args)
+    with Given("aten") as given:
+        report = lf.trace(INDICES[kind], args).validate(downstream="all")
+    assert report["passed"].all(), report["reason"]
+    name = max(plain.found, key=lambda place: kind.split()[0].rstrip("_") in place[0])[0]
+    for (func, place), (first, *_) in plain.found.items():
+        if func == name and type(first[0]) is int:
+            others = [number for values in given.found[func, place] for number in values]
+            assert min(first) <= min(others)
+            assert max(others) <= max(first)
+
+
+A, B = torch.tensor([[17, 1000, 3]]), torch.tensor([50256])
+FAR = {
+    "isin": lambda a, b: torch.isin(a, b),
+    "isin, scalar": lambda a, b: torch.isin(a, 50256) | (b == 1),
+    "eq": lambda a, b: a == b,
+    "ne": lambda a, b: a != b,
+    "eq, two-sided": lambda a, b: a == b[:, None] - 60000,
+    "lt": lambda a, b: a < b,
+    "and": lambda a, b: (a == b) & (a > 5),
+    "any": lambda a, b: (a == b).any(),
+    "searchsorted": lambda a, b: torch.searchsorted(a[0].sort().values, b),
+    "bucketize": lambda a, b: torch.bucketize(b, torch.tensor([3, 10**12])) + a,
+    "where": lambda a, b: torch.where(a == b, a, 0),
+    "maximum": lambda a, b: torch.maximum(a, b),
+    "clamp": lambda a, b: a.clamp(0, 10) + b,
+    "limits": lambda a, b: (a == torch.iinfo(a.dtype).min) | (b == torch.iinfo(b.dtype).max),
+    "divided": lambda a, b: a // 10**6 + b % 7,
+    "shifted": lambda a, b: (a >> 20) + b,
+    "int8": lambda a, b: a.to(torch.int8) == b.to(torch.int8),
+    "floats": lambda a, b: a.float() == b.double() * 1e9,
+    "isfinite": lambda a, b: a.float().isfinite() | b.isnan(),
+    "sign": lambda a, b: a.float().sign() + b.sign(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FAR)
+def test_numbers_far_apart_are_compared(kind):
+    report = lf.trace(FAR[kind], (A, B)).validate()
+    assert report["passed"].all(), report["reason"]
+
+
+FACTS = {
+    "zeros_like": (lambda x: torch.zeros_like(x), "only its shape is read"),
+    "rand_like": (lambda x: torch.rand_like(x), "only its shape is read"),
+    "expand_as": (lambda x: torch.ones(3).expand_as(x), "only its shape is read"),
+    "view_as": (lambda x: torch.ones(6).view_as(x), "only its shape is read"),
+    "new_zeros": (lambda x: x.new_zeros(3), "only its dtype is read"),
+    "type_as": (lambda x: torch.ones(3, dtype=torch.int8).type_as(x), "only its dtype is read"),
+    "times zero": (lambda x: x.long() * 0, "the value of 'other', 0, leaves no room for it"),
+    "and zero": (lambda x: x.long() & 0, "the value of 'other', 0, leaves no room for it"),
+    "power zero": (lambda x: x.long() ** 0, "the value of 'exponent', 0, leaves no room for it"),
+    "clamped": (lambda x: x.clamp(1.0, 1.0), ""),
+    "a mask": (lambda x: torch.where(torch.ones_like(x) > 0, 1.0, x), "'condition' leaves no room"),
+    "softmax of one": (lambda x: x[:, :1].softmax(1), ""),
+    "layer_norm of one": (lambda x: nn.functional.layer_norm(x[:, :1], (1,)), ""),
+}
+
+
+@pytest.mark.parametrize("kind", FACTS)
+def test_the_reason_given_is_true(kind):
+    forward, reason = FACTS[kind]
+    report = lf.trace(forward, torch.tensor([[0.5, -2.0, 7.0], [1.0, 1.5, 9.0]])).validate()
+    assert report["passed"].all(), report["reason"]
+    assert reason in "; ".join(report["reason"])
+    if not reason.startswith("only"):
+        assert "is read" not in "; ".join(report["reason"].drop("ones_like_1", errors="ignore"))
+
+
+def test_a_kernel_that_would_kill_survives(tmp_path):
+    """In a process of its own: an operator that aborts at any number it did not have."""
+    (tmp_path / "kills.py").write_text(KILLS)
+    done = subprocess.run(
+        [sys.executable, "kills.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "wrong", "wrong", "True"]
+
+
+KILLS = """
+import os
+import torch
+import torchvision
+import lensframe_pd as lf
+
+SEEN = {3.0, 1.0, 2.0, 5.0}
+
+@torch.library.custom_op("kills::pick", mutates_args=())
+def pick(table: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    if not set(offsets.flatten().tolist()) <= SEEN:
+        os.abort()
+    return table[offsets.long()]
+
+def forward(x, i):
+    return pick(x, i * 1.0).relu()
+
+args = torch.arange(8.0) - 3, torch.tensor([3.0, 1.0, 2.0, 5.0])
+trace = lf.trace(forward, args)
+print(bool(trace.validate(downstream="all")["passed"].all()))
+wrong = trace.activations.copy(deep=True)
+wrong["mul_1"].values[:] = 1e30
+report = trace.layers.lens.validate(forward, args, activations=wrong, downstream="all")
+print("wrong" if not report.loc["mul_1", "passed"] else "unseen")
+swapped = trace.layers.copy()
+swapped.at["pick_1", "parents"] = ("mul_1", "input_1")
+report = swapped.lens.validate(forward, args, activations=trace.activations, downstream="all")
+print("wrong" if not report.loc["pick_1", "passed"] else "unseen")
+model = torchvision.ops.DeformConv2d(3, 4, 3).eval()
+offsets = torch.randn(1, 18, 6, 6, generator=torch.Generator().manual_seed(0)) * 3
+report = lf.trace(model, (torch.randn(1, 3, 8, 8), offsets)).validate(downstream="all")
+print(bool(report["passed"].all()))
+"""

@@ -5,9 +5,11 @@ import warnings
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
 
 import lensframe_pd as lf
 
+from ..capture.test_programs import Program, inputs, programs
 from .programs import PROGRAMS, Bare, program
 
 
@@ -113,3 +115,14 @@ def test_a_model_that_cannot_be_put_back_is_not_run_again(kind):
     with pytest.raises(lf.LensValueError, match="repeats=2: 'it"):
         lf.trace(model, args, repeats=2)
     assert len(runs) == 1
+
+
+@settings(
+    max_examples=250, derandomize=True, deadline=None, database=None,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+@given(programs)
+def test_random_programs_raise_no_false_alarm(lines):
+    with torch.no_grad():
+        trace = lf.trace(Program(lines), inputs())
+        trace.validate(raise_on_failure=True, alignment=None)
