@@ -35,7 +35,10 @@ def test_exemptions_are_shown_and_counted():
 
 
 class Given(TorchDispatchMode):
-    """Notes all numbers that each tensor argument of an operator was ever given."""
+    """Notes all numbers that each tensor argument of an operator was ever given.
+
+    By the operator, the dtypes of its tensors (the library may use it, too) and the place.
+    """
 
     def __init__(self, namespace):
         super().__init__()
@@ -44,9 +47,10 @@ class Given(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.namespace == self.namespace:
+            dtypes = tuple(value.dtype for value in args if isinstance(value, torch.Tensor))
             for place, value in enumerate(args):
                 if isinstance(value, torch.Tensor):
-                    kept = self.found.setdefault((str(func), place), [])
+                    kept = self.found.setdefault((str(func), dtypes, place), [])
                     kept.append(value.flatten().tolist())
         return func(*args, **(kwargs or {}))
 
@@ -135,10 +139,10 @@ def test_integers_that_may_be_addresses_stay_in_the_range_they_had(kind):
     with Given("aten") as given:
         report = lf.trace(INDICES[kind], args).validate(downstream="all")
     assert report["passed"].all(), report["reason"]
-    name = max(plain.found, key=lambda place: kind.split()[0].rstrip("_") in place[0])[0]
-    for (func, place), (first, *_) in plain.found.items():
-        if func == name and type(first[0]) is int:
-            others = [number for values in given.found[func, place] for number in values]
+    name, dtypes, _ = max(plain.found, key=lambda place: kind.split()[0] in place[0])
+    for place, (first, *_) in plain.found.items():
+        if place[:2] == (name, dtypes) and type(first[0]) is int:
+            others = [number for values in given.found[place] for number in values]
             assert min(first) <= min(others)
             assert max(others) <= max(first)
 
