@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lensframe_pd.replay.call import Rerun, Unreplayable, laid_out
 from lensframe_pd.schema import Rows
+from lensframe_pd.tables.activations import has_tensors, to_tensor
 from lensframe_pd.tape.facts import CallFacts
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.storage import PLAIN, Bits
@@ -35,14 +36,12 @@ class Saved:
         """Of the rows whose memory held the conjugate or the negative of their value."""
 
     def __contains__(self, op: str) -> bool:
-        return op in self._variables
+        return op in self._variables and has_tensors(self._variables[op].dtype)
 
     def tensor(self, op: str) -> Tensor:
         """A value."""
         row = self._rows[op]
-        array = np.asarray(self._variables[op].values)
-        native = array.dtype.newbyteorder("=")  # files may hold the other byte order
-        value = torch.from_numpy(array.astype(native, copy=False))
+        value = to_tensor(np.asarray(self._variables[op].values))
         dtype = getattr(torch, row["dtype"], None)
         if isinstance(dtype, torch.dtype):
             value = value.to(dtype)

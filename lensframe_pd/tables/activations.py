@@ -63,6 +63,22 @@ def to_numpy(value: Tensor) -> np.ndarray[Any, Any]:
     return array
 
 
+def to_tensor(array: np.ndarray[Any, Any]) -> Tensor:
+    """An array as of a Dataset, zero-copy where torch can: not backwards or in other byte order."""
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    backwards = any([step < 0 for step in array.strides])
+    return torch.from_numpy(array.copy() if backwards else array)
+
+
+def has_tensors(dtype: np.dtype[Any]) -> bool:
+    """Whether torch has tensors of this element type."""
+    try:
+        to_tensor(np.empty(0, dtype))
+    except TypeError:
+        return False
+    return True
+
+
 def dataset(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> xr.Dataset:
     """One variable per kept row, named by its label; no coordinates."""
     variables: dict[str, Any] = {}

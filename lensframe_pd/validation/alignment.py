@@ -21,6 +21,7 @@ import xarray as xr
 from torch import Tensor
 
 from lensframe_pd.schema import STIMULUS
+from lensframe_pd.tables.activations import has_tensors, to_tensor
 from lensframe_pd.tables.stimuli import coordinates
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
@@ -103,7 +104,7 @@ class _Values:
         for row, op in enumerate(grouped.labels()):
             if op in evidence.rows and op in evidence.activations.data_vars:
                 axes = _axes(self._variables[op].dims)
-                if axes:
+                if axes and has_tensors(self._variables[op].dtype):
                     self.ops[row], self.axes[row] = op, axes
         #: Values of a new run, where the saved ones cannot be had again.
         self.fresh: dict[int, Tensor] = {}
@@ -114,8 +115,7 @@ class _Values:
     def of(self, row: int) -> Tensor:
         if row in self.fresh:
             return self.fresh[row]
-        array = np.asarray(self._variables[self.ops[row]].values)
-        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+        return to_tensor(np.asarray(self._variables[self.ops[row]].values))
 
     def arranged(self, row: int, order: Order) -> Tensor:
         """The value with its entries in this order, along each axis of stimuli."""
@@ -177,6 +177,8 @@ class _Check:
         self.mixed: set[int] = set()
         #: Rows of which it is not shown that the right stimulus stands at each place.
         self.doubtful: set[int] = set()
+        #: Rows with several axes of stimuli, with those along which none was seen to move alone.
+        self.still: dict[int, set[int]] = {}
         self.undecided: dict[int, str] = {}
         self.moved = False
 
@@ -231,8 +233,24 @@ class _Check:
             before = _picked(values.of(row), axes, kept)
             if not values.close(row, _picked(value, axes, kept), before):
                 self.mixed.add(row)
+            elif len(axes) > 1:
+                self._see_axes_move(row, value, kept, [*some])
 
         self._look(order, rows, look)
+
+    def _see_axes_move(
+        self, row: int, value: Tensor, kept: Sequence[int], some: Sequence[int]
+    ) -> None:
+        """Along which of several axes do entries move whose stimuli on the others were kept?"""
+        axes = self.values.axes[row]
+        for axis in [*self.still.setdefault(row, {*axes})]:
+            others = [k for k in axes if k != axis]
+            both = [
+                _picked(_picked(tensor, others, kept), [axis], some)
+                for tensor in (value, self.values.of(row))
+            ]
+            if not self.values.close(row, *both):
+                self.still[row].discard(axis)
 
     def _look(
         self, order: Order, rows: Collection[int], look: Callable[[int, Tensor], None]
@@ -341,6 +359,10 @@ class _Check:
                     "entries moved whose stimuli were not replaced, and the value does not follow "
                     "the stimuli in another order: its ids are not theirs"
                 )
+                self.verdicts.fails(_CHECK, op, reason)
+            elif 0 < len(self.still.get(row, ())) < len(self.values.axes[row]):
+                axis = min(self.still[row])
+                reason = f"only along other axes than {axis} do entries move: it has no stimuli"
                 self.verdicts.fails(_CHECK, op, reason)
             else:
                 self.verdicts.holds(_CHECK, op)

@@ -152,6 +152,13 @@ def test_two_axes_of_stimuli():
     assert verdicts(lambda x: x @ x.T, stimuli(4), matmul_1=both) == {"matmul_1": True}
     assert verdicts(lambda x: torch.cdist(x, x), stimuli(4), cdist_1=both) == {"cdist_1": True}
     assert verdicts(lambda x: x @ x.flip(0).T, stimuli(4), matmul_1=both) == {"matmul_1": False}
+    assert verdicts(lambda x: (x @ x.T).triu(1), stimuli(4), triu_1=both) == {"triu_1": True}
+    assert verdicts(
+        lambda x: torch.ones_like(x @ x.T).triu(1),
+        stimuli(4), input_1=("stimulus", "a"), triu_1=both,
+    )["triu_1"]  # fmt: skip
+    assert verdicts(lambda x: x[:, :4] * 2, stimuli(4), mul_1=both) == {"mul_1": False}
+    assert verdicts(lambda x: x[:, :4].T * 2, stimuli(4), mul_1=both) == {"mul_1": False}
     second = ("other_4", "stimulus")
     assert verdicts(lambda x: x @ x.T, stimuli(4), matmul_1=second) == {"matmul_1": False}
 
