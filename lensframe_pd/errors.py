@@ -26,6 +26,10 @@ class LensValueError(LensError, ValueError):
     """An argument has the right kind and an impossible value."""
 
 
+class LensFileError(LensValueError, OSError):
+    """A file or folder cannot be written there: no permission, no space, no such place."""
+
+
 class LensKeyError(LensError, KeyError):
     """A label, layer, module path or column that is not there."""
 

@@ -21,7 +21,7 @@ ROOMS = {
     "validation": "evidence verdicts invariants facts witness metadata probes dependence "
     "determinism twice replayed resumed arranged retraced alignment validate",
     "rsa": "view ids features distances rdm cka references comparisons intervals score handoff",
-    "files": "damage checksums atomic names frames arrow stores files",
+    "files": "damage checksums places atomic steady names checked frames arrow stores files",
     "extract": "concat",
     "tracing": "",
     "accessor": "",

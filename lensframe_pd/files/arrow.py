@@ -10,24 +10,28 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import xarray as xr
+from xarray.core import indexing
 
 from lensframe_pd.errors import LensTypeError, LensValueError
+from lensframe_pd.files import checksums
 from lensframe_pd.files.atomic import new_folder
-from lensframe_pd.files.names import storable, stored_names
+from lensframe_pd.files.checked import Checked, check_small, of_variable
+from lensframe_pd.files.damage import inside, refused
+from lensframe_pd.files.names import dtype_name, restored, storable, stored_names
 from lensframe_pd.schema import STIMULUS
 
 KIND = "activations as Arrow"
 _META = b"lensframe"
 
 
-def write_arrow(dataset: xr.Dataset, path: Path) -> None:
+def write_arrow(dataset: xr.Dataset, path: Path, write: str) -> None:
     """Write `dataset` as a folder of Arrow IPC files.
 
     Parameters
@@ -36,6 +40,8 @@ def write_arrow(dataset: xr.Dataset, path: Path) -> None:
         Activations, in memory or lazy; one variable is in memory at a time.
     path
         The folder; one that this library wrote is replaced.
+    write
+        The id of this write, which every file has.
 
     Raises
     ------
@@ -47,18 +53,19 @@ def write_arrow(dataset: xr.Dataset, path: Path) -> None:
     content: dict[str, Any] = {
         "kind": KIND,
         "version": 1,
+        "write": write,
         "attrs": _json_attrs(dataset.attrs),
         "variables": files,
     }
     ids = _ids(dataset)
     with new_folder(path, content) as folder:
         for name, file in files.items():
-            _write_tensor(dataset[name], name, ids, folder / file)
+            _write_tensor(dataset[name], name, ids, folder / file, write)
         content["coordinates"] = _write_coordinates(dataset, folder)
 
 
 def read_arrow(folder: Path, content: dict[str, Any]) -> xr.Dataset:
-    """The Dataset of a folder, its arrays mapped from the files: nothing is copied or read yet.
+    """The Dataset of a folder, its arrays mapped from the files: nothing is copied.
 
     Parameters
     ----------
@@ -72,17 +79,17 @@ def read_arrow(folder: Path, content: dict[str, Any]) -> xr.Dataset:
     xarray.Dataset
         Read-only arrays.
     """
-    variables = {
-        name: tensor(folder / file).variable for name, file in content["variables"].items()
-    }
-    coords: dict[Hashable, Any] = {}
-    for entry in content["coordinates"]:
-        table = _table(folder / entry["file"])
-        dims = () if entry["dim"] is None else (entry["dim"],)
-        for name, facts in entry["columns"].items():
-            values = _restored(table[name], facts["dtype"])
-            coords[name] = (dims, values if dims else values[0], facts["attrs"])
-    return xr.Dataset(variables, coords, content["attrs"])
+    with refused(folder, "folder of activations"):
+        arrays = {
+            name: _tensor(inside(folder, file), content["write"])
+            for name, file in content["variables"].items()
+        }
+        coords: dict[Hashable, Any] = {}
+        for entry in content["coordinates"]:
+            coords |= _read_coordinates(folder, entry)
+        check_small(checked for _, checked in arrays.values())
+        variables = {name: array.variable for name, (array, _) in arrays.items()}
+        return xr.Dataset(variables, coords, content["attrs"])
 
 
 def tensor(path: Path) -> xr.DataArray:
@@ -93,6 +100,13 @@ def tensor(path: Path) -> xr.DataArray:
     LensValueError
         The file is truncated, is no Arrow file, or was not written by this library.
     """
+    with refused(path, "Arrow file"):
+        array, checked = _tensor(path, None)
+        check_small([checked])
+        return array
+
+
+def _tensor(path: Path, write: str | None) -> tuple[xr.DataArray, Checked]:
     table = _table(path)
     raw = (table.schema.metadata or {}).get(_META)
     if raw is None:
@@ -101,19 +115,38 @@ def tensor(path: Path) -> xr.DataArray:
             "pyarrow.ipc or pandas.read_feather"
         )
     facts = json.loads(raw)
+    _check_facts(path, facts, table, write)
     dims, shape, dtype = facts["dims"], tuple(facts["shape"]), np.dtype(facts["dtype"])
     stored = tuple(sorted(range(len(dims)), key=lambda k: dims[k] != STIMULUS))
     data = _mapped(table["value"], tuple(shape[k] for k in stored), dtype)
-    array = xr.DataArray(
-        data.transpose(np.argsort(stored)), dims=dims, name=facts["name"], attrs=facts["attrs"]
+    checked = Checked(
+        xr.Variable(dims, data.transpose(np.argsort(stored))), facts["sum"], path, None
     )
-    if facts["ids"] is None:
-        return array
-    return array.assign_coords({STIMULUS: _restored(table[STIMULUS], facts["ids"])})
+    array = xr.DataArray(
+        xr.Variable(dims, indexing.LazilyIndexedArray(checked), facts["attrs"]), name=facts["name"]
+    )
+    if facts["ids"] is not None:
+        ids = _restored(table[STIMULUS], facts["ids"], [])
+        array = array.assign_coords({STIMULUS: ids})
+    return array, checked
+
+
+def _check_facts(path: Path, facts: dict[str, Any], table: Any, write: str | None) -> None:
+    said = facts.pop("checksum")
+    if said != checksums.of_facts(facts):
+        raise LensValueError(f"{path} is damaged: what it says of itself is not what was written")
+    if write is not None and facts["write"] != write:
+        raise LensValueError(f"{path} is of another write than the rest of its folder")
+    if facts["rows"] != checksums.of_table(_bare(table, STIMULUS)):
+        raise LensValueError(f"{path} is damaged: its ids are not those that were written")
+
+
+def _bare(table: Any, *columns: str) -> Any:
+    return table.select([*columns]).replace_schema_metadata(None)
 
 
 def _write_tensor(
-    array: xr.DataArray, name: str, ids: np.ndarray[Any, Any] | None, path: Path
+    array: xr.DataArray, name: str, ids: np.ndarray[Any, Any] | None, path: Path, write: str
 ) -> None:
     has_rows = STIMULUS in array.dims
     variable = array.variable.transpose(STIMULUS, ...) if has_rows else array.variable
@@ -123,18 +156,25 @@ def _write_tensor(
     dims = [str(d) for d in variable.dims[has_rows:]]
     shape = data.shape[has_rows:]
     n = data.shape[0] if has_rows else 1
-    facts = {
-        "name": name, "dims": list(map(str, array.dims)), "shape": list(array.shape),
-        "dtype": data.dtype.str, "attrs": _json_attrs(array.attrs),
-        "ids": ids.dtype.str if has_rows and ids is not None else None,
-    }  # fmt: skip
     if not has_rows:
         rows = pa.nulls(1)
     else:
-        rows = pa.array(np.arange(n) if ids is None else ids)
-    columns = {STIMULUS: rows, "value": _tensors(data, n, shape, dims)}
-    table = pa.table(columns).replace_schema_metadata({_META: json.dumps(facts)})
-    _write_table(table, path)
+        rows = _column(np.arange(n) if ids is None else storable(STIMULUS, ids)[0])
+    table = pa.table({STIMULUS: rows, "value": _tensors(data, n, shape, dims)})
+    logical = xr.Variable(variable.dims, data).transpose(*array.dims)
+    facts = {
+        "name": name, "dims": list(map(str, array.dims)), "shape": list(array.shape),
+        "dtype": data.dtype.str, "attrs": _json_attrs(array.attrs), "write": write,
+        "ids": dtype_name(ids) if has_rows and ids is not None else None,
+        "sum": of_variable(logical), "rows": checksums.of_table(_bare(table, STIMULUS)),
+    }  # fmt: skip
+    facts["checksum"] = checksums.of_facts(facts)
+    _write_table(table.replace_schema_metadata({_META: json.dumps(facts)}), path)
+
+
+def _column(values: np.ndarray[Any, Any]) -> Any:
+    """Texts from Python's own: Arrow reads NumPy's up to the first NUL only."""
+    return pa.array(values.tolist(), pa.large_string()) if values.dtype == object else values
 
 
 def _tensors(data: np.ndarray[Any, Any], n: int, shape: tuple[int, ...], dims: list[str]) -> Any:
@@ -169,19 +209,16 @@ def _write_table(table: Any, path: Path) -> None:
 
 
 def _table(path: Path) -> Any:
-    try:
-        with pa.memory_map(str(path)) as source:  # buffers keep the mapping, not the open file
-            return pa.ipc.open_file(source).read_all()
-    except FileNotFoundError:
-        raise LensValueError(f"{path} is missing; the folder is not whole") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise LensValueError(f"{path} is truncated or no Arrow file: {error}") from error
+    with refused(path, "Arrow file"), pa.memory_map(str(path)) as source:
+        table = pa.ipc.open_file(source).read_all()  # buffers keep the mapping, not the open file
+        table.validate()
+        return table
 
 
 def _ids(dataset: xr.Dataset) -> np.ndarray[Any, Any] | None:
     if STIMULUS not in dataset.coords or dataset[STIMULUS].dims != (STIMULUS,):
         return None
-    return storable(STIMULUS, dataset[STIMULUS].to_numpy())
+    return np.asarray(dataset[STIMULUS].to_numpy())
 
 
 def _write_coordinates(dataset: xr.Dataset, folder: Path) -> list[dict[str, Any]]:
@@ -197,20 +234,42 @@ def _write_coordinates(dataset: xr.Dataset, folder: Path) -> list[dict[str, Any]
     files = stored_names([f"coordinates of {dim}" for dim in by_dim])
     entries = []
     for (dim, coords), stored in zip(by_dim.items(), files.values(), strict=True):
-        values = {n: np.atleast_1d(storable(n, c.to_numpy())) for n, c in coords.items()}
-        file = f"{stored}.feather"
-        _write_table(pa.table({n: pa.array(v) for n, v in values.items()}), folder / file)
-        columns = {
-            n: {"dtype": v.dtype.str, "attrs": _json_attrs(coords[n].attrs)}
-            for n, v in values.items()
-        }
-        entries.append({"dim": dim, "file": file, "columns": columns})
+        columns: dict[str, dict[str, Any]] = {}
+        cells: dict[str, Any] = {}
+        for name, coord in coords.items():
+            values = np.asarray(coord.to_numpy())
+            stored_values, missing = storable(name, values)
+            cells[name] = _column(np.atleast_1d(stored_values))
+            columns[name] = {
+                "dtype": dtype_name(values), "missing": missing, "attrs": _json_attrs(coord.attrs),
+            }  # fmt: skip
+        table, file = pa.table(cells), f"{stored}.feather"
+        _write_table(table, folder / file)
+        checksum = checksums.of_table(table)
+        entries.append({"dim": dim, "file": file, "columns": columns, "checksum": checksum})
     return entries
 
 
-def _restored(column: Any, dtype: str) -> np.ndarray[Any, Any]:
-    values = column.combine_chunks().to_numpy(zero_copy_only=False)
-    return np.asarray(values.astype(np.dtype(dtype)))
+def _read_coordinates(folder: Path, entry: dict[str, Any]) -> dict[Hashable, Any]:
+    path = inside(folder, entry["file"])
+    table = _table(path)
+    if entry["checksum"] != checksums.of_table(table):
+        raise LensValueError(f"{path} is damaged: its cells are not those that were written")
+    dims = () if entry["dim"] is None else (entry["dim"],)
+    found: dict[Hashable, Any] = {}
+    for name, facts in entry["columns"].items():
+        values = _restored(table[name], facts["dtype"], facts["missing"])
+        found[name] = xr.Variable(dims, values if dims else values[0], facts["attrs"])
+    return found
+
+
+def _restored(column: Any, dtype: str, missing: Sequence[int]) -> np.ndarray[Any, Any]:
+    values = column.combine_chunks()
+    if pa.types.is_large_string(values.type):
+        cells = np.empty(len(values), object)
+        cells[:] = values.to_pylist()
+        return restored(cells, dtype, missing)
+    return restored(values.to_numpy(zero_copy_only=False), dtype, missing)
 
 
 def _json_attrs(attrs: dict[Any, Any]) -> dict[str, Any]:

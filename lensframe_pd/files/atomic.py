@@ -1,46 +1,46 @@
 """Writing so that a crash leaves the old file or the new, never a part of one.
 
-Everything is written beside its place under another name, flushed to disk, and renamed. A file is
-replaced by one rename. A folder needs two, the old one aside and the new one in; `present` finds
-the old one if a crash came between them, and the next write tidies up. What a crash leaves half
-written is named `.{name}.*.lensframe-new`, is never read, and may be removed.
+Everything is written in a working folder beside its place, flushed to disk, and renamed. A file is
+replaced by one rename. A folder needs two, the old one aside and the new one in: one writer at a
+time does that, under a lock, and `present` finds the old one if a crash came between them. The last
+complete write wins. A working folder is locked as long as its writer lives; those of dead writers
+are removed by the next write to the same place.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lensframe_pd.errors import LensValueError
+from lensframe_pd.files import checksums
+from lensframe_pd.files.places import MARK, aside_of, check_ours, told
 
-MARK = "lensframe.json"
-"""The file by which a folder is known as one of ours, besides zarr's own."""
+try:
+    import fcntl
+except ImportError:  # Windows: its own rules keep an open file from being replaced
+    fcntl = None  # type: ignore[assignment]
 
-
-def present(path: Path) -> Path:
-    """Where the content of `path` is: there, or aside if a write was cut off between renames."""
-    aside = _aside(path)
-    return aside if not path.exists() and aside.exists() else path
+_ALIVE = "alive"
+_DAY_S = 86_400
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A name to write to, which becomes `path` if the block ends well."""
-    temporary = _temporary(path)
-    try:
+    with told(path), _working_folder(path) as folder:
+        temporary = folder / path.name
         yield temporary
         _flush(temporary)
         os.replace(temporary, path)
         _flush(path.parent)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 @contextmanager
@@ -60,62 +60,129 @@ def new_folder(path: Path, content: dict[str, Any] | None = None) -> Iterator[Pa
     LensValueError
         `path` is a file, or holds what this library did not write: it is not replaced.
     """
-    aside = _aside(path)
+    with told(path), _working_folder(path) as folder:
+        if path.exists():
+            check_ours(path)
+        new = folder / path.name
+        new.mkdir()
+        yield new
+        if content is not None:
+            whole = {**content, "entries": sorted(entry.name for entry in new.iterdir())}
+            whole["checksum"] = checksums.of_facts(whole)
+            (new / MARK).write_text(json.dumps(whole, indent=1), encoding="utf-8")
+        for at, _, files in os.walk(new):
+            for name in files:
+                _flush(Path(at, name))
+        with alone(path):
+            _swap(new, path, folder)
+
+
+def _swap(new: Path, path: Path, folder: Path) -> None:
+    """Put `new` in the place of `path`, and what was there into the working folder."""
+    aside = aside_of(path)
     if path.exists():
-        _check_ours(path)
+        check_ours(path)  # again: another writer may have been here since
         if aside.exists():
             shutil.rmtree(aside)
-    elif aside.exists():
-        os.rename(aside, path)
-    temporary = _temporary(path)
-    temporary.mkdir()
+        os.rename(path, aside)
     try:
-        yield temporary
-        if content is not None:
-            entries = sorted(entry.name for entry in temporary.iterdir())
-            text = json.dumps({**content, "entries": entries}, indent=1)
-            (temporary / MARK).write_text(text, encoding="utf-8")
-        for folder, _, files in os.walk(temporary):
-            for name in files:
-                _flush(Path(folder, name))
-        if path.exists():
-            os.rename(path, aside)
-        os.rename(temporary, path)
-        _flush(path.parent)
+        os.rename(new, path)
+    except OSError:
+        with suppress(OSError):
+            os.rename(aside, path)
+        raise
+    _flush(path.parent)
+    if aside.exists():
+        os.rename(aside, folder / "old")  # to be removed where nobody waits for it
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """No other writer of `path`, in whichever process or thread, is in this block meanwhile."""
+    if fcntl is None:
+        yield
+        return
+    lock = path.with_name(f".{path.name}.lensframe-lock")
+    handle = _locked(lock)
+    try:
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):
+            os.unlink(lock)  # while it is held: who waits for it sees that it is gone
+        os.close(handle)
 
 
-def _check_ours(path: Path) -> None:
-    """Raise unless `path` is an empty folder, or one of ours with nothing else in it."""
-    found = {entry.name for entry in path.iterdir()} if path.is_dir() else {"a file"}
-    ours: set[str] = set()
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        ours = {MARK, *json.loads((path / MARK).read_text(encoding="utf-8"))["entries"]}
+def _locked(lock: Path) -> int:
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        with suppress(OSError):  # some network folders know no locks: as good as it gets there
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(lock)):
+                return handle
+        os.close(handle)  # its holder removed it: another file, if any, is the lock now
+
+
+@contextmanager
+def _working_folder(path: Path) -> Iterator[Path]:
+    with alone(path):
+        _recover(path)
+        folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.lensframe-new")
+        folder.mkdir()
+        alive = os.open(folder / _ALIVE, os.O_RDWR | os.O_CREAT, 0o666)
+        if fcntl is not None:
+            with suppress(OSError):
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(alive)
+
+
+def _recover(path: Path) -> None:
+    """Put back what a crash left aside, and remove what dead writers left."""
+    aside = aside_of(path)
+    if aside.exists() and not path.exists():
+        os.rename(aside, path)
+    left = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.lensframe-new")
+    for entry in os.scandir(path.parent):
+        if left.fullmatch(entry.name) and _is_dead(entry.path):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def _is_dead(folder: str) -> bool:
+    """Whether nobody writes there any more: the lock is free, or a day has passed without one."""
+    if fcntl is not None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            handle = os.open(os.path.join(folder, _ALIVE), os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False
+            finally:
+                os.close(handle)
+            return True
     with suppress(OSError):
-        if '"lensframe"' in (path / "zarr.json").read_text(encoding="utf-8"):
-            ours |= {"zarr.json", *(n for n in found if (path / n / "zarr.json").is_file())}
-    if found - ours:
-        raise LensValueError(
-            f"{path} exists and is not replaced, as it holds what lensframe_pd did not write "
-            f"({', '.join(sorted(found - ours)[:5])}); give another path, or remove it yourself"
-        )
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lensframe-old")
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.lensframe-new")
+        return time.time() - os.stat(folder).st_mtime > _DAY_S
+    return False
 
 
 def _flush(path: Path) -> None:
+    """Have a file or folder on disk; a disk that is full may say so only now."""
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
-    with suppress(OSError):  # Windows opens no folders, and flushes what is open for writing only
+    try:
         handle = os.open(path, flags)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    except PermissionError:  # Windows opens no folders, and flushes what is open for writing only
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        if os.name != "nt" and path.is_file():
+            raise
+    finally:
+        os.close(handle)

@@ -29,8 +29,8 @@ def of_array(values: np.ndarray[Any, Any], before: int = 0) -> int:
 
 def of_facts(facts: Any) -> str:
     """SHA-256 of what JSON can say, whatever NumPy type a format gives its numbers."""
-    text = json.dumps(facts, sort_keys=True, default=lambda value: value.tolist())
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    plain = json.loads(json.dumps(facts, default=lambda value: value.tolist()))  # names as text
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def of_table(table: pa.Table, without: bytes = b"") -> str:

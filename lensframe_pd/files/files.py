@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +22,10 @@ import pyarrow as pa
 import xarray as xr
 
 from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError
-from lensframe_pd.files import arrow, frames, stores
-from lensframe_pd.files.atomic import MARK, new_file, new_folder, present
+from lensframe_pd.files import arrow, checksums, frames, stores
+from lensframe_pd.files.atomic import alone, new_file, new_folder
+from lensframe_pd.files.damage import check_inside, refused
+from lensframe_pd.files.places import MARK, place_to_write, present, stamp
 
 _KIND = "trace"
 _ACTIVATIONS = {
@@ -30,6 +34,13 @@ _ACTIVATIONS = {
     "netcdf": "activations.nc",
 }
 _LAYERS = "layers.parquet"
+_WRITERS = {
+    ".nc": stores.write_netcdf,
+    ".zarr": stores.write_zarr,
+    ".arrows": arrow.write_arrow,
+}
+_TRIES, _PATIENCE = 100, 3
+"""How often a reader looks again while others write, and after how often it has them wait."""
 
 
 class Saved(NamedTuple):
@@ -78,13 +89,15 @@ def write(what: Any, path: str | os.PathLike[str], format: str = "arrow") -> Pat
     >>> activations.equals(trace.activations)
     True
     """
-    target = Path(path)
+    target, write_id = Path(path), uuid.uuid4().hex
     if isinstance(what, pd.DataFrame):
-        _write_layers(what, target)
+        kind = _kind(target, "layers", frames.SUFFIXES)
+        _write_layers(what, place_to_write(path, folder=False), kind, write_id)
     elif isinstance(what, xr.Dataset):
-        _write_activations(what, target)
+        kind = _kind(target, "activations", _WRITERS)
+        _write_activations(what, place_to_write(path, folder=kind != ".nc"), kind, write_id)
     else:
-        _write_trace(what, target, format)
+        _write_trace(what, path, format, write_id)
     return target
 
 
@@ -119,26 +132,63 @@ def read(path: str | os.PathLike[str], chunks: Any = None) -> Any:
     >>> read(path).loc["linear_1", "shape"]
     (4, 2)
     """
-    found = present(Path(path))
-    if not found.exists():
-        raise LensValueError(f"there is nothing at {path}")
-    if found.is_file():
-        if found.suffix in (".parquet", ".feather"):
-            return frames.read_frame(found)
-        if found.suffix == ".nc":
-            return _chunked(stores.read_netcdf(found), chunks)
-        return _read_arrow_file(found, chunks)
-    if (found / "zarr.json").exists():
-        return _chunked(stores.read_zarr(found), chunks)
-    content = _content(found)
-    if content["kind"] == arrow.KIND:
-        return _chunked(arrow.read_arrow(found, content), chunks)
-    return Saved(
-        frames.read_frame(found / _LAYERS), read(found / str(content["activations"]), chunks)
+    given = Path(path)
+    for attempt in range(_TRIES):
+        place = present(given)
+        before = stamp(place)
+        try:
+            if attempt < _PATIENCE:
+                return _read(given, place, chunks)
+            with _writers_waiting(place):
+                return _read(given, present(given), chunks)
+        except LensValueError:
+            if stamp(present(given)) == before:
+                raise  # else it was replaced while it was read: the next look is at one write
+    raise LensRuntimeError(
+        f"{path} was replaced by another write at each of {_TRIES} attempts to read it; read it "
+        "again when fewer processes write it"
     )
 
 
-def _write_trace(trace: Any, path: Path, format: str) -> None:
+@contextmanager
+def _writers_waiting(place: Path) -> Iterator[None]:
+    """No write is completed meanwhile, if this process may say so."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            stack.enter_context(alone(place))
+        yield
+
+
+def _read(given: Path, found: Path, chunks: Any) -> Any:
+    if not found.exists():
+        raise LensValueError(f"there is nothing at {given}")
+    if found.is_file():
+        if given.suffix in (".parquet", ".feather"):
+            return frames.read_frame(found, given.suffix)
+        if given.suffix == ".nc":
+            return _chunked(stores.read_netcdf(found), chunks)
+        return _read_arrow_file(found, chunks)
+    return _read_folder(found, chunks, None)
+
+
+def _read_folder(found: Path, chunks: Any, write: str | None) -> Any:
+    if (found / "zarr.json").exists():
+        return _chunked(stores.read_zarr(found, write), chunks)
+    content = _content(found)
+    if write is not None and content["write"] != write:
+        raise LensValueError(f"{found} is of another write than the rest of its folder")
+    if content["kind"] == arrow.KIND:
+        return _chunked(arrow.read_arrow(found, content), chunks)
+    write, name = content["write"], content["activations"]
+    if name not in _ACTIVATIONS.values():
+        raise LensValueError(f"{found / MARK} is damaged: {name!r} are no activations")
+    layers = frames.read_frame(found / _LAYERS, ".parquet", write)
+    if name == _ACTIVATIONS["netcdf"]:
+        return Saved(layers, _chunked(stores.read_netcdf(found / name, write), chunks))
+    return Saved(layers, _read_folder(found / name, chunks, write))
+
+
+def _write_trace(trace: Any, path: str | os.PathLike[str], format: str, write: str) -> None:
     if format not in _ACTIVATIONS:
         raise LensValueError(f"no format {format!r}; there are {', '.join(_ACTIVATIONS)}")
     try:
@@ -151,66 +201,61 @@ def _write_trace(trace: Any, path: Path, format: str) -> None:
             f"{type(trace).__name__}"
         )
     file = _ACTIVATIONS[format]
-    content = {"kind": _KIND, "version": 1, "layers": _LAYERS, "activations": file}
-    with new_folder(path, content) as folder:
-        _write_layers(layers, folder / _LAYERS)
-        _write_activations(activations, folder / file)
+    content = {
+        "kind": _KIND, "version": 1, "write": write, "layers": _LAYERS, "activations": file,
+    }  # fmt: skip
+    with new_folder(place_to_write(path, folder=True), content) as folder:
+        _write_layers(layers, folder / _LAYERS, ".parquet", write)
+        _write_activations(activations, folder / file, Path(file).suffix, write)
 
 
-def _write_layers(layers: pd.DataFrame, path: Path) -> None:
-    if path.suffix not in frames.SUFFIXES:
-        raise LensValueError(
-            f"layers are written as {', '.join(frames.SUFFIXES)}, not {path.suffix or path.name!r}"
-        )
-    with new_file(path) as temporary:
-        frames.write_frame(layers, temporary, path.suffix, uuid.uuid4().hex)
+def _write_layers(layers: pd.DataFrame, place: Path, kind: str, write: str) -> None:
+    with new_file(place) as temporary:
+        frames.write_frame(layers, temporary, kind, write)
 
 
-def _write_activations(dataset: xr.Dataset, path: Path) -> None:
-    writers = {
-        ".nc": stores.write_netcdf,
-        ".zarr": stores.write_zarr,
-        ".arrows": arrow.write_arrow,
-    }
-    if path.suffix not in writers:
-        raise LensValueError(
-            f"activations are written as {', '.join(writers)}, not {path.suffix or path.name!r}"
-        )
+def _write_activations(dataset: xr.Dataset, place: Path, kind: str, write: str) -> None:
     if stacked := [str(n) for n, i in dataset.indexes.items() if isinstance(i, pd.MultiIndex)]:
         raise LensTypeError(
             f"{', '.join(stacked)} are a MultiIndex, which no format has; use .reset_index first"
         )
-    writers[path.suffix](dataset, path)
+    _WRITERS[kind](dataset, place, write)
+
+
+def _kind(path: Path, what: str, kinds: Iterable[str]) -> str:
+    if path.suffix not in kinds:
+        raise LensValueError(
+            f"{what} are written as {', '.join(kinds)}, not {path.suffix or path.name!r}"
+        )
+    return path.suffix
 
 
 def _read_arrow_file(path: Path, chunks: Any) -> Any:
     """Layers or one activation; both are Arrow files."""
-    try:
-        with pa.memory_map(str(path)) as source:
-            columns = set(pa.ipc.open_file(source).schema.names)
-    except (pa.ArrowException, OSError) as error:
-        raise LensValueError(f"{path} is truncated or no Arrow file: {error}") from error
+    with refused(path, "Arrow file"), pa.memory_map(str(path)) as source:
+        columns = set(pa.ipc.open_file(source).schema.names)
     if columns & {"op", "layer", "func", "parents"}:
-        return frames.read_frame(path)
+        return frames.read_frame(path, ".arrow")
     return _chunked(arrow.tensor(path), chunks)
 
 
 def _content(folder: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / MARK).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LensValueError(
-            f"{folder} was not written by lensframe_pd: it has no {MARK}"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise LensValueError(f"{folder / MARK} is damaged: {error}") from error
-    if not isinstance(content, dict) or content.get("kind") not in (_KIND, arrow.KIND):
-        raise LensValueError(f"{folder / MARK} is not from lensframe_pd")
-    if content.get("version") != 1:
-        raise LensValueError(
-            f"{folder} has format version {content.get('version')}; this lensframe_pd reads 1: "
-            "install a newer one"
-        )
+    """What a folder says of itself, after it was seen that all in it is its own."""
+    if not (folder / MARK).exists():
+        raise LensValueError(f"{folder} was not written by lensframe_pd: it has no {MARK}")
+    with refused(folder / MARK, "account of a folder"):
+        check_inside(folder)
+        content = json.loads((folder / MARK).read_bytes())
+        if not isinstance(content, dict) or content.get("kind") not in (_KIND, arrow.KIND):
+            raise LensValueError(f"{folder / MARK} is not from lensframe_pd")
+        if content.get("version") != 1:
+            raise LensValueError(
+                f"{folder} has format version {content.get('version')}; this lensframe_pd reads 1: "
+                "install a newer one"
+            )
+        said = {name: value for name, value in content.items() if name != "checksum"}
+        if content.get("checksum") != checksums.of_facts(said):
+            raise LensValueError(f"{folder / MARK} is damaged: it is not what was written")
     return content
 
 

@@ -89,11 +89,11 @@ def as_table(layers: pd.DataFrame) -> pa.Table:
     return table
 
 
-def read_frame(path: Path, write: str | None = None) -> pd.DataFrame:
+def read_frame(path: Path, kind: str, write: str | None = None) -> pd.DataFrame:
     """The layers in a file, sequence cells as tuples; `write` is the id it must have."""
     with refused(path, "file of a table"):
         raw = path.read_bytes()
-        frame = _read(path, raw, write)
+        frame = _read(path, raw, kind, write)
     if "op" in frame.columns:
         frame = frame.set_index("op")
     if frame.index.name != "op" and not {"layer", "func", "parents"} & set(frame.columns):
@@ -108,8 +108,8 @@ def read_frame(path: Path, write: str | None = None) -> pd.DataFrame:
     return frame
 
 
-def _read(path: Path, raw: bytes, write: str | None) -> pd.DataFrame:
-    if path.suffix == ".parquet":
+def _read(path: Path, raw: bytes, kind: str, write: str | None) -> pd.DataFrame:
+    if kind == ".parquet":
         table = pq.ParquetFile(pa.BufferReader(raw)).read()
         reader: Any = pd.read_parquet
     else:

@@ -2,7 +2,8 @@
 
 xarray and the formats take most things as they are. What they would change on the way is mended:
 names and attributes (`stored_names`), the order of variables, ids and times, and the types that
-netCDF lacks: float16 is stored as float32 and complex numbers with a last axis of two parts.
+netCDF lacks: float16 is stored as float32 and complex numbers with a last axis of two parts. The
+group's attributes hold the id of the write, a checksum per array and one of all that is no array.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,88 +22,188 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from lensframe_pd.errors import LensTypeError, LensValueError, needs
+from lensframe_pd.files import checksums
 from lensframe_pd.files.atomic import new_file, new_folder
-from lensframe_pd.files.names import pack_attrs, storable, stored_names, unpack_attrs
+from lensframe_pd.files.checked import Checked, check_small, of_variable
+from lensframe_pd.files.damage import check_inside, inside, refused
+from lensframe_pd.files.names import (
+    dtype_name,
+    pack_attrs,
+    restored,
+    storable,
+    stored_names,
+    unpack_attrs,
+)
+from lensframe_pd.files.places import stamp
+from lensframe_pd.files.steady import Steady
 from lensframe_pd.schema import STIMULUS
 
 _NAME, _DTYPE, _ORDER = "lensframe_name", "lensframe_dtype", "lensframe_order"
-_DIMS = "lensframe_dims"
-_MARK = "lensframe"
+_DIMS, _MISSING = "lensframe_dims", "lensframe_missing"
+_MARK, _WRITE, _SUMS = "lensframe", "lensframe_write", "lensframe_sums"
+_FILES, _CHECKSUM = "lensframe_files", "lensframe_checksum"
 _VERSION = 1
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _CHUNK_BYTES = 2**24
+_AS_STORED: dict[str, Any] = {"cache": False, "decode_times": False, "mask_and_scale": False}
 
 
-def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
+def write_netcdf(dataset: xr.Dataset, path: Path, write: str) -> None:
     """Write one netCDF-4 file, through h5netcdf."""
     needs("h5netcdf", "netCDF files")
+    import h5netcdf
+
     packed = _packed(dataset, narrow=True)
-    encoding = {name: {"_FillValue": None} for name, v in packed.items() if v.dtype.kind == "f"}
+    for name, coord in packed.coords.items():
+        if coord.dtype == object and any("\0" in text for text in coord.values.flat):
+            raise LensTypeError(
+                f"coordinate {name!r} holds a NUL character, where netCDF ends its texts; write "
+                ".zarr or .arrows"
+            )
     with new_file(path) as temporary:
-        packed.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+        with Steady(temporary) as file:
+            packed.to_netcdf(file, engine="h5netcdf", encoding=_as_it_is(packed))
+        with _opened_netcdf(temporary) as stored:
+            attrs = _sealed(packed, stored, write, {})
+        with Steady(temporary) as file, h5netcdf.File(file, "r+") as group:
+            group.attrs.update(attrs)
 
 
-def read_netcdf(path: Path) -> xr.Dataset:
+def read_netcdf(path: Path, write: str | None = None) -> xr.Dataset:
     """Open such a file; values are read when they are used."""
     needs("h5netcdf", "netCDF files")
-    try:
-        opened = xr.open_dataset(path, engine="h5netcdf", cache=False, decode_times=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise LensValueError(f"{path} is truncated or no netCDF-4 file: {error}") from error
-    return _unpacked(opened, path)
+    with refused(path, "netCDF-4 file"):
+        _check_holds_all(path)
+        opened = _opened_netcdf(path)
+        try:
+            return _unpacked(opened, path, path, write)
+        except BaseException:
+            opened.close()
+            raise
 
 
-def write_zarr(dataset: xr.Dataset, path: Path) -> None:
+def _opened_netcdf(path: Path) -> xr.Dataset:
+    return xr.open_dataset(path, engine="h5netcdf", **_AS_STORED)
+
+
+def _check_holds_all(path: Path) -> None:
+    """Raise unless all that a file names is in it: HDF5 would open other files without a word."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        for name in file:
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                raise LensValueError(f"{path}: {name} leads out of the file and is not followed")
+            entry = file[name]
+            if isinstance(entry, h5py.Group):
+                raise LensValueError(
+                    f"{path} has a group {name}: it holds no activations that lensframe_pd wrote; "
+                    "open it with xarray"
+                )
+            if isinstance(entry, h5py.Dataset) and (entry.external or entry.is_virtual):
+                raise LensValueError(f"{path}: {name} has its values in another file")
+
+
+def write_zarr(dataset: xr.Dataset, path: Path, write: str) -> None:
     """Write a zarr v3 store, in chunks of whole stimuli of about 16 MB."""
     needs("zarr", "zarr stores")
     import zarr
 
     packed = _packed(dataset, narrow=False)
-    encoding = {name: {"chunks": _chunks(v)} for name, v in packed.items() if v.chunks is None}
+    encoding = _as_it_is(packed)
+    for name, variable in packed.items():
+        if variable.chunks is None:
+            encoding.setdefault(name, {})["chunks"] = _chunks(variable)
     with new_folder(path) as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
-        packed.to_zarr(folder, zarr_format=3, consolidated=False, encoding=encoding, mode="w")
-        zarr.open_group(folder, mode="r+").attrs["lensframe_files"] = _chunk_files(folder)
+        with zarr.config.set({"array.write_empty_chunks": True}):  # a chunk not there is damage
+            packed.to_zarr(folder, zarr_format=3, consolidated=False, encoding=encoding, mode="w")
+        with xr.open_dataset(folder, engine="zarr", consolidated=False, **_AS_STORED) as stored:
+            attrs = _sealed(packed, stored, write, {_FILES: json.dumps(_chunk_files(folder))})
+        zarr.open_group(folder, mode="r+").attrs.update(attrs)
         zarr.consolidate_metadata(folder)
 
 
-def read_zarr(path: Path) -> xr.Dataset:
+def read_zarr(path: Path, write: str | None = None) -> xr.Dataset:
     """Open such a store; values are read when they are used."""
     needs("zarr", "zarr stores")
-    try:
+    from zarr.storage import LocalStore
+
+    metadata = path / "zarr.json"
+    with refused(path, "zarr v3 store"):
+        check_inside(path)
+        consolidated = json.loads(metadata.read_bytes()).get("consolidated_metadata") or {}
+        for name in consolidated.get("metadata", {}):
+            inside(path, name)
         opened = xr.open_dataset(
-            path, engine="zarr", zarr_format=3, consolidated=True, cache=False, decode_times=False
-        )
-    except Exception as error:  # json, zarr and xarray each have their own
-        raise LensValueError(f"{path} is damaged or no zarr v3 store: {error}") from error
-    expected, found = opened.attrs.get("lensframe_files"), _chunk_files(path)
-    if expected is not None and expected != found:
+            LocalStore(path, read_only=True),  # type: ignore[arg-type]  # a path may be an address
+            engine="zarr", zarr_format=3, consolidated=True, **_AS_STORED,
+        )  # fmt: skip
+        expected, found = json.loads(opened.attrs.get(_FILES, "{}")), _chunk_files(path)
         bad = sorted(name for name in expected if expected[name] != found.get(name))
         if bad:
             raise LensValueError(
                 f"{path} is not whole: chunks of {', '.join(bad)} are missing or changed in size"
             )
-    return _unpacked(opened, path)
+        return _unpacked(opened, path, metadata, write)
+
+
+def _as_it_is(packed: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
+    """The encoding in which no number stands for a missing one."""
+    floats = [name for name, v in packed.variables.items() if v.dtype.kind == "f"]
+    return {name: {"_FillValue": None} for name in floats}
+
+
+def _sealed(
+    packed: xr.Dataset, stored: xr.Dataset, write: str, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The attributes that a reader compares: checksums of arrays, of facts, the id of the write.
+
+    Sums are of what was given where that is in memory; of what is lazy, and may be dear to compute
+    or random, they are of what was stored.
+    """
+    sums = {}
+    for name, variable in packed.variables.items():
+        given = variable if isinstance(variable._data, np.ndarray) else stored.variables[name]
+        sums[str(name)] = _sum(given)
+    attrs = {**more, _WRITE: write, _SUMS: json.dumps(sums)}
+    return {**attrs, _CHECKSUM: _facts(packed, packed.attrs | attrs)}
+
+
+def _sum(variable: xr.Variable) -> int | str:
+    if variable.dtype.kind in "OUT":
+        return checksums.of_facts(variable.values.tolist())
+    return of_variable(variable)
+
+
+def _facts(dataset: xr.Dataset, attrs: Mapping[Any, Any]) -> str:
+    """A checksum of all that is no array: names, dimensions, types and attributes."""
+    variables = {
+        str(name): [
+            list(v.dims), list(v.shape), "" if v.dtype.kind in "OUT" else v.dtype.str,
+            dict(v.attrs),
+        ]
+        for name, v in dataset.variables.items()
+    }  # fmt: skip
+    said = {str(k): v for k, v in attrs.items() if k != _CHECKSUM}
+    return checksums.of_facts([said, variables])
 
 
 def _packed(dataset: xr.Dataset, narrow: bool) -> xr.Dataset:
     """The Dataset under stored names; `narrow` for a format without float16 and complex."""
-    names = stored_names([*dataset.data_vars, *dataset.coords])
-    dims = {str(d): names.get(str(d), str(d)) for d in dataset.dims}
+    everything = [*dataset.data_vars, *dataset.coords]
+    others = [d for d in dataset.dims if d not in dataset.variables]
+    names = stored_names([*everything, *others])
+    dims = {str(d): names[str(d)] for d in dataset.dims}
     variables: dict[str, xr.Variable] = {}
-    for order, name in enumerate([*dataset.data_vars, *dataset.coords]):
+    for order, name in enumerate(everything):
         variable = dataset.variables[name]
         attrs = pack_attrs(variable.attrs) | {_NAME: str(name), _ORDER: order}
+        if "\0" in str(name):
+            raise LensTypeError(f"{name!r} is no name that a file can hold")
         if name in dataset.coords:
-            values = storable(str(name), np.asarray(variable.to_numpy()))
-            attrs[_DTYPE] = values.dtype.str
-            if values.dtype.kind == "U":
-                values = values.astype(object)  # text of any length, which both formats specify
-            elif values.dtype.kind in "mM":
-                unit = _UNITS[np.datetime_data(values.dtype)[0]]
-                attrs["units"] = f"{unit} since 1970-01-01" if values.dtype.kind == "M" else unit
-                values = values.astype(np.int64)
-            variable = xr.Variable(variable.dims, values)
+            variable, more = _packed_coordinate(str(name), variable)
+            attrs |= more
         elif variable.dtype.kind not in "fiubc":
             raise LensTypeError(f"{name!r} holds {variable.dtype}, which are no numbers")
         elif narrow:
@@ -118,6 +219,19 @@ def _packed(dataset: xr.Dataset, narrow: bool) -> xr.Dataset:
     return bare.set_coords(coords)
 
 
+def _packed_coordinate(name: str, variable: xr.Variable) -> tuple[xr.Variable, dict[str, Any]]:
+    values = np.asarray(variable.to_numpy())
+    stored, missing = storable(name, values)
+    attrs: dict[str, Any] = {_DTYPE: dtype_name(values)}
+    if missing:
+        attrs[_MISSING] = json.dumps(missing)
+    if values.dtype.kind in "mM":
+        unit = _UNITS[np.datetime_data(values.dtype)[0]]
+        attrs["units"] = f"{unit} since 1970-01-01" if values.dtype.kind == "M" else unit
+        stored = values.astype(np.int64)
+    return xr.Variable(variable.dims, stored), attrs
+
+
 def _narrowed(variable: xr.Variable) -> xr.Variable:
     if variable.dtype == np.float16:
         return variable.astype(np.float32)
@@ -128,48 +242,62 @@ def _narrowed(variable: xr.Variable) -> xr.Variable:
     return variable
 
 
-def _unpacked(opened: xr.Dataset, path: Path) -> xr.Dataset:
+def _unpacked(opened: xr.Dataset, path: Path, file: Path, write: str | None) -> xr.Dataset:
+    """The Dataset as it was; `file` is what another write would replace."""
     if _MARK not in opened.attrs:
-        opened.close()
         raise LensValueError(
             f"{path} holds no activations that lensframe_pd wrote; open it with xarray"
         )
-    old_dims = json.loads(opened.attrs[_DIMS])
+    if opened.attrs.get(_CHECKSUM) != _facts(opened, opened.attrs):
+        raise LensValueError(
+            f"{path} is damaged or was changed: its names, dimensions and attributes are not those "
+            "that were written; xarray may still open it"
+        )
+    if write is not None and opened.attrs[_WRITE] != write:
+        raise LensValueError(f"{path} is of another write than the rest of its folder")
+    when, arrays = stamp(file), list[Checked]()
+    old_dims, sums = json.loads(opened.attrs[_DIMS]), json.loads(opened.attrs[_SUMS])
     stored = sorted(opened.variables, key=lambda n: int(opened.variables[n].attrs[_ORDER]))
     data: dict[Hashable, xr.Variable] = {}
     coords: dict[Hashable, xr.Variable] = {}
     for key in stored:
         variable = opened.variables[key]
         facts = variable.attrs
-        dtype = np.dtype(facts.get(_DTYPE, variable.dtype))
         if key in opened.coords:
-            restored = xr.Variable(variable.dims, variable.to_numpy().astype(dtype))
+            found = _unpacked_coordinate(variable, path, sums[key])
         else:
-            restored = _as(variable, dtype)
-        restored.dims = tuple(old_dims.get(d, d) for d in restored.dims)
-        restored.attrs = unpack_attrs(facts)
-        if dtype.kind in "mM":
-            del restored.attrs["units"]
-        (coords if key in opened.coords else data)[facts[_NAME]] = restored
-    found = xr.Dataset(data, coords, unpack_attrs(opened.attrs))
-    found.set_close(opened.close)
-    return found
+            arrays.append(Checked(variable, sums[key], file, when))
+            found = _as(variable, np.dtype(facts.get(_DTYPE, variable.dtype)), arrays[-1])
+        found.dims = tuple(old_dims.get(d, d) for d in found.dims)
+        found.attrs = unpack_attrs(facts)
+        if found.dtype.kind in "mM":
+            found.attrs.pop("units", None)
+        (coords if key in opened.coords else data)[facts[_NAME]] = found
+    check_small(arrays)
+    whole = xr.Dataset(data, coords, unpack_attrs(opened.attrs))
+    whole.set_close(opened.close)
+    return whole
 
 
-def _as(variable: xr.Variable, dtype: np.dtype[Any]) -> xr.Variable:
+def _unpacked_coordinate(variable: xr.Variable, path: Path, expected: Any) -> xr.Variable:
+    values = np.asarray(variable.to_numpy())
+    if _sum(xr.Variable(variable.dims, values)) != expected:
+        name = variable.attrs[_NAME]
+        raise LensValueError(f"{path} is damaged: coordinate {name!r} is not what was written")
+    missing = json.loads(variable.attrs.get(_MISSING, "[]"))
+    return xr.Variable(variable.dims, restored(values, variable.attrs[_DTYPE], missing))
+
+
+def _as(stored: xr.Variable, dtype: np.dtype[Any], checked: Checked) -> xr.Variable:
     """The stored values, still lazy, as the type they had."""
-    if variable.dtype == dtype:
-        same: xr.Variable = variable.copy(deep=False)
-        return same
-    array = _Recast(variable, dtype)
-    dims = variable.dims[: len(array.shape)]
-    return xr.Variable(dims, indexing.LazilyIndexedArray(array))
+    array = checked if stored.dtype == dtype else _Recast(checked, dtype)
+    return xr.Variable(stored.dims[: len(array.shape)], indexing.LazilyIndexedArray(array))
 
 
 class _Recast(BackendArray):
     """A lazy variable of float32 that stands for float16 or complex numbers."""
 
-    def __init__(self, stored: xr.Variable, dtype: np.dtype[Any]) -> None:
+    def __init__(self, stored: Checked, dtype: np.dtype[Any]) -> None:
         self.stored, self.dtype = stored, dtype
         self.shape = stored.shape[:-1] if dtype.kind == "c" else stored.shape
 
@@ -179,7 +307,7 @@ class _Recast(BackendArray):
         )
 
     def _read(self, key: tuple[Any, ...]) -> np.ndarray[Any, Any]:
-        values = self.stored[key].to_numpy()
+        values = self.stored.read(key)
         if self.dtype.kind != "c":
             return values.astype(self.dtype)
         return np.ascontiguousarray(values).view(self.dtype)[..., 0]
