@@ -142,7 +142,8 @@ def read(path: str | os.PathLike[str], chunks: Any = None) -> Any:
             with _writers_waiting(place):
                 return _read(given, present(given), chunks)
         except LensValueError:
-            if stamp(present(given)) == before:
+            now = present(given)
+            if now == place and stamp(now) == before and (before or attempt + 1 == _PATIENCE):
                 raise  # else it was replaced while it was read: the next look is at one write
     raise LensRuntimeError(
         f"{path} was replaced by another write at each of {_TRIES} attempts to read it; read it "
