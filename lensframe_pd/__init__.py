@@ -4,7 +4,6 @@ from lensframe_pd import accessor as _accessor  # noqa: F401  (registers df.lens
 from lensframe_pd import schema
 from lensframe_pd.errors import (
     LensError,
-    LensFileError,
     LensKeyError,
     LensRuntimeError,
     LensTypeError,
@@ -18,7 +17,6 @@ from lensframe_pd.tracing import Trace, trace
 
 __all__ = [
     "LensError",
-    "LensFileError",
     "LensKeyError",
     "LensRuntimeError",
     "LensTypeError",
