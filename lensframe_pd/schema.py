@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,9 @@ from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, sho
 
 #: The dimension, and the coordinate, of the stimuli.
 STIMULUS = "stimulus"
+
+#: In the attrs of activations: `main_path`'s aliases, as JSON.
+MODULE_ALIASES = "module_aliases"
 
 #: What a traced row can be; the verbs add "module".
 KINDS = frozenset("input op output constant alias".split())
@@ -155,6 +158,26 @@ def parsed(label: str) -> Label | None:
 
 
 _LABEL = re.compile(r"(?P<func>.+)_(?P<n>\d+)(?::(?P<pass>\d+))?")
+
+
+def main_path(path: str, aliases: Mapping[str, str]) -> str:
+    """The path that names a module, for any path on which it can be reached.
+
+    Parameters
+    ----------
+    aliases
+        For modules that are held in several places: each further place to the first.
+
+    Examples
+    --------
+    >>> main_path("decoder.embed.norm", {"decoder.embed": "encoder.embed"})
+    'encoder.embed.norm'
+    """
+    main = ""
+    for name in path.split("."):
+        main = f"{main}.{name}" if main else name
+        main = aliases.get(main, main)
+    return main
 
 
 def path_of(call: str) -> str:

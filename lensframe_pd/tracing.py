@@ -14,10 +14,11 @@ import pandas as pd
 import torch
 import xarray as xr
 
+from lensframe_pd.capture.model import check_model, check_output, warn_of_training
 from lensframe_pd.capture.run import Run, bound_arguments
 from lensframe_pd.capture.state import Origin, Start
 from lensframe_pd.capture.stimuli import stimuli
-from lensframe_pd.errors import LensTypeError, LensValueError, warn
+from lensframe_pd.errors import LensValueError, warn
 from lensframe_pd.profile.repeats import retime
 from lensframe_pd.tables import activations
 from lensframe_pd.tables import layers as frame
@@ -147,7 +148,8 @@ def trace(
     ----------
     model
         An `nn.Module` or any callable; a bound method has its own module as root. It runs as it
-        would by itself: same train or eval mode, same grad mode, same random numbers.
+        would by itself: same train or eval mode, same grad mode, same random numbers. What runs
+        later (a class, async and generator functions) is refused.
     args
         Exactly a tuple: the positional arguments. A Mapping (a tokenizer's output): the keyword
         arguments. Anything else (a tensor, a list of images): the one positional argument.
@@ -179,13 +181,19 @@ def trace(
     Raises
     ------
     LensTypeError
-        `model` is not callable, or `stimulus` holds no ids.
+        `model` is not callable, is a class, async or a generator; or `stimulus` holds no ids.
     LensKeyError
         A name in `save` is neither a label, nor a layer, nor a module path.
     LensValueError
         The stimulus ids are not as many as stimuli, missing or not unique; a column of theirs has
         a name of the run's (then `.trace` of the error has the run without it); `save` is a frame
         of another model; or `repeats` is no number of runs.
+
+    Warns
+    -----
+    LensWarning
+        Naming modules in train mode that behave differently there; tensors whose making could not
+        be seen; a returned coroutine or generator, whose code has not run.
 
     Examples
     --------
@@ -196,10 +204,7 @@ def trace(
     >>> activations["linear_1"].dims
     ('stimulus', 'feature_2')
     """
-    if not callable(model):
-        raise LensTypeError(
-            f"cannot trace a {type(model).__name__}: give an nn.Module or another callable"
-        )
+    check_model(model)
     if type(repeats) is not int or repeats < 0:
         raise LensValueError(f"repeats must be 0 or a number of runs, not {repeats!r}")
     args, kwargs = bound_arguments(args, kwargs)
@@ -207,8 +212,7 @@ def trace(
     n_stimuli = None if table is None else len(table)
     stimuli(args, kwargs, n_stimuli)  # refuses what does not fit, before anything runs
     run = Run(model, save, stop, _caller())
-    if run.root is not None and run.root.training:
-        warn("the model is in train mode and is traced as it is; call model.eval() for inference")
+    warn_of_training(run.named)
     if seed is not None:
         torch.manual_seed(seed)
         run.tape.seed = int(seed)
@@ -219,6 +223,7 @@ def trace(
     except BaseException as error:
         _explain(run, error)
         raise
+    check_output(output)
     if before is not None and not run.tape.stopped:
         retime(run.tape, origin, before, repeats)
     result = Trace(run.tape, output, table, origin)

@@ -11,7 +11,7 @@ ROOMS = {
     "schema": "",
     "tape": "functions domains objects storage regions tape compare context config facts passes",
     "capture": "watch values roots modules origins writes lineage handed tracer iterators snapshot "
-    "state plan process save stimuli run",
+    "state plan process save stimuli model run",
     "tables": "stimuli order case reshape selection indexing writes aliases sequences axes readers "
     "dims layers activations",
     "graph": "edges parameters contract fold select diff",

@@ -212,6 +212,8 @@ class Lineage:
 
     def hold(self, name: str, tensor: Tensor, is_parameter: bool) -> int:
         """Make a parameter or buffer known by its name."""
+        # within torch.func a module may be lent what wraps another's parameter, or a result
+        tensor = unwrapped(tensor)
         known = self.known(tensor)
         if known is not None:
             return known.source

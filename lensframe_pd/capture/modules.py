@@ -18,7 +18,7 @@ from torch.nn.modules.module import (
 )
 
 from lensframe_pd.capture.roots import is_compile_wrapper
-from lensframe_pd.tape.objects import submodules, tensors_in
+from lensframe_pd.tape.objects import free_name, submodules, tensors_in
 from lensframe_pd.tape.tape import ModuleCall, Tape
 
 _CALL_IMPL = nn.Module._call_impl.__code__
@@ -75,6 +75,7 @@ class ModuleStack:
         self._handles: list[Any] = []
         for path, module in named:
             self.paths.setdefault(id(module), (ref(module), path))
+        self._taken = {path for path, _ in named}
         root_type = type(roots[""]).__name__ if "" in roots else ""
         tape.modules.append(ModuleCall("", 1, -1, root_type, ()))
 
@@ -203,8 +204,8 @@ class ModuleStack:
         base = f"{parent}.{type(module).__name__}" if parent else type(module).__name__
         place = (base, site)
         if place not in self._made:
-            taken = sum(known == base for known, _ in self._made)
-            self._made[place] = base if not taken else f"{base}_{taken + 1}"
+            self._made[place] = free_name(base, self._taken)
+            self._taken.add(self._made[place])
         path = self._made[place]
         for name, child in submodules(module, path):
             self.paths[id(child)] = (ref(child), name)

@@ -25,6 +25,7 @@ from lensframe_pd.tape.objects import (
 )
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
+_CLOSED = (nn.Module, FunctionType)
 
 
 class Origins:
@@ -57,8 +58,11 @@ class Origins:
 def _reachable(frame: FrameType) -> Iterator[tuple[str, Tensor]]:
     """Tensors in the closure, the globals and the object that a frame's code uses."""
     code = frame.f_code
-    if code.co_argcount and code.co_varnames[0] == "self":
-        yield from _within(frame.f_locals.get("self"), "self")
+    if code.co_argcount:  # self, cls, or what a function is given in its place
+        name = code.co_varnames[0]
+        owner = frame.f_locals.get(name)
+        yield from _within(owner, name)
+        yield from _of_classes(owner)
     for name in code.co_freevars:
         yield from _within(frame.f_locals.get(name), name)
     for name in _names(code):
@@ -85,6 +89,25 @@ def _within(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     return _tensors(found)
 
 
+def _of_classes(owner: Any) -> Iterator[tuple[str, Tensor]]:
+    """Tensors that the classes of an object, and of what it holds, have for all their objects."""
+    if issubclass(type(owner), type):
+        kinds = [owner]
+    else:
+        held = (child for child in attributes(owner) if child[0] not in _PLAIN_ATTRIBUTES)
+        kinds = [type(owner), *(type(value) for _, _, value in walk(held, _CLOSED))]
+    return _tensors(
+        (f"{base.__name__}.{name}", value)
+        for base in _bases(kinds)
+        for name, value in list(class_dict(base).items())
+    )
+
+
+def _bases(kinds: Iterable[type]) -> Iterable[type]:
+    """The classes and all that they inherit from, each once."""
+    return {id(base): base for kind in kinds for base in mro(kind)}.values()
+
+
 def extra_tensors(named: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
     """Tensors the modules keep outside parameters and buffers: state, caches, constants.
 
@@ -109,10 +132,9 @@ _PLAIN_ATTRIBUTES = frozenset(nn.Module().__dict__)
 def cached_by_methods(modules: Iterable[nn.Module]) -> Iterator[tuple[str, Tensor]]:
     """Tensors that methods of the modules keep under `functools.lru_cache`."""
     kinds = {id(type(module)): type(module) for module in modules}
-    bases = {id(base): base for kind in kinds.values() for base in mro(kind)}
     return _tensors(
         (f"{base.__name__}.{name}", cache)
-        for base in bases.values()
+        for base in _bases(kinds.values())
         if issubclass(base, nn.Module) and base is not nn.Module
         for name, method in list(class_dict(base).items())
         for cache in _caches(method)
@@ -137,6 +159,6 @@ def _caches(method: Any) -> Iterator[Any]:
 
 def _tensors(found: Iterable[Child]) -> Iterator[tuple[str, Tensor]]:
     """Tensors in named objects, those behind methods included."""
-    for trail, key, value in walk(found, (nn.Module, FunctionType)):
+    for trail, key, value in walk(found, _CLOSED):
         if issubclass(type(value), Tensor):
             yield joined(trail, key), value

@@ -37,12 +37,32 @@ def find_roots(model: Any) -> dict[str, nn.Module]:
 
 
 def named_modules(roots: dict[str, nn.Module]) -> list[tuple[str, nn.Module]]:
-    """Every module under the roots with its path, without the wrappers of `torch.compile`."""
-    return [
-        (plain_path(path), module)
-        for prefix, root in roots.items()
-        for path, module in submodules(root, prefix)
-    ]
+    """Every module under the roots once, by the first path that leads to it.
+
+    Paths are without the wrappers of `torch.compile`.
+    """
+    found: dict[int, tuple[str, nn.Module]] = {}
+    for prefix, root in roots.items():
+        for path, module in submodules(root, prefix):
+            found.setdefault(id(module), (plain_path(path), module))
+    return [*found.values()]
+
+
+def module_aliases(
+    roots: dict[str, nn.Module], named: list[tuple[str, nn.Module]]
+) -> dict[str, str]:
+    """The other paths of modules that are held more than once, with the path that names them.
+
+    Only those where a module is held: what is below an alias has aliases through it.
+    """
+    path_of = {id(module): path for path, module in named}
+    places = [*roots.items()]
+    for path, module in named:
+        before = f"{path}." if path else ""
+        below = module._modules.items()
+        places += [(plain_path(before + name), m) for name, m in below if m is not None]
+    names = {*path_of.values()}
+    return {place: path_of[id(module)] for place, module in places if place not in names}
 
 
 def plain_path(path: str) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lensframe_pd.capture.origins import Origins, cached_by_methods, extra_tensors, held_by_callable
 from lensframe_pd.capture.process import switched
-from lensframe_pd.capture.roots import find_roots, is_compile_wrapper, named_modules
+from lensframe_pd.capture.roots import find_roots, is_compile_wrapper, module_aliases, named_modules
 from lensframe_pd.capture.save import save_of
 from lensframe_pd.capture.stimuli import stimuli
 from lensframe_pd.capture.tracer import Tracer
@@ -64,10 +64,11 @@ class Run:
             )
         roots = find_roots(model)
         self.model = roots[""] if isinstance(model, nn.Module) else model
-        named = named_modules(roots)
+        named = self.named = named_modules(roots)
         self.compiled = any([is_compile_wrapper(module) for _, module in named])
         self.root = roots.get("")
         self.tape = Tape(caller=caller, facts={"model": _name(model), "torch": torch.__version__})
+        self.tape.aliases = module_aliases(roots, named)
         self.save = save_of(save, stop, self.tape, roots)
         self.values = self.save.values
         kept = cached_by_methods([module for _, module in named])

@@ -19,7 +19,7 @@ from lensframe_pd.capture.roots import named_modules
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensError, LensTypeError, LensValueError, unknown_names
-from lensframe_pd.schema import label, labels, parsed
+from lensframe_pd.schema import label, labels, main_path, parsed
 from lensframe_pd.tape.facts import CallFacts, LiveRow
 from lensframe_pd.tape.passes import Passes, candidate_key, passes
 from lensframe_pd.tape.storage import storage_of
@@ -228,7 +228,8 @@ class Named(Save):
         modules: bool = True,
     ) -> None:
         super().__init__(tape, values)
-        self._names = names
+        paths = {path for path, _ in named_modules(roots)}
+        self._names = [_main_name(name, paths, tape.aliases) for name in names]
         self._stop = stop
         self._wanted: dict[str, list[Wanted]] = {}
         self._paths: set[str] = set()
@@ -237,7 +238,7 @@ class Named(Save):
         self._held: list[int] = []
         self._limit = 2 * len(names) + _SLACK
         self._next = 0
-        self._sort({path for path, _ in named_modules(roots)}, modules)
+        self._sort(paths, modules)
 
     def _sort(self, paths: set[str], modules: bool) -> None:
         """Tell paths and labels among the names apart."""
@@ -252,7 +253,8 @@ class Named(Save):
             else:
                 unknown.append(name)
         if unknown:
-            raise unknown_names(unknown, sorted(paths - {""}), "label or module path")
+            known = sorted({*paths, *self.tape.aliases} - {""})
+            raise unknown_names(unknown, known, "label or module path")
 
     @property
     def selects(self) -> bool:
@@ -336,6 +338,12 @@ class Named(Save):
             rows = layers()
             known = [*rows.index, *rows["layer"], *(m.path for m in self.tape.modules[1:])]
             raise unknown_names(missing, known, "label, layer or called module")
+
+
+def _main_name(name: str, paths: set[str], aliases: dict[str, str]) -> str:
+    """Of another path of a module the one that names it; any other name as it is."""
+    main = main_path(name, aliases)
+    return main if name not in paths and main in paths else name
 
 
 class _PossibleLabels:

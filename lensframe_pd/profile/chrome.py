@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from lensframe_pd.errors import LensValueError
+from lensframe_pd.profile.profile import check_operations
 from lensframe_pd.schema import labels, model_class, plain, require, split_call
 
 _US = 1e6
@@ -41,7 +41,7 @@ def chrome_trace(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     LensKeyError
         The frame lacks a column.
     LensValueError
-        There are no operations.
+        A filter kept no operations.
 
     Examples
     --------
@@ -66,10 +66,9 @@ def trace_events(frame: pd.DataFrame) -> dict[str, Any]:
         each module call around it, and one for the model.
     """
     require(frame, "chrome_trace", *_NEEDED)
+    check_operations(frame, "chrome_trace")
     ops = frame.set_axis(labels(frame, "chrome_trace")).sort_values("step")
     ops = ops[(ops["kind"] == "op") & ~ops["call"].duplicated()]
-    if ops.empty:
-        raise LensValueError("chrome_trace: the frame has no rows of kind 'op'")
     process = {"name": model_class(frame) or "model"}
     whole = _event("model", "module", 0.0, 0.0, {})
     events = [{"ph": "M", "pid": 0, "name": "process_name", "args": process}, whole]

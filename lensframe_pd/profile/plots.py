@@ -60,6 +60,7 @@ def plot_time(frame: pd.DataFrame, depth: int | None = 2, ax: Axes | None = None
     'time (ms)'
     """
     table = profile(frame, "module", depth)
+    _check_any(table, "plot_time: the model ran no operation")
     total, own = table["seconds"] * 1e3, table["self_seconds"] * 1e3
     ax = _bars("time", total, own, table["share"].map("{:.1%}".format), ax)
     ax.set_xlabel("time (ms)")

@@ -48,7 +48,7 @@ def profile(frame: pd.DataFrame, by: str = "op", depth: int | None = None) -> pd
     Returns
     -------
     pandas.DataFrame
-        In order of first execution, indexed by `by`:
+        In order of first execution, indexed by `by`; empty for a model that ran no operation:
 
         - `calls`: how often it ran;
         - `seconds`, `share`: time of its torch calls, and its part of the frame's. What Python
@@ -72,8 +72,8 @@ def profile(frame: pd.DataFrame, by: str = "op", depth: int | None = None) -> pd
     LensKeyError
         The frame lacks a column.
     LensValueError
-        `by` is none of these, `depth` is given without modules, there are no operations, or the
-        frame is rolled or collapsed.
+        `by` is none of these, `depth` is given without modules, a filter kept no operations, or
+        the frame is rolled or collapsed.
 
     Warns
     -----
@@ -109,7 +109,8 @@ def profile(frame: pd.DataFrame, by: str = "op", depth: int | None = None) -> pd
     elif by in ("op", "layer"):
         first = ops.assign(op=ops.index).drop_duplicates(by).set_index(by)
         table = table.assign(func=first["func"], module=first["module"])
-    total = table["seconds"].iloc[0] if by == "module" else table["seconds"].sum()
+    whole = table.head(1) if by == "module" else table  # the first holds all the others
+    total = whole["seconds"].sum()
     table["share"] = table["seconds"] / total if total else math.nan
     table["macs"] = table["flops"] // 2
     table["intensity"] = _ratio(table["flops"], table["moved_bytes"])
@@ -124,16 +125,23 @@ def operations(frame: pd.DataFrame, verb: str) -> pd.DataFrame:
     Raises
     ------
     LensValueError
-        There are none.
+        There are none, and no outputs either.
     """
     costed = with_costs(frame, verb)
     costed = costed.set_axis(pd.Index(labels(costed, verb), name="op")).sort_values("step")
     ops = costed[costed["kind"] == "op"]
-    if ops.empty:
-        raise LensValueError(f"{verb}: the frame has no rows of kind 'op'; a filter kept none")
+    check_operations(costed, verb)
     again = ops["call"].duplicated()
     once = {name: ops[name].mask(again, 0) for name in _OF_CALL}
     return ops.assign(**once, is_call=~again, uncounted=ops["uncounted"].mask(again, ""))
+
+
+def check_operations(frame: pd.DataFrame, verb: str) -> None:
+    """Raise where a filter took the operations; a model that only hands on its input has none."""
+    if not frame["kind"].isin(("op", "output")).any():
+        raise LensValueError(
+            f"{verb}: the frame has no rows of kind 'op'; the model ran none, or a filter kept none"
+        )
 
 
 def _check(by: str, depth: int | None) -> None:
@@ -198,6 +206,13 @@ def _as_modules(
     table: pd.DataFrame, ops: pd.DataFrame, of_model: str, depth: int | None
 ) -> pd.DataFrame:
     """By module, in tree order: its own calls and class, and the time it spends itself."""
+    if table.empty:
+        columns = {
+            "ops": table["calls"],
+            "self_seconds": table["seconds"],
+            "module_type": table["uncounted"],
+        }
+        return table.assign(**columns)
     classes: dict[str, str] = {}
     for stack, types in zip(ops["module_stack"], ops["module_types"], strict=True):
         classes |= zip(stack, types, strict=True)

@@ -34,7 +34,7 @@ def summary(frame: pd.DataFrame, depth: int | None = 2) -> pd.DataFrame:
     LensKeyError
         The frame lacks a column.
     LensValueError
-        There are no operations, or `depth` is negative.
+        A filter kept no operations, or `depth` is negative.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def summary(frame: pd.DataFrame, depth: int | None = 2) -> pd.DataFrame:
             "type": table["module_type"],
             "output": [shapes.get(path, "") for path in table.index],
             "params": [f"{n:,}" if n else "" for n in table["params"]],
-            "FLOPs": table["flops"].map(quantity) + more,
+            "FLOPs": [quantity(n) + m for n, m in zip(table["flops"], more, strict=True)],
             "activations": [quantity(n, "B") for n in table["act_bytes"]],
             "time": [quantity(s, "s") for s in table["seconds"]],
             "share": ["" if math.isnan(s) else f"{s:.1%}" for s in table["share"]],

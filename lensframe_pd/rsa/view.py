@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.errors import LensValueError, unknown_names, warn
-from lensframe_pd.schema import split_call
+from lensframe_pd.schema import MODULE_ALIASES, main_path, split_call
 
 PASS = "pass_num"
 _EXTENT = re.compile(r"_\d+_*$")
@@ -25,7 +26,8 @@ def select(dataset: xr.Dataset, key: str) -> xr.DataArray:
         The activations of a trace, or any selection of their variables.
     key
         An op label (`"relu_3"`, `"linear_1:2"`), a layer (`"linear_1"`), or the path of a module
-        (`"layer1.0"`): what a forward hook on it receives. A label goes before a layer, and a
+        (`"layer1.0"`): what a forward hook on it receives; of a module that is held in several
+        places any of its paths. A label goes before a layer, and a
         layer before a module of the same name.
 
     Returns
@@ -111,11 +113,17 @@ def _layer(dataset: xr.Dataset, key: str) -> Executions:
 
 def _module(dataset: xr.Dataset, key: str) -> Executions:
     found: Executions = {}
+    main = main_path(key, _aliases(dataset))
     for array in dataset.data_vars.values():
         for path, number in _returned_by(array):
-            if path == key:
+            if path in (key, main):
                 found.setdefault(number, []).append(array)
     return found
+
+
+def _aliases(dataset: xr.Dataset) -> dict[str, str]:
+    aliases: dict[str, str] = json.loads(dataset.attrs.get(MODULE_ALIASES, "{}"))
+    return aliases
 
 
 def _warn_of_module(key: str, meant: Sequence[Any], calls: Executions) -> None:
@@ -136,6 +144,7 @@ def _returned_by(array: xr.DataArray) -> Iterable[tuple[str, int]]:
 
 
 def _known(dataset: xr.Dataset) -> Iterable[str]:
+    yield from _aliases(dataset)
     for name, array in dataset.data_vars.items():
         yield str(name)
         yield str(array.attrs.get("layer", name))

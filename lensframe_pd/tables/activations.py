@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from lensframe_pd.schema import MODULE_ALIASES
 from lensframe_pd.tables.dims import axis_names, dims
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import ModuleCall, Tape
@@ -85,13 +87,15 @@ def dataset(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> xr.Dataset:
     labels = grouped.labels()
     sizes: dict[str, int] = {}
     kept = [i for i, value in enumerate(tape.values) if value is not None and i not in unsaved]
-    for i, found, attrs in described(tape, grouped, kept):
+    for i, found, facts in described(tape, grouped, kept):
         value = tape.values[i]
         assert value is not None
-        variables[labels[i]] = xr.Variable(found, to_numpy(value), attrs, fastpath=True)
+        variables[labels[i]] = xr.Variable(found, to_numpy(value), facts, fastpath=True)
         sizes.update(zip(found, value.shape, strict=True))
     # The public constructor compares every variable with every other's dims: 8 times the cost.
-    return xr.Dataset._construct_direct(variables, set(), sizes, tape.attrs(), {})
+    aliases = {MODULE_ALIASES: json.dumps(tape.aliases)} if tape.aliases else {}
+    attrs = {**tape.attrs(), **aliases}
+    return xr.Dataset._construct_direct(variables, set(), sizes, attrs, {})
 
 
 def described(

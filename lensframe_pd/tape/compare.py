@@ -11,6 +11,7 @@ from torch.nn import Parameter
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lensframe_pd.tape.objects import attributes
+from lensframe_pd.tape.storage import unwrapped
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _OF_JAGGED = ("_values", "_offsets", "_lengths")
@@ -103,6 +104,9 @@ def parts_of(tensor: Tensor) -> list[Tensor]:
 
     Empty for one that has its numbers in memory itself.
     """
+    inner = unwrapped(tensor)
+    if inner is not tensor:  # one that a cache kept when torch.vmap was over takes no operation
+        return [inner]
     if tensor.is_nested and tensor.layout is torch.strided:
         return list(tensor.unbind())
     if tensor.is_nested:

@@ -16,9 +16,10 @@ import sys
 import threading
 import weakref
 from collections import ChainMap, OrderedDict, UserDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from enum import Enum
 from functools import lru_cache, partial
+from itertools import chain, count
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -145,17 +146,51 @@ def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def submodules(root: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """As `root.named_modules(prefix=prefix)`, for any depth of nesting."""
+    """As `root.named_modules(prefix=prefix)`, for any depth of nesting, and no path twice.
+
+    A name with a dot in it, which only `_modules["a.b"] = ...` can give, may read like the path of
+    another module; then it has a number: `a.b_2`.
+    """
     seen: dict[int, nn.Module] = {}
+    taken: set[str] | None = None
     waiting = [(prefix, root)]
     while waiting:
         path, module = waiting.pop()
-        if id(module) not in seen:
-            seen[id(module)] = module
-            yield path, module
+        if id(module) in seen:
+            continue
+        seen[id(module)] = module
+        yield path, module
+        before = f"{path}." if path else ""
+        below = []
+        for name, child in module._modules.items():
+            here = before + name
+            if "." in name:
+                taken = _undotted_paths(root, prefix) if taken is None else taken
+                here = free_name(here, taken)
+                taken.add(here)
+            if child is not None:
+                below.append((here, child))
+        waiting += reversed(below)
+
+
+def _undotted_paths(root: nn.Module, prefix: str) -> set[str]:
+    """The paths of modules of whose names none has a dot."""
+    paths: dict[int, str] = {}
+    waiting = [(prefix, root)]
+    while waiting:
+        path, module = waiting.pop()
+        if id(module) not in paths:
+            paths[id(module)] = path
             before = f"{path}." if path else ""
-            below = [(before + name, m) for name, m in module._modules.items() if m is not None]
-            waiting += reversed(below)
+            below = module._modules.items()
+            waiting += [(before + n, m) for n, m in below if m is not None and "." not in n]
+    return {*paths.values()}
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """`name`, numbered if it is taken: `linear`, `linear_2`."""
+    numbered = (f"{name}_{n}" for n in count(2))
+    return next(filter(lambda free: free not in taken, chain((name,), numbered)))
 
 
 def attributes(value: Any) -> list[Child]:

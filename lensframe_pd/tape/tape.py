@@ -127,6 +127,8 @@ class Tape:
     rows: list[Row] = field(default_factory=list)
     values: list[Tensor | None] = field(default_factory=list)
     modules: list[ModuleCall] = field(default_factory=list)
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Of modules that are held in several places: each further path to the first."""
     held: list[Held] = field(default_factory=list)
     kinds: dict[int, str] = field(default_factory=dict)
     """Kind of the rows that are not plain operations."""

@@ -2,6 +2,7 @@
 
 import functools
 import types
+import typing
 
 import pytest
 import torch
@@ -128,3 +129,49 @@ def test_what_a_comprehension_or_a_lambda_reads_is_named(forward, name):
     layers = lf.trace(forward, X).layers
     constants = layers[layers["kind"] == "constant"]
     assert [path.split(".cache.")[0] for path in constants["path"]] == [name]
+
+
+class Tables(typing.NamedTuple):
+    first: torch.Tensor
+    rest: list
+
+
+class Base(nn.Module):
+    scale = torch.full((8,), 2.0)
+    tables = Tables(torch.ones(8), [torch.full((8,), 3.0)])
+
+
+class Solver:
+    grid = {"a": torch.ones(8)}  # noqa: RUF012 (as models do)
+
+    def run(self, x):
+        return x * self.grid["a"]
+
+    @classmethod
+    def shared(cls, x):
+        return cls.grid["a"] + x
+
+
+class HeldByAClass(Base):
+    def __init__(self, run):
+        super().__init__()
+        self.solver, self.run = Solver(), run
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+@pytest.mark.parametrize(
+    ("run", "name"),
+    [
+        (lambda self, x: x * self.scale, "Base.scale"),
+        (lambda self, x: x * self.tables.first, "Base.tables.first"),
+        (lambda self, x: x * self.tables.rest[0], "Base.tables.rest.0"),
+        (lambda self, x: x * self.solver.grid["a"], "Solver.grid.a"),
+        (lambda self, x: self.solver.run(x), "Solver.grid.a"),
+        (lambda self, x: self.solver.shared(x), "cls.grid.a"),
+    ],
+)
+def test_what_a_class_holds_for_all_its_objects_is_named(run, name):
+    layers = lf.trace(HeldByAClass(run).eval(), X).layers
+    assert list(layers.loc[layers["kind"] == "constant", "path"]) == [name]

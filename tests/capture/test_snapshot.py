@@ -110,6 +110,15 @@ def kept(value):
 
 
 # kind: (make, change, what it is)
+def escaped(transform):
+    """What torch.func wraps a tensor in, kept by a cache until after its level is over."""
+    kept = []
+    transform(lambda x: (kept.append(x), x * 1)[1])(torch.zeros(3))
+    return kept[0]
+
+
+inside = torch._C._functorch.get_unwrapped
+
 CASES = {
     "dict": (lambda: {"a": 1}, lambda d: d.update(b=2), dict),
     "dict, key gone": (lambda: {"a": 1, "b": 2}, lambda d: d.pop("a"), lambda d: [*d.items()]),
@@ -174,6 +183,16 @@ CASES = {
         lambda m: (m.calls, m.w.tolist(), m.b.tolist(), hasattr(m, "new")),
     ),
     "tensor": (lambda: torch.zeros(3), lambda t: t.add_(1), torch.Tensor.tolist),
+    "kept after vmap": (
+        lambda: escaped(torch.vmap),
+        lambda t: inside(t).add_(1),
+        lambda t: inside(t).tolist(),
+    ),
+    "kept after grad": (
+        lambda: escaped(lambda f: torch.func.grad(lambda x: f(x).sum())),
+        lambda t: inside(t).add_(1),
+        lambda t: inside(t).tolist(),
+    ),
     "torch.Generator": (
         lambda: torch.Generator().manual_seed(1),
         lambda g: torch.rand(3, generator=g),

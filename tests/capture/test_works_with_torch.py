@@ -310,6 +310,45 @@ def test_per_sample_gradients(traced):
     assert any(name.endswith("0.weight") for name in read)
 
 
+class Lends(nn.Module):
+    """Weights of its own, lent within torch.func to a module that is no child."""
+
+    def __init__(self, lend):
+        super().__init__()
+        self.stacked = nn.Parameter(torch.randn(3, 2, 4))
+        self.lend = lend
+        self.net = [nn.Linear(4, 2, bias=False, device="meta")]
+
+    def forward(self, x):
+        return self.lend(self, lambda w: self.called(w, x))
+
+    def called(self, w, x):
+        return torch.func.functional_call(self.net[0], {"weight": w}, (x,))
+
+
+@pytest.mark.parametrize(
+    ("lend", "parents", "params"),
+    [
+        (lambda m, f: torch.vmap(f)(m.stacked), (), ("stacked",)),
+        (lambda m, f: torch.vmap(f)(m.stacked * 2), ("mul_1",), ()),
+        (lambda m, f: torch.vmap(torch.vmap(f))(m.stacked[None]), ("getitem_1",), ()),
+        (lambda m, f: torch.vmap(f, 1)(m.stacked.transpose(0, 1)), ("transpose_1",), ()),
+        (
+            lambda m, f: torch.vmap(torch.func.grad(lambda w: f(w).sum()))(m.stacked),
+            ("requires_grad_1",),
+            (),
+        ),
+    ],
+    ids=["parameter", "result", "nested", "other axis", "grad"],
+)
+def test_weights_lent_within_torch_func_are_those_of_who_lends(traced, lend, parents, params):
+    trace = traced(Lends(lend).eval(), torch.randn(5, 4), exact=False)
+    linear = trace.layers.loc["linear_1"]
+    assert linear["parents"] == ("input_1", *parents)
+    assert linear["params"] == params
+    assert "constant" not in set(trace.layers["kind"])
+
+
 # ------------------------------------------------------------------ contexts
 
 

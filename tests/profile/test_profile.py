@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 import lensframe_pd as lf
+from lensframe_pd.profile.chrome import trace_events
 from lensframe_pd.profile.costs import costs
 from lensframe_pd.profile.profile import BY, profile
+from lensframe_pd.profile.summary import summary
 
 from .layer_files import traced_layers
 
@@ -153,3 +155,31 @@ def test_errors(blocks):
         costs(blocks.assign(kind="module"))
     with pytest.raises(lf.LensValueError, match="rolled rows"):
         profile(costs(blocks).assign(unrolled=""))
+
+
+class Nested(nn.Module):
+    """Modules, and nothing that they do."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.Sequential(nn.Identity(), nn.Sequential(nn.Identity()))
+
+    def forward(self, x):
+        return {"same": self.parts(x)}
+
+
+@pytest.mark.parametrize("model", [nn.Identity(), Nested(), lambda x: (x, x), lambda x: x])
+def test_a_model_without_operations_has_empty_tables(model, blocks):
+    model = model.eval() if isinstance(model, nn.Module) else model
+    layers = lf.trace(model, torch.ones(2, 3)).layers
+    for by in ("op", "layer", "module", "func", "source"):
+        found, usual = profile(layers, by), profile(blocks, by)
+        assert len(found) == 0
+        assert found.index.name == by
+        pd.testing.assert_series_equal(found.dtypes, usual.dtypes)
+    found = summary(layers)
+    assert len(found) == 0
+    assert list(found.columns) == list(summary(blocks).columns)
+    events = trace_events(layers)["traceEvents"]
+    assert [event["name"] for event in events] == ["process_name", "model"]
+    assert events[1]["dur"] == 0

@@ -257,8 +257,9 @@ def _navit() -> Made:
         mlp_dim=64,
         token_dropout_prob=None,
     )
-    pictures = [image(3, 64, 64), image(3, 32, 64), image(3, 48, 16)]
-    return _made(model, pictures, group_images=True, group_max_seq_len=24)
+    pictures = [image(3, *size) for size in ((64, 64), (32, 64), (48, 16), (16, 16))]
+    call = {"group_images": True, "group_max_seq_len": 24}
+    return Made(model.eval(), (pictures,), call, stimuli=len(pictures))
 
 
 def _mae() -> Made:
