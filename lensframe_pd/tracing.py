@@ -210,7 +210,7 @@ def trace(
     args, kwargs = bound_arguments(args, kwargs)
     table = stimulus_table(stimulus)
     n_stimuli = None if table is None else len(table)
-    stimuli(args, kwargs, n_stimuli)  # refuses what does not fit, before anything runs
+    stimuli(model, args, kwargs, n_stimuli)  # refuses what does not fit, before anything runs
     run = Run(model, save, stop, _caller())
     warn_of_training(run.named)
     if seed is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,7 @@ from lensframe_pd.capture.origins import Origins, cached_by_methods, extra_tenso
 from lensframe_pd.capture.process import switched
 from lensframe_pd.capture.roots import find_roots, is_compile_wrapper, module_aliases, named_modules
 from lensframe_pd.capture.save import save_of
-from lensframe_pd.capture.stimuli import stimuli
+from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.capture.tracer import Tracer
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensRuntimeError, LensTypeError
@@ -96,7 +95,7 @@ class Run:
 
     def _execute(self, args: tuple[Any, ...], kwargs: dict[str, Any], n_stimuli: int | None) -> Any:
         tracer = self.tracer
-        self.tape.n_stimuli, found = stimuli(args, kwargs, n_stimuli)
+        self.tape.n_stimuli, found = stimuli(self.model, args, kwargs, n_stimuli)
         starts = {id(tensor): start for tensor, start in found}
         start = perf_counter()  # of a run that its inputs end; else the model's own
         try:
@@ -153,13 +152,8 @@ def named_inputs(
     model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Iterator[tuple[str, Tensor]]:
     """Each tensor in the arguments once, with the name of the parameter it is passed to."""
-    function = model.forward if isinstance(model, nn.Module) else model
-    try:
-        bound = inspect.signature(function).bind(*args, **kwargs).arguments
-    except (TypeError, ValueError):  # the model's own error will say it better
-        bound = {str(i): value for i, value in enumerate(args)} | kwargs
     seen = set()
-    for name, value in bound.items():
+    for name, value in by_parameter(model, args, kwargs).items():
         for path, tensor in tensors_in(value, name):
             if id(tensor) not in seen:
                 seen.add(id(tensor))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from lensframe_pd.errors import LensValueError
@@ -17,7 +18,7 @@ Start = int | np.ndarray[Any, Any]
 
 
 def stimuli(
-    args: tuple[Any, ...], kwargs: dict[str, Any], n: int | None
+    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], n: int | None
 ) -> tuple[int, list[tuple[Tensor, Start]]]:
     """How many stimuli there are, and the tensors that are or hold them.
 
@@ -26,8 +27,8 @@ def stimuli(
 
     Parameters
     ----------
-    args, kwargs
-        Of the model.
+    model, args, kwargs
+        What is called, and with what.
     n
         How many ids were given. None without ids: then the first tensor with an axis has them.
 
@@ -37,7 +38,7 @@ def stimuli(
         There is no place for n stimuli, or a list that can be read in two ways.
     """
     extents: list[int] = []
-    for value in _parts([*args, *kwargs.values()]):
+    for value in _parts(by_parameter(model, args, kwargs).values()):
         if isinstance(value, PackedSequence):
             extents.append(int(value.batch_sizes[0]))
             if n in (None, extents[-1]):
@@ -55,6 +56,15 @@ def stimuli(
         return 0, []
     found = f"axis 0 of the input has {extents[0]}" if extents else "there is no tensor with axis 0"
     raise LensValueError(f"stimulus gives {n} ids, but {found}; give one id per item")
+
+
+def by_parameter(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by the parameter that each is passed to, in the order of these."""
+    function = model.forward if isinstance(model, nn.Module) else model
+    try:
+        return inspect.signature(function).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):  # the model's own error will say it better
+        return {str(i): value for i, value in enumerate(args)} | kwargs
 
 
 def _parts(values: Iterable[Any]) -> Iterator[PackedSequence | list[Tensor] | Tensor]:

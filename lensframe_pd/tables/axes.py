@@ -23,6 +23,7 @@ from lensframe_pd.tables.case import (
     Ruled,
     aligned,
     kept,
+    moves,
     shared,
     without_order,
 )
@@ -590,7 +591,7 @@ def _rules() -> dict[str, Rule]:
         "view reshape flatten unflatten _unsafe_view view_as reshape_as ravel "
         "view_copy atleast_1d atleast_2d atleast_3d",
     )
-    add(unsqueezed, "unsqueeze")
+    add(moves(unsqueezed), "unsqueeze")
     add(squeezed, "squeeze")
     add(_along(None), "cumsum cumprod cummax cummin logcumsumexp")
     add(_along(-1), "sort argsort glu diff topk")
@@ -628,16 +629,16 @@ def _rules() -> dict[str, Rule]:
     add(_gradient, "grad")
     add(indexing.getitem, "getitem")
     add(indexing.index, "index _unsafe_index")
-    add(indexing.index_select, "index_select")
+    add(moves(indexing.index_select), "index_select")
     add(indexing.gather, "gather take_along_dim")
     add(indexing.take, "take")
     add(indexing.masked_select, "masked_select")
-    add(selection.narrow, "narrow narrow_copy")
-    add(selection.piece, "slice")
+    add(moves(selection.narrow), "narrow narrow_copy")
+    add(moves(selection.piece), "slice")
     add(selection.select, "select")
     add(selection.unbind, "unbind")
     add(
-        selection.split,
+        moves(selection.split),
         "split chunk split_with_sizes tensor_split unsafe_split unsafe_chunk "
         "unsafe_split_with_sizes",
     )
@@ -645,16 +646,16 @@ def _rules() -> dict[str, Rule]:
     add(selection.stack, "stack")
     add(selection.hstack, "hstack")
     add(selection.vstack, "vstack row_stack")
-    add(selection.repeat, "repeat tile")
-    add(selection.repeat_interleave, "repeat_interleave")
-    add(selection.expand, "expand")
-    add(selection.flip, "flip")
-    add(selection.flipped(1), "fliplr")
-    add(selection.flipped(0), "flipud")
-    add(selection.roll, "roll")
-    add(selection.rot90, "rot90")
-    add(selection.pad, "pad constant_pad_nd")
-    add(selection.diagonal, "diagonal")
+    add(moves(selection.repeat), "repeat tile")
+    add(moves(selection.repeat_interleave), "repeat_interleave")
+    add(moves(selection.expand), "expand")
+    add(moves(selection.flip), "flip")
+    add(moves(selection.flipped(1)), "fliplr")
+    add(moves(selection.flipped(0)), "flipud")
+    add(moves(selection.roll), "roll")
+    add(moves(selection.rot90), "rot90")
+    add(moves(selection.pad), "pad constant_pad_nd")
+    add(moves(selection.diagonal), "diagonal")
     add(sequences.padded, "pad_sequence")
     add(writes.setitem, "setitem")
     add(writes.index_put, "index_put _index_put_impl _unsafe_index_put")

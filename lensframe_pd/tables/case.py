@@ -92,6 +92,18 @@ class Case(NamedTuple):
 Rule = Callable[[Case], Names | Ruled | None]
 
 
+def moves(rule: Rule) -> Rule:
+    """A rule of an operation that only moves the entries of its first tensor, or drops some."""
+
+    def exact(case: Case) -> Names | Ruled | None:
+        names = rule(case)
+        if names is None or isinstance(names, Ruled):
+            return names
+        return Ruled(names, case.first.whole)
+
+    return exact
+
+
 def shared(
     operands: Sequence[tuple[Name, int, int]], extent: int, n: int, *, lenient: bool = False
 ) -> Name:

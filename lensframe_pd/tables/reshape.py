@@ -6,14 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensframe_pd.tables.case import Case
-from lensframe_pd.tables.order import Merged, Name, Names, by_axis, carries, numbers
+from lensframe_pd.tables.case import Case, Ruled
+from lensframe_pd.tables.order import (
+    Merged,
+    Name,
+    Names,
+    by_axis,
+    carries,
+    numbers,
+    of_all,
+    of_axis,
+)
 
 Part = tuple[Name, int]
 """An axis: its name and its extent."""
 
 
-def reshaped(case: Case) -> Names | None:
+def reshaped(case: Case) -> Ruled | None:
     """Match runs of axes with equal products: kept, merged or split."""
     parts: list[Part] = []
     for name, n in zip(case.first.names, case.first.shape, strict=True):
@@ -23,9 +32,13 @@ def reshaped(case: Case) -> Names | None:
         return None
     sequence = len(case.first.names) > 1 and case.first.names[-2] in ("token", "time")
     out: list[Name] = []
+    whole = case.first.whole
     for old, new in runs:
-        out += _regrouped(parts[old], case.shape[new], sequence, case.n)
-    return tuple(out)
+        made = _regrouped(parts[old], case.shape[new], sequence, case.n)
+        if not any(map(carries, made)):  # the stimuli along these axes are told by none any more
+            whole = of_all([whole, *[of_axis(name, n) for name, n in parts[old]]])
+        out += made
+    return Ruled(tuple(out), whole)
 
 
 def _equal_runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[slice, slice]] | None:

@@ -96,40 +96,37 @@ def cat(case: Case) -> Ruled | None:
 def joined(case: Case, operands: Sequence[Operand], axis: int) -> Ruled | None:
     if not operands or sum([o.shape[axis] for o in operands]) != case.shape[axis]:
         return None
-    if not any([carries(o.names[axis]) or o.whole != NONE for o in operands]):
-        along = next((o.names[axis] for o in operands if o.names[axis] is not None), None)
-    else:
+    whole = of_all([o.whole for o in operands])
+    if any([carries(o.names[axis]) or o.whole >= 0 for o in operands]):
         entries = np.concatenate([o.number(axis) for o in operands])
         along = named(entries, case.n, plain(operands[0].names[axis]))
+        whole = _beside(operands)
+    else:
+        along = next((o.names[axis] for o in operands if o.names[axis] is not None), None)
     names: list[Name] = []
     for k, extent in enumerate(case.shape):
         here = [(o.names[k], o.shape[k], o.whole) for o in operands]
         names.append(along if k == axis else shared(here, extent, case.n))
-    return Ruled(tuple(names), _whole_beside(operands, along))
+    return Ruled(tuple(names), whole)
 
 
-def _whole_beside(operands: Sequence[Operand], along: Name) -> int:
-    """The number of a join: if the joined axis has numbers, single stimuli stand in these."""
-    whole = of_all([o.whole for o in operands])
-    if carries(along):
-        mixed = any([o.whole == MIXED for o in operands])
-        return MIXED if mixed else NONE
-    return whole
+def _beside(operands: Sequence[Operand]) -> int:
+    """The number of a join whose joined axis tells the single stimuli."""
+    return MIXED if any([o.whole == MIXED for o in operands]) else NONE
 
 
 def stack(case: Case) -> Ruled | None:
-    if not case.operands:
-        return None
     rank = len(case.shape)
     axis = case.axis(0, rank)
-    if axis is None:
+    if not case.operands or axis is None:
         return None
-    entries = np.array([o.whole for o in case.operands])
-    along = named(entries, case.n)
-    rest = [k for k in range(rank) if k != axis]
-    inner = case._replace(shape=tuple([case.shape[k] for k in rest]))
-    names = aligned(inner)
-    return Ruled((*names[:axis], along, *names[axis:]), _whole_beside(case.operands, along))
+    whole = of_all([o.whole for o in case.operands])
+    along: Name = None
+    if any([o.whole >= 0 for o in case.operands]):
+        along = named(np.array([o.whole for o in case.operands]), case.n)
+        whole = _beside(case.operands)
+    names = aligned(case._replace(shape=(*case.shape[:axis], *case.shape[axis + 1 :])))
+    return Ruled((*names[:axis], along, *names[axis:]), whole)
 
 
 def hstack(case: Case) -> Ruled | None:
@@ -212,10 +209,10 @@ def flipped(axis: int) -> Callable[[Case], Names]:
     return lambda case: _reversed(case, {axis})
 
 
-def roll(case: Case) -> Names | None:
+def roll(case: Case) -> Names | Ruled | None:
     shifts, axes = case.argument("shifts"), case.argument("dims")
     if axes is None or axes == ():
-        return without_order(case.first.names, range(len(case.shape)))
+        return Ruled(without_order(case.first.names, range(len(case.shape))), MIXED)
     shifts, axes = ([a] if type(a) is int else list(a) for a in (shifts, axes))
     names = list(case.first.names)
     for shift, axis in zip(shifts, axes, strict=True):

@@ -122,7 +122,7 @@ def _n_stimuli(evidence: Evidence) -> int | None:
         return None
     n = activations.sizes[STIMULUS]
     try:
-        stimuli(evidence.origin.args, evidence.origin.kwargs, n)
+        stimuli(*evidence.origin[:3], n)
     except LensValueError:
         return None
     return n
