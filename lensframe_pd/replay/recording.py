@@ -14,9 +14,10 @@ from torch import Tensor
 from lensframe_pd.replay.call import Rerun, Unreplayable, laid_out
 from lensframe_pd.schema import Rows
 from lensframe_pd.tables.activations import has_tensors, to_tensor
+from lensframe_pd.tape.compare import Difference, difference, same
 from lensframe_pd.tape.facts import CallFacts
 from lensframe_pd.tape.passes import Passes
-from lensframe_pd.tape.storage import PLAIN, Bits
+from lensframe_pd.tape.storage import PLAIN, Bits, widened
 from lensframe_pd.tape.tape import Call, Opaque, Tape
 
 
@@ -41,7 +42,7 @@ class Saved:
     def tensor(self, op: str) -> Tensor:
         """A value."""
         row = self._rows[op]
-        value = to_tensor(np.asarray(self._variables[op].values))
+        value = self._stored(op)
         dtype = getattr(torch, row["dtype"], None)
         if isinstance(dtype, torch.dtype):
             value = value.to(dtype)
@@ -49,6 +50,20 @@ class Saved:
             with suppress(RuntimeError):  # no such device here
                 value = value.to(row["device"])
         return laid_out(value, row["stride"], self.bits.get(op, PLAIN))
+
+    def _stored(self, op: str) -> Tensor:
+        return to_tensor(np.asarray(self._variables[op].values))
+
+    def is_rounded(self, op: str) -> bool:
+        """Whether a value, saved in a wider dtype, is none that its own dtype could hold."""
+        value, stored = self.tensor(op), self._stored(op)
+        return value.dtype is torch.bfloat16 and not same(stored, widened(value).cpu())
+
+    def apart(self, op: str, value: Tensor) -> Difference:
+        """How far the saved value is from `value`: as it was saved, so bfloat16 as float32."""
+        if value.dtype is torch.bfloat16 and self._rows[op]["dtype"] == "bfloat16":
+            return difference(widened(value).cpu(), self._stored(op))
+        return difference(value, self.tensor(op))
 
     def argument(self, op: str) -> Tensor:
         """A value as an argument."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from lensframe_pd.schema import MODULE_ALIASES
 from lensframe_pd.tables.dims import axis_names, dims
 from lensframe_pd.tape.passes import Passes
+from lensframe_pd.tape.storage import widened
 from lensframe_pd.tape.tape import ModuleCall, Tape
 
 _NUMPY_HOLDS = frozenset(
@@ -55,8 +56,7 @@ def _reason(value: Tensor) -> str:
 
 def to_numpy(value: Tensor) -> np.ndarray[Any, Any]:
     """The value as a read-only array: zero-copy on CPU, bfloat16 as float32 (exact)."""
-    if value.dtype is torch.bfloat16:
-        value = value.float()
+    value = widened(value)
     try:
         array = value.numpy()
     except (RuntimeError, TypeError):  # another device, a conjugate or negative view

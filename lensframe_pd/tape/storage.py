@@ -38,6 +38,11 @@ def version_of(tensor: Tensor) -> int | None:
         return None
 
 
+def widened(tensor: Tensor) -> Tensor:
+    """A tensor as NumPy can hold it: bfloat16 as float32, which is exact."""
+    return tensor.float() if tensor.dtype is torch.bfloat16 else tensor
+
+
 def is_foreign(tensor: Tensor) -> bool:
     """Whether the memory of a tensor is not torch's own: NumPy's, DLPack's, a mapped file's."""
     try:

@@ -9,7 +9,7 @@ from torch import Tensor
 from lensframe_pd.replay.call import Unreplayable
 from lensframe_pd.replay.onward import differentiated
 from lensframe_pd.replay.recording import Misfit, Recorded, Recording
-from lensframe_pd.tape.compare import Difference, difference
+from lensframe_pd.tape.compare import Difference
 from lensframe_pd.tape.context import Surroundings
 from lensframe_pd.tape.domains import may_be_given_anything
 from lensframe_pd.tape.functions import is_accessor
@@ -63,7 +63,7 @@ def _check_given(recording: Recording, recorded: Recorded, given: Tape, verdicts
     op, value = recorded.ops[0], given.values[recorded.rows[0]]
     if value is None or op not in recording.saved:
         return
-    apart = difference(recording.saved.tensor(op), value.detach())
+    apart = recording.saved.apart(op, value.detach())
     verdicts.largest[op] = apart.largest
     if apart.same:
         verdicts.holds("replay", op)
@@ -151,25 +151,26 @@ class _Check:
         if slot >= len(result):
             verdicts.fails("replay", op, f"the call gave only {len(result)} tensors")
             return False
-        value = self.recording.saved.tensor(op)
-        apart = difference(result[slot], value)
+        apart = self.recording.saved.apart(op, result[slot].detach())
         verdicts.largest[op] = apart.largest
         if apart.same:
             verdicts.holds("replay", op)
             return True
-        excuse = self._excuse(slot, value, apart)
+        excuse = self._excuse(slot, op, apart)
         if excuse:
             verdicts.holds("replay", op, excuse)
         else:
             verdicts.fails("replay", op, apart.reason)
         return False
 
-    def _excuse(self, slot: int, value: Tensor, apart: Difference) -> str:
+    def _excuse(self, slot: int, op: str, apart: Difference) -> str:
         """Why a result may be this far from the saved value; empty if it may not."""
         if self.tolerance is not None and apart.largest <= self.tolerance:
             return f"within the tolerance of {self.tolerance}: {apart.reason}"
-        if self.is_gradient:
+        saved = self.recording.saved
+        if self.is_gradient or saved.is_rounded(op):
             return ""
+        value = saved.tensor(op)
         reason = not_deterministic(self.rerun, self.tensors, slot, value, apart)
         self.verdicts.count("not_deterministic", bool(reason))
         return reason

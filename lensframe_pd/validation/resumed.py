@@ -6,7 +6,6 @@ from collections.abc import Collection
 
 from lensframe_pd.replay.onward import carry
 from lensframe_pd.replay.recording import Recorded, Recording
-from lensframe_pd.tape.compare import difference
 from lensframe_pd.tape.domains import may_be_given_anything
 from lensframe_pd.validation.verdicts import Verdicts
 
@@ -78,7 +77,7 @@ def _resume(
             if op in values:
                 values[op] = saved.followed(op, values[op].detach())
                 if rows[op]["kind"] == "output" and op in saved:
-                    reached[op] = difference(values[op], saved.tensor(op)).reason
+                    reached[op] = saved.apart(op, values[op]).reason
         for op in last.get(k, ()):
             values.pop(op, None)
     return reached

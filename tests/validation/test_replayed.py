@@ -215,3 +215,56 @@ def test_encoders_that_decide_by_their_mask(masked):
 def test_sparse_tensors_have_no_stride():
     report = lf.trace(lambda x: torch.sparse.mm(x.to_sparse(), x.t()), X[0, 0]).validate()
     assert report["passed"].all()
+
+
+class Halves(nn.Module):
+    """Every kind of row, in bfloat16."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 4)
+        self.register_buffer("shift", torch.arange(4.0))
+
+    def forward(self, x):
+        y = self.fc(x) + self.shift
+        y[0] = 1.5
+        return torch.softmax(y.view(-1), 0), y.T[1:], torch.rand(3, dtype=x.dtype)
+
+
+def nudged(values):
+    """The next float32, which bfloat16 does not hold."""
+    return np.nextafter(values, np.float32(np.inf))
+
+
+def negative_zero(values):
+    values[values == 0] = -0.0
+    return values
+
+
+@pytest.mark.parametrize("tolerance", [None, 1e-3])
+def test_bfloat16_is_compared_as_it_was_saved(tolerance):
+    model, x = Halves().to(torch.bfloat16).eval(), torch.zeros(2, 3, dtype=torch.bfloat16)
+    layers, activations = lf.trace(model, x, seed=0)
+    given = {"activations": activations, "tolerance": tolerance}
+    assert layers.lens.validate(model, x, **given)["passed"].all()
+    assert {v.dtype for v in activations.values()} == {np.dtype(np.float32)}
+    for op in layers.index:
+        changed = writable(activations, op)
+        values = nudged(changed[op].to_numpy().copy())
+        changed[op] = (changed[op].dims, values, changed[op].attrs)
+        report = layers.lens.validate(model, x, activations=changed, tolerance=tolerance)
+        largest = report.loc[op, "max_abs_diff"]
+        assert 0 < largest < 1e-6, op
+        assert (op in failed(report, "replay")) == (tolerance is None or "input" in op), op
+
+
+@pytest.mark.parametrize("change", ["float64", "float16", "a sign of zero"])
+def test_bfloat16_that_was_saved_as_something_else(change):
+    model, x = nn.ReLU().eval(), torch.tensor([-1.0, 2.0], dtype=torch.bfloat16)
+    layers, activations = lf.trace(model, x)
+    changed = writable(activations, "relu_1")
+    values = changed["relu_1"].to_numpy()
+    values = negative_zero(values.copy()) if "zero" in change else values.astype(change)
+    changed["relu_1"] = (changed["relu_1"].dims, values, changed["relu_1"].attrs)
+    report = layers.lens.validate(model, x, activations=changed)
+    assert "relu_1" in failed(report, "replay")
