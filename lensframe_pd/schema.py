@@ -6,6 +6,7 @@ a module), `"1.81 GB"` (a quantity).
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -189,6 +190,41 @@ def split_call(call: str) -> tuple[str, int]:
     """Path and number of a module call: `("enc.0", 3)` of `"enc.0:3"`; 0 where there is none."""
     path, colon, number = call.rpartition(":")
     return (path, int(number)) if colon and number.isdigit() else (call, 0)
+
+
+def module_asked(name: str) -> str | None:
+    """The path in `"module=enc.0"`, which means the module whatever else has its name; else None.
+
+    Examples
+    --------
+    >>> module_asked("module=relu_1"), module_asked("relu_1")
+    ('relu_1', None)
+    """
+    return name.removeprefix(_MODULE) if name.startswith(_MODULE) else None
+
+
+_MODULE = "module="
+
+
+def calls_text(calls: Iterable[str]) -> str:
+    """Module calls as one text, for an attribute that can be no list; '' of none.
+
+    Examples
+    --------
+    >>> calls_text(["enc.0:1", "a,b:2"])
+    '["enc.0:1", "a,b:2"]'
+    """
+    listed = [*calls]
+    return json.dumps(listed, ensure_ascii=False) if listed else ""
+
+
+def calls_of(text: Any) -> list[str]:
+    """The module calls in what `calls_text` made; none in a text that it did not make."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError):
+        return []
+    return [str(call) for call in found] if isinstance(found, list) else []
 
 
 def labels(frame: pd.DataFrame, verb: str) -> list[str]:

@@ -158,7 +158,8 @@ def trace(
     save
         Which values to keep: `"all"`; `None` for metadata only; rows of an earlier trace's
         frame; a label (`"relu_3"`, `"linear_1:2"`), layer or module path, or a list of them; or
-        a function that is given each row as it happens and answers yes or no.
+        a function that is given each row as it happens and answers yes or no. A name that is both
+        is the operation, with a warning; `"module=relu_3"` is the module.
     stop
         End the run after the last selected operation; then there is no output. A name without a
         pass counts as done after its first pass; rows of an earlier frame after their last.
@@ -192,7 +193,8 @@ def trace(
     Warns
     -----
     LensWarning
-        Naming modules in train mode that behave differently there; tensors whose making could not
+        Naming modules in train mode that behave differently there; a name in `save` that is an
+        operation and a module with other values; tensors whose making could not
         be seen; a returned coroutine or generator, whose code has not run.
 
     Examples

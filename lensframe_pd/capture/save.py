@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pandas as pd
+import torch
 from torch import Tensor, nn
 
 from lensframe_pd.capture.plan import ADDRESSED_BY, Address, Addresses, planned
 from lensframe_pd.capture.roots import named_modules
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.watch import Stop, Watcher
-from lensframe_pd.errors import LensError, LensTypeError, LensValueError, unknown_names
-from lensframe_pd.schema import label, labels, main_path, parsed
+from lensframe_pd.errors import LensError, LensTypeError, LensValueError, unknown_names, warn
+from lensframe_pd.schema import label, labels, main_path, module_asked, parsed
 from lensframe_pd.tape.facts import CallFacts, LiveRow
 from lensframe_pd.tape.passes import Passes, candidate_key, passes
 from lensframe_pd.tape.storage import storage_of
@@ -228,37 +229,43 @@ class Named(Save):
         modules: bool = True,
     ) -> None:
         super().__init__(tape, values)
-        paths = {path for path, _ in named_modules(roots)}
-        self._names = [_main_name(name, paths, tape.aliases) for name in names]
         self._stop = stop
+        self._labels: set[str] = set()
         self._wanted: dict[str, list[Wanted]] = {}
+        #: Modules asked for, and by their names those that are, unless there is such a label.
         self._paths: set[str] = set()
+        self._unless_labels: dict[str, str] = {}
         self._finished_paths: set[str] = set()
         self._possible = _PossibleLabels(tape)
         self._held: list[int] = []
         self._limit = 2 * len(names) + _SLACK
         self._next = 0
-        self._sort(paths, modules)
+        self._sort(names, {path for path, _ in named_modules(roots)} if modules else set())
+        self._watched = self._paths | {*self._unless_labels.values()}
 
-    def _sort(self, paths: set[str], modules: bool) -> None:
-        """Tell paths and labels among the names apart."""
+    def _sort(self, names: list[str], paths: set[str]) -> None:
+        """Tell paths and labels among the names apart; of some only the run will tell."""
         unknown = []
-        for name in self._names:
-            said = parsed(name)
-            if modules and name in paths:
-                self._paths.add(name)
-            elif said is not None:
+        for name in names:
+            asked, said = module_asked(name), parsed(name)
+            path = _main_name(name if asked is None else asked, paths, self.tape.aliases)
+            if asked is None and said is not None:
                 wanted = Wanted(name, said.n, said.pass_num)
                 self._wanted.setdefault(said.func, []).append(wanted)
+                self._labels.add(name)
+                if path in paths:
+                    self._unless_labels[name] = path
+            elif path in paths:
+                self._paths.add(path)
             else:
-                unknown.append(name)
+                unknown.append(path)
         if unknown:
             known = sorted({*paths, *self.tape.aliases} - {""})
             raise unknown_names(unknown, known, "label or module path")
 
     @property
     def selects(self) -> bool:
-        return bool(self._names)
+        return bool(self._labels or self._paths)
 
     def made(self, row: int, tensor: Tensor, storage: int) -> None:
         self.tape.values.append(None)
@@ -269,7 +276,7 @@ class Named(Save):
 
     def returned(self, row: int, tensor: Tensor, module: int) -> None:
         path = self.tape.modules[module].path
-        if path in self._paths:
+        if path in self._watched:
             self._finished_paths.add(path)
             if self.tape.values[row] is None:
                 self.values.keep(row, tensor, storage_of(tensor))
@@ -293,6 +300,7 @@ class Named(Save):
     def _let_go(self, row: int) -> None:
         """Of the rows before `row`, let go of those whose label, by now, is not selected."""
         chosen = self._chosen(passes(self.tape))
+        chosen |= dict.fromkeys(self._returned_by(self._watched), "")
         *before, last = self._held
         self.values.drop(held for held in before if held not in chosen)
         self._held = [held for held in before if held in chosen] + [last]
@@ -308,36 +316,72 @@ class Named(Save):
     def _chosen(self, grouped: Passes) -> dict[int, str]:
         """Rows whose label is selected, with the name that did it."""
         found: dict[int, str] = {}
-        names = set(self._names)
         for row, (layer, p) in enumerate(zip(grouped.layers, grouped.pass_nums, strict=True)):
             for name in (layer, f"{layer}:{p}"):
-                if name in names:
+                if name in self._labels:
                     found[row] = name
         return found
 
     def _stop_if_done(self, by: bool | str = True) -> None:
-        if self._finished_paths == self._paths:
-            wanted = set(self._names) - self._paths
-            if wanted <= set(self._chosen(passes(self.tape)).values()):
-                raise Stop(by)
+        if not self._paths <= self._finished_paths:
+            return
+        waiting = [
+            name
+            for name in self._labels - {*self._chosen(passes(self.tape)).values()}
+            # The name of a module is that of an operation if one is still to come.
+            if self._unless_labels.get(name) not in self._finished_paths or _may_come(name)
+        ]
+        if not waiting:
+            raise Stop(by)
 
     def finish(self, grouped: Callable[[], Passes], layers: Callable[[], pd.DataFrame]) -> None:
-        if not self._names:
+        if not self.selects:
             return
         chosen = self._chosen(grouped())
-        by_module = {
-            row
-            for row, modules in self.tape.returned.items()
-            if any(self.tape.modules[m].path in self._paths for m in modules)
-        }
+        labels = {*chosen.values()}
+        instead = {name: path for name, path in self._unless_labels.items() if name not in labels}
+        by_module = self._returned_by(self._paths | {*instead.values()})
         kept = {i for i, value in enumerate(self.tape.values) if value is not None}
         self.values.drop(kept - chosen.keys() - by_module)
-        found = {*chosen.values(), *self._finished_paths}
-        missing = [name for name in self._names if name not in found]
+        self._check_found(labels, instead, layers)
+        for name, path in self._unless_labels.items():
+            if name in labels and not self._returned_by({path}) <= chosen.keys():
+                warn(
+                    f"save={name!r} is read as the operation; a module has that path and returned "
+                    f"something else: ask for it as 'module={name}'"
+                )
+
+    def _returned_by(self, paths: set[str]) -> set[int]:
+        """The rows that calls of these modules returned."""
+        modules = self.tape.modules
+        return {
+            row
+            for row, calls in self.tape.returned.items()
+            if any(modules[call].path in paths for call in calls)
+        }
+
+    def _check_found(
+        self, labels: set[str], instead: dict[str, str], layers: Callable[[], pd.DataFrame]
+    ) -> None:
+        called = self._finished_paths
+        missing = [n for n in self._labels - labels if instead.get(n) not in called]
+        missing += self._paths - called
         if missing:
             rows = layers()
             known = [*rows.index, *rows["layer"], *(m.path for m in self.tape.modules[1:])]
-            raise unknown_names(missing, known, "label, layer or called module")
+            raise unknown_names(sorted(missing), known, "label, layer or called module")
+
+
+def _may_come(name: str) -> bool:
+    """Whether torch has a function that an operation of this label would be a call of."""
+    said = parsed(name)
+    if said is None:
+        return False
+    operators = {
+        op.partition("::")[2].partition(".")[0] for op in torch._C._dispatch_get_all_op_names()
+    }
+    holders = (torch, Tensor, nn.functional, torch.fft, torch.linalg, torch.special)
+    return said.func in operators or any(hasattr(holder, said.func) for holder in holders)
 
 
 def _main_name(name: str, paths: set[str], aliases: dict[str, str]) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lensframe_pd.errors import LensTypeError, LensValueError, unknown_names
+from lensframe_pd.errors import LensTypeError, LensValueError, shown, unknown_names, warn
 from lensframe_pd.graph.edges import edges, with_edges
-from lensframe_pd.schema import labels, names, path_of, require
+from lensframe_pd.schema import labels, module_asked, names, path_of, require
 
 Mask = pd.Series | Sequence[bool] | np.ndarray[Any, Any] | Callable[[pd.DataFrame], Any]
 
@@ -133,12 +133,17 @@ def find(frame: pd.DataFrame, key: str) -> pd.DataFrame:
     -------
     pandas.DataFrame
         These rows, as they are. A label goes before a layer, and a layer before a module of the
-        same name.
+        same name; `"module=relu_1"` is the module for certain.
 
     Raises
     ------
     LensKeyError
         Nothing in the frame has this name; near misses are suggested.
+
+    Warns
+    -----
+    LensWarning
+        `key` is an operation and the path of a module that has others.
 
     Examples
     --------
@@ -149,19 +154,32 @@ def find(frame: pd.DataFrame, key: str) -> pd.DataFrame:
     (['relu_1'], ['linear_1'])
     """
     ops = labels(frame, "find")
-    mask = [op == key for op in ops]
-    if not any(mask) and "layer" in frame.columns:
+    path = module_asked(key)
+    mask = [path is None and op == key for op in ops]
+    if path is None and not any(mask) and "layer" in frame.columns:
         mask = [layer == key for layer in frame["layer"]]
-    known = [*ops]
-    if not any(mask):
-        require(frame, "find", "module_stack")
-        stacks = [names("module_stack", stack) for stack in frame["module_stack"]]
-        mask = [any(key in (call, path_of(call)) for call in stack) for stack in stacks]
-        known += [*frame.get("layer", [])]
+    stacks = [names("module_stack", stack) for stack in frame.get("module_stack", ())]
+    asked = key if path is None else path
+    inside = [any(asked in (call, path_of(call)) for call in stack) for stack in stacks]
+    if any(mask):
+        _warn_of_module(key, ops, mask, inside)
+        return frame[mask]
+    require(frame, "find", "module_stack")
+    if not any(inside):
+        known = [*ops, *frame.get("layer", ())] if path is None else []
         known += [path_of(call) for stack in stacks for call in stack]
-    if not any(mask):
-        raise unknown_names([key], known, "op, layer or module")
-    return frame[mask]
+        raise unknown_names([asked], known, "op, layer or module" if path is None else "module")
+    return frame[inside]
+
+
+def _warn_of_module(key: str, ops: list[str], meant: list[bool], inside: list[bool]) -> None:
+    """Say so where `key` is also the path of a module that did something else."""
+    other = [op for op, here, there in zip(ops, meant, inside, strict=False) if there and not here]
+    if other:
+        warn(
+            f"{key!r} is read as the operation; the module of that path has {shown(other, 5)}: ask "
+            f"for it as 'module={key}'"
+        )
 
 
 def ancestors(frame: pd.DataFrame, key: str) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from lensframe_pd.errors import LensTypeError, LensValueError, shown
 from lensframe_pd.rsa.ids import ids_of, positions
-from lensframe_pd.rsa.view import PASS, plain, select, variables
+from lensframe_pd.rsa.view import PASS, Named, as_array, plain, resolved
 from lensframe_pd.schema import STIMULUS
 
 Pool = str | Mapping[str, Any] | None
@@ -80,9 +80,7 @@ def features(dataset: xr.Dataset, key: str, pool: Pool = None) -> xr.DataArray:
     >>> activations.lens.features("conv2d_1", pool={"space": "mean"}).sizes
     Frozen({'stimulus': 2, 'feature': 8})
     """
-    for variable in variables(dataset, key):
-        check_made(variable, str(variable.name))
-    return flat(pooled(select(dataset, key), pool, key), key)
+    return flat(pooled(as_array(key, _made(dataset, key)), pool, key), key)
 
 
 def executions(dataset: xr.Dataset, keys: str | Iterable[str] | None) -> dict[str, xr.DataArray]:
@@ -116,14 +114,12 @@ def executions(dataset: xr.Dataset, keys: str | Iterable[str] | None) -> dict[st
         return {key: plain(dataset[key]) for key in keys}
     arrays: dict[str, xr.DataArray] = {}
     for key in [keys] if isinstance(keys, str) else keys:
-        for variable in variables(dataset, key):
-            check_made(variable, str(variable.name))
-        labels = [name for name, v in dataset.items() if v.attrs.get("layer") == key]
-        if key not in dataset.data_vars and labels:
-            labels.sort(key=lambda name: int(dataset[name].attrs.get(PASS, 1)))
-            arrays.update({str(name): plain(dataset[name]) for name in labels})
+        named = _made(dataset, key)
+        if named.kind == "layer":
+            runs = [named.runs[number][0] for number in sorted(named.runs)]
+            arrays.update({str(array.name): plain(array) for array in runs})
             continue
-        array = select(dataset, key)
+        array = as_array(key, named)
         if PASS in array.dims:
             numbers = array[PASS].values
             arrays.update({f"{key}:{n}": array.sel({PASS: n}, drop=True) for n in numbers})
@@ -201,6 +197,14 @@ def check_axes(arrays: Mapping[str, xr.DataArray], pool: Pool) -> None:
             f"cannot pool {shown(lacking)}: none of these layers has such an axis; there are "
             f"{', '.join(sorted(there))}"
         )
+
+
+def _made(dataset: xr.Dataset, key: str) -> Named:
+    """What `key` means, all of whose axes an operation made."""
+    named = resolved(dataset, key)
+    for variable in named.variables:
+        check_made(variable, str(variable.name))
+    return named
 
 
 def check_reference_axes(array: xr.DataArray, of: str) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import xarray as xr
 
 from lensframe_pd.errors import LensValueError, unknown_names, warn
-from lensframe_pd.schema import MODULE_ALIASES, main_path, split_call
+from lensframe_pd.schema import MODULE_ALIASES, calls_of, main_path, module_asked, split_call
 
 PASS = "pass_num"
 _EXTENT = re.compile(r"_\d+_*$")
@@ -56,33 +56,66 @@ def select(dataset: xr.Dataset, key: str) -> xr.DataArray:
     >>> activations.lens["conv2d_1"].sizes
     Frozen({'stimulus': 2, 'channel': 8, 'y': 4, 'x': 4})
     """
+    return as_array(key, resolved(dataset, key))
+
+
+Executions = dict[int, list[xr.DataArray]]
+"""Number of a pass or of a module call, to what it made or returned."""
+
+
+class Named(NamedTuple):
+    """What a name stands for: an `op`, a `layer` or a `module`, and its executions."""
+
+    kind: str
+    runs: Executions
+
+    @property
+    def variables(self) -> list[xr.DataArray]:
+        """All of its variables, as they are in the Dataset."""
+        return [array for arrays in self.runs.values() for array in arrays]
+
+
+def resolved(dataset: xr.Dataset, key: str) -> Named:
+    """What `key` means: an op label first, then a layer, then a module; or `module=` a module.
+
+    Raises
+    ------
+    LensKeyError
+        Nothing in the dataset has this name.
+
+    Warns
+    -----
+    LensWarning
+        As `select`.
+    """
+    path = module_asked(key)
+    calls = _module(dataset, key if path is None else path)
+    if path is not None and calls:
+        return Named("module", calls)
     if key in dataset.data_vars:
-        _warn_of_module(key, [key], _module(dataset, key))
-        return plain(dataset[key])
-    passes, calls = _layer(dataset, key), _module(dataset, key)
-    if passes:
-        _warn_of_module(key, [a.name for arrays in passes.values() for a in arrays], calls)
-    chosen = passes or calls
-    if not chosen:
+        found = Named("op", {1: [dataset[key]]})
+    else:
+        found = Named("layer", _layer(dataset, key))
+    if found.runs:
+        _warn_of_module(key, found.variables, calls)
+        return found
+    if not calls:
         raise unknown_names([key], _known(dataset), "op, layer or module")
-    several = [str(a.name) for arrays in chosen.values() if len(arrays) > 1 for a in arrays]
+    return Named("module", calls)
+
+
+def as_array(key: str, named: Named) -> xr.DataArray:
+    """What a name stands for as one array; see `select`."""
+    several = [str(a.name) for arrays in named.runs.values() if len(arrays) > 1 for a in arrays]
     if several:
         raise LensValueError(
             f"module {key!r} returns several tensors in one call, which are no one array; "
             f"ask for one of {', '.join(several)}"
         )
-    arrays = {number: plain(chosen[number][0]) for number in sorted(chosen)}
-    if calls is chosen and list(arrays) == [1]:
-        return arrays[1]
+    arrays = {number: plain(named.runs[number][0]) for number in sorted(named.runs)}
+    if named.kind == "op" or (named.kind == "module" and list(arrays) == [1]):
+        return next(iter(arrays.values()))
     return _stack(key, arrays)
-
-
-def variables(dataset: xr.Dataset, key: str) -> list[xr.DataArray]:
-    """The variables that `select` takes for this key, as they are; none where it would raise."""
-    if key in dataset.data_vars:
-        return [dataset[key]]
-    chosen = _layer(dataset, key) or _module(dataset, key)
-    return [array for arrays in chosen.values() for array in arrays]
 
 
 def plain(array: xr.DataArray) -> xr.DataArray:
@@ -100,10 +133,6 @@ def plain(array: xr.DataArray) -> xr.DataArray:
         taken.add(name)
         names[dim] = name
     return array.rename({dim: name for dim, name in names.items() if dim != name})
-
-
-Executions = dict[int, list[xr.DataArray]]
-"""Number of a pass or of a module call, to what it made or returned."""
 
 
 def _layer(dataset: xr.Dataset, key: str) -> Executions:
@@ -126,18 +155,19 @@ def _aliases(dataset: xr.Dataset) -> dict[str, str]:
     return aliases
 
 
-def _warn_of_module(key: str, meant: Sequence[Any], calls: Executions) -> None:
+def _warn_of_module(key: str, meant: Sequence[xr.DataArray], calls: Executions) -> None:
     """Say so where `key` is also the path of a module that returned something else."""
-    other = [a.name for arrays in calls.values() for a in arrays if a.name not in meant]
+    names = {array.name for array in meant}
+    other = [a.name for arrays in calls.values() for a in arrays if a.name not in names]
     if other:
         warn(
             f"{key!r} is read as the operation; the module of that path returned "
-            f"{', '.join(map(str, other))}"
+            f"{', '.join(map(str, other))}: ask for it as 'module={key}'"
         )
 
 
 def _returned_by(array: xr.DataArray) -> Iterable[tuple[str, int]]:
-    for call in str(array.attrs.get("returned_by", "")).split(","):
+    for call in calls_of(array.attrs.get("returned_by")):
         path, number = split_call(call)
         if number:
             yield path, number

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lensframe_pd.schema import MODULE_ALIASES
+from lensframe_pd.schema import MODULE_ALIASES, calls_text
 from lensframe_pd.tables.dims import axis_names, dims
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.storage import widened
@@ -131,4 +131,4 @@ def described(
 
 
 def _keys(modules: list[ModuleCall], indices: list[int]) -> str:
-    return ",".join(dict.fromkeys([modules[i].key for i in indices]))
+    return calls_text(dict.fromkeys([modules[i].key for i in indices]))

@@ -1,5 +1,7 @@
 """`save=` in all its forms, and `stop=`."""
 
+import contextlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -177,3 +179,111 @@ def test_other_wrong_selections(model):
         lf.trace(model, X, save=lambda row: row.layer == "relu_1")
     with pytest.raises(lf.LensKeyError, match="save= needs column"):
         lf.trace(model, X, save=pd.DataFrame({"func": ["relu"]}))
+
+
+# ------------------------------------------------------------------ one rule for names
+
+
+class Alike(nn.Module):
+    """Modules named as operations are: `linear_1` is the second, `relu_1` runs no relu."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.linear_1 = nn.Linear(3, 3)
+        self.relu_1 = nn.Tanh()
+        self.block_1 = nn.Sequential(nn.Linear(3, 3), nn.Sigmoid())
+        self.parts = nn.ModuleDict({"a,b": nn.Linear(3, 3), "module=x": nn.Softplus()})
+
+    def forward(self, x):
+        x = self.block_1(self.linear_1(self.first(x)))
+        return self.parts["module=x"](self.parts["a,b"](self.relu_1(x.sin())).exp())
+
+
+ALIKE = {
+    "linear_1": "linear_1",  # an op goes first
+    "module=linear_1": "linear_2",
+    "linear_2": "linear_2",
+    "first": "linear_1",
+    "module=first": "linear_1",
+    "relu_1": "tanh_1",  # no such op
+    "module=relu_1": "tanh_1",
+    "block_1": "sigmoid_1",
+    "module=block_1": "sigmoid_1",
+    "block_1.0": "linear_3",
+    "parts.a,b": "linear_4",
+    "module=parts.a,b": "linear_4",
+    "parts.module=x": "softplus_1",
+    "module=parts.module=x": "softplus_1",
+}
+
+
+@pytest.fixture(scope="module")
+def alike():
+    torch.manual_seed(0)
+    model, x = Alike().eval(), torch.rand(2, 3)
+    return model, x, lf.trace(model, x).activations
+
+
+@pytest.mark.parametrize(("name", "op"), ALIKE.items())
+def test_a_name_means_the_same_everywhere(alike, name, op):
+    model, x, activations = alike
+    said = pytest.warns(lf.LensWarning, match="'module=linear_1'")
+    with said if name == "linear_1" else contextlib.nullcontext():
+        saved = lf.trace(model, x, save=name).activations
+    assert list(saved.data_vars) == [op]
+    with said if name == "linear_1" else contextlib.nullcontext():
+        viewed = activations.lens[name]
+    np.testing.assert_array_equal(viewed, activations[op])
+    np.testing.assert_array_equal(saved[op], activations[op])
+    assert list(saved.lens.rdm([name])["layer"].values) == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("module=linear_1", "linear_2"),
+        ("block_1", "sigmoid_1"),  # torch has no function `block`
+        ("parts.a,b", "linear_4"),
+        ("relu_1", "output_1"),  # a relu may come to the end
+    ],
+)
+def test_stopping_after_a_name(alike, name, last):
+    model, x, _ = alike
+    trace = lf.trace(model, x, save=name, stop=True)
+    assert trace.layers.index[-1] == last
+    assert list(trace.activations.data_vars) == [ALIKE[name]]
+
+
+def test_an_op_whose_name_a_module_returned_before():
+    """The module is known first, and the op goes first all the same."""
+
+    class Later(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu_1 = nn.Tanh()
+
+        def forward(self, x):
+            return self.relu_1(x).relu().exp()
+
+    with pytest.warns(lf.LensWarning, match="save='relu_1' is read as the operation"):
+        trace = lf.trace(Later().eval(), torch.rand(2, 3), save="relu_1", stop=True)
+    assert list(trace.activations.data_vars) == ["relu_1"]
+    assert trace.layers.index[-1] == "relu_1"
+
+
+def test_a_module_that_is_its_op_is_no_second_meaning():
+    model = nn.Sequential()
+    model.add_module("linear_1", nn.Linear(3, 3))
+    assert list(lf.trace(model.eval(), torch.rand(2, 3), save="linear_1").activations) == [
+        "linear_1"
+    ]
+
+
+@pytest.mark.parametrize("name", ["module=firts", "module=tanh_1", "parts.a"])
+def test_no_module_of_this_name(alike, name):
+    model, x, activations = alike
+    with pytest.raises(lf.LensKeyError, match="no "):
+        lf.trace(model, x, save=name)
+    with pytest.raises(lf.LensKeyError, match="no "):
+        activations.lens[name]

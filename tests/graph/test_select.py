@@ -4,8 +4,10 @@ import networkx
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import lensframe_pd as lf
 
@@ -98,3 +100,23 @@ def test_keep_on_random_graphs_follows_every_path(frame, data):
 
     for op, parents in kept["parents"].items():
         assert set(parents) == set().union(*map(nearest, frame.at[op, "parents"]))
+
+
+def test_an_operation_and_a_module_of_one_name():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu_1 = nn.Tanh()
+            self.linear_1 = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.linear_1(self.relu_1(x.relu()))
+
+    layers = lf.trace(Odd().eval(), torch.rand(2, 3)).layers
+    with pytest.warns(lf.LensWarning, match=r"module of that path has 'tanh_1'.*'module=relu_1'"):
+        assert layers.lens.find("relu_1").index.tolist() == ["relu_1"]
+    assert layers.lens.find("module=relu_1").index.tolist() == ["tanh_1"]
+    assert layers.lens.find("linear_1").index.tolist() == ["linear_1"]  # one and the same
+    assert layers.lens.ancestors("module=relu_1").index.tolist() == ["input_1", "relu_1"]
+    with pytest.raises(lf.LensKeyError, match=r"no module 'relu'.*'relu_1'"):
+        layers.lens.find("module=relu")
