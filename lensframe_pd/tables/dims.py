@@ -23,6 +23,7 @@ from lensframe_pd.tables.order import (
     Name,
     Names,
     carries,
+    fits,
     named,
     of_axis,
     of_both,
@@ -146,6 +147,10 @@ class _Followed:
         names, whole = ruled if isinstance(ruled, Ruled) else (ruled, None)
         if names is None or len(names) != len(shape):
             names, whole = (None,) * len(shape), None
+        # an axis that was cut or lengthened cannot be split as it was merged
+        names = tuple(
+            [name if fits(name, n) else None for name, n in zip(names, shape, strict=True)]
+        )
         if whole is None:
             whole = _whole(operands, names)
         if self.n == 1 and shape[:1] == (1,) and names[0] is None and whole != NONE:

@@ -7,6 +7,7 @@ entries still stand in the order of the stimuli.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -56,6 +57,11 @@ class Merged(NamedTuple):
 Name = str | Order | Merged | None
 """What is known of an axis; `"stimulus"` stands for the stimuli from first to last."""
 Names = tuple[Name, ...]
+
+
+def fits(name: Name, extent: int) -> bool:
+    """Whether an axis of this extent can be what a name says it was merged of."""
+    return not isinstance(name, Merged) or extent == math.prod([n for _, n in name.parts])
 
 
 def carries(name: Name) -> bool:

@@ -92,6 +92,31 @@ def test_where_the_order_is_the_stimuli_s(name):
         assert np.isin(values, [number] + ([0] if name == "a column through a view" else [])).all()
 
 
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda x: torch.cat([torch.zeros(N, 1, 6), x], 1),
+        lambda x: torch.cat([x, x], 1),
+        lambda x: x[:, 1:],
+        lambda x: x[:, [0, 1, 1]],
+        lambda x: F.pad(x, (0, 0, 1, 0)),
+        lambda x: x.repeat(1, 2, 1),
+        lambda x: x.chunk(2, 1)[0],
+        lambda x: x.narrow(1, 0, 4),
+        lambda x: x.index_select(1, torch.tensor([0, 3])),
+        lambda x: x.topk(3, 1).values,
+    ],
+)
+def test_merged_axes_cut_or_lengthened_are_not_those_that_were_merged(cut):
+    """Heads are split beside tokens that were merged of rows and columns, and are now others."""
+    found = last(lambda x: cut(x.reshape(N, 8, 6)).unflatten(2, (2, 3)) * 1, (N, 2, 4, 6))
+    assert found.dims[0] == "stimulus"
+    found = last(
+        lambda x: (y := cut(x.reshape(N, 8, 6))).reshape(N, y.shape[1], 2, 3), (N, 2, 4, 6)
+    )
+    assert found.dims[0] == "stimulus"
+
+
 LOST = {
     "flip": lambda x: x.flip(0).relu(),
     "flipud": lambda x: torch.flipud(x) + 0,
