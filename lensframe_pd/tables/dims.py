@@ -153,6 +153,10 @@ class _Followed:
         )
         if whole is None:
             whole = _whole(operands, names)
+        if not all([fits(name, extent, self.n) for name, extent in zip(names, shape, strict=True)]):
+            pairs = zip(names, shape, strict=True)
+            names = tuple([name if fits(name, extent, self.n) else None for name, extent in pairs])
+            whole = of_both(whole, MIXED) if whole != NONE or _any_carries(operands) else NONE
         if self.n == 1 and shape[:1] == (1,) and names[0] is None and whole != NONE:
             names = (STIMULUS, *names[1:])  # there is but one
         return Operand(tuple(names), shape, whole)
@@ -210,6 +214,10 @@ def _entries(selection: dict[int, Tensor]) -> dict[int, Any]:
     """As arrays; torch takes bytes as masks."""
     arrays = {k: tensor.cpu().numpy() for k, tensor in selection.items()}
     return {k: a.astype(np.bool_) if a.dtype == np.uint8 else a for k, a in arrays.items()}
+
+
+def _any_carries(operands: Sequence[Operand]) -> bool:
+    return any([carries(name) for operand in operands for name in operand.names])
 
 
 def _whole(operands: Sequence[Operand], names: Sequence[Name]) -> int:

@@ -73,6 +73,15 @@ def carries(name: Name) -> bool:
     return name is not None
 
 
+def fits(name: Name, extent: int, n: int) -> bool:
+    """Whether an axis of this extent can be that, with `n` stimuli: a part of it is it no more."""
+    if name == STIMULUS:
+        return extent == n
+    if isinstance(name, Merged):
+        return math.prod([n for _, n in name.parts]) == extent
+    return not isinstance(name, Order) or len(name.numbers) == extent
+
+
 def plain(name: Name) -> str | None:
     """The name of an axis, where it has one that says nothing of stimuli."""
     return name if type(name) is str and name != STIMULUS else None

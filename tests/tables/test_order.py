@@ -78,6 +78,10 @@ MOVES = {
     "einsum": (lambda x: torch.einsum("nf,f->n", x, torch.eye(6)[0]), 0),
     "convolution in groups": (lambda x: F.conv1d(x.reshape(1, N * 2, 3), torch.eye(2)[:1].repeat(
         N * 5, 1)[..., None], groups=N).view(N, 5, 3), 0),
+    "part of merged axes, cut again": (lambda x: x.view(N, 2, 3)[:, :, :2].flatten(1)[:, :2]
+                                       .reshape(N, 2), 0),
+    "merged, joined, viewed": (lambda x: (lambda y: torch.cat([x, y], 1).reshape(N, 12))(
+        x.view(N, 2, 3).transpose(1, 2).reshape(N, 6)), 0),
     "vmap": (lambda x: torch.func.vmap(lambda row: row * 1)(x), 0),
 }  # fmt: skip
 
