@@ -147,10 +147,6 @@ class _Followed:
         names, whole = ruled if isinstance(ruled, Ruled) else (ruled, None)
         if names is None or len(names) != len(shape):
             names, whole = (None,) * len(shape), None
-        # an axis that was cut or lengthened cannot be split as it was merged
-        names = tuple(
-            [name if fits(name, n) else None for name, n in zip(names, shape, strict=True)]
-        )
         if whole is None:
             whole = _whole(operands, names)
         if not all([fits(name, extent, self.n) for name, extent in zip(names, shape, strict=True)]):

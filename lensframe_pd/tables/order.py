@@ -59,11 +59,6 @@ Name = str | Order | Merged | None
 Names = tuple[Name, ...]
 
 
-def fits(name: Name, extent: int) -> bool:
-    """Whether an axis of this extent can be what a name says it was merged of."""
-    return not isinstance(name, Merged) or extent == math.prod([n for _, n in name.parts])
-
-
 def carries(name: Name) -> bool:
     """Whether the entries of an axis come from stimuli that are known."""
     if type(name) is str:
