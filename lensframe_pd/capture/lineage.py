@@ -15,14 +15,13 @@ from weakref import WeakMethod, ref
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.roots import named_modules
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.writes import Writes
 from lensframe_pd.tape.regions import covers, region_of
-from lensframe_pd.tape.storage import same_view, storage_of, unwrapped
+from lensframe_pd.tape.storage import same_view, storage_of, unwrapped, wrapped_by
 from lensframe_pd.tape.tape import Held, Tape
 
 NEVER = -sys.maxsize
@@ -66,6 +65,8 @@ class Lineage:
         self.newest: dict[int, Known] = {}
         self.writes: dict[int, Writes] = {}
         self._held_in: dict[int, list[int]] = {}
+        #: What the tensors are known as that a wrapper around them is made of: parts of its row.
+        self._parts: dict[int, Known] = {}
 
     def _add_row(self, *cells: Any) -> int:
         add_row = self._weak_add_row()
@@ -89,9 +90,35 @@ class Lineage:
         """`known.source`, or a new alias row if the storage was written through another alias."""
         writes = self.writes.get(known.storage)
         newer = writes.since(known.source, tensor) if writes is not None else []
-        if not newer:
-            return known.source
-        return self._written_alias(known.source, tensor, newer)
+        if newer:
+            return self._written_alias(known.source, tensor, newer)
+        rows = self._parts_written(tensor, known.source)
+        return self._add_row("alias", (known.source, *rows), tensor) if rows else known.source
+
+    def _parts_written(self, tensor: Tensor, row: int) -> list[int]:
+        """Rows after `row` that wrote what a wrapper is made of."""
+        found: set[int] = set()
+        for part in wrapped_by(tensor):
+            writes = self.writes.get(storage_of(part))
+            newer = writes.since(row, part) if writes is not None else []
+            found |= {last for last, _ in newer} | {*self._parts_written(part, row)}
+        return sorted(found)
+
+    def _has_history(self, tensor: Tensor) -> bool:
+        """Whether it is known, or made of a tensor that is."""
+        known = self.known(tensor) or self._part(tensor)
+        return known is not None or any(map(self._has_history, wrapped_by(tensor)))
+
+    def _part(self, tensor: Tensor) -> Known | None:
+        """What is known of a wrapper that this very tensor is a part of."""
+        part = self._parts.get(id(tensor))
+        return part if part is not None and part.alive() is tensor else None
+
+    def take_apart(self, tensor: Tensor, source: int) -> None:
+        """`tensor`, made by row `source`, may be a wrapper: what it is made of comes from there."""
+        for part in wrapped_by(tensor):
+            self._parts[id(part)] = Known(ref(part), source, storage_of(part))
+            self.take_apart(part, source)
 
     def _written_alias(self, source: int, tensor: Tensor, newer: list[tuple[int, int]]) -> int:
         """A row for what a tensor became by writes through other aliases."""
@@ -124,6 +151,8 @@ class Lineage:
             if writes is None:
                 writes = self.writes[storage] = Writes(tensor)
             writes.add(row, tensor)
+        for part in wrapped_by(tensor):
+            self.wrote(part, row)
 
     def _meet(self, tensor: Tensor) -> int:
         """A tensor no call was seen to make."""
@@ -133,6 +162,9 @@ class Lineage:
             if source >= 0:
                 self.know(tensor, source, storage_of(inner))
             return source
+        whole = self._part(tensor)
+        if whole is not None:
+            return self._add_row("alias", (whole.source,), tensor)
         storage = storage_of(tensor)
         twin = self._twin(tensor, storage)
         if twin is not None:
@@ -141,11 +173,9 @@ class Lineage:
                 return self._alias((row,), (low,), tensor)
             self.know(tensor, row, storage)
             return row
-        if is_traceable_wrapper_subclass(tensor):
-            parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
-            sources = tuple(self.source(t) for t in parts if self.known(t) is not None)
-            if sources:
-                return self._add_row("alias", sources, tensor)
+        parts = wrapped_by(tensor)
+        if any(map(self._has_history, parts)):
+            return self._add_row("alias", (*map(self.source, parts),), tensor)
         row = self._meet_alone(tensor)
         # It lies in a storage that was written through other tensors, and shows what they wrote.
         writes = self.writes.get(storage)
@@ -230,5 +260,6 @@ class Lineage:
         storage = storage_of(tensor)
         self._held_in.setdefault(storage, []).append(len(held) - 1)
         self.know(tensor, -len(held), storage)
+        self.take_apart(tensor, -len(held))
         self.values.expose(tensor)
         return -len(held)

@@ -333,9 +333,11 @@ class Tracer(TorchFunctionMode):
             stride = tensor.stride()
         except (NotImplementedError, RuntimeError, ValueError):
             return self._row_of_odd_tensor(tensor, call, slot, inplace)
-        if type(tensor) is not Tensor and tensor.is_nested:
-            return self._row_of_odd_tensor(tensor, call, slot, inplace)
         key, row = id(tensor), len(self._rows)
+        if type(tensor) is not Tensor:
+            if tensor.is_nested:
+                return self._row_of_odd_tensor(tensor, call, slot, inplace)
+            self.lineage.take_apart(tensor, row)
         known = self._live.get(key)
         new = _new(Known, (ref(tensor), row, storage))
         if known is None or inplace or known[0]() is not tensor:
@@ -372,6 +374,7 @@ class Tracer(TorchFunctionMode):
             return row
         row = len(self._rows)
         self._know_odd(tensor, Known(ref(tensor), row, 0), call, inplace)
+        self.lineage.take_apart(tensor, row)
         with torch._C.DisableTorchFunctionSubclass():  # a lazy parameter refuses otherwise
             try:
                 shape = tuple(n if type(n) is int else -1 for n in tensor.shape)

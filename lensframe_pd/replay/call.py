@@ -139,7 +139,9 @@ def overlay(call: Call, tensors: Sequence[Tensor], row: Row, bits: Bits = PLAIN)
     """One storage laid over with the parents of an alias row, read as the alias sees it."""
     config = call.kwargs
     if "offsets" not in config:
-        raise Unreplayable("a tensor subclass put its parts together out of torch's sight")
+        raise Unreplayable(
+            "a tensor subclass made it of its parts, or is made of it, as only that class knows"
+        )
     offsets: tuple[int, ...] = config["offsets"]
     start = min(config["offset"], *offsets) // 16 * 16
     ends = [o + _reach(t.shape, t.stride(), t.dtype) for o, t in zip(offsets, tensors, strict=True)]

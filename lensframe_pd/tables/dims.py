@@ -184,8 +184,10 @@ class _Followed:
             self._shapes = (call, tuple([tuple(row.shape) for row in rows[first:end]]))
         return self._shapes[1]
 
-    def _alias(self, call: Call, case: Case) -> Ruled:
+    def _alias(self, call: Call, case: Case) -> Ruled | None:
         """What a tensor is after writes through others into its storage."""
+        if "offsets" not in call.kwargs:  # what wraps others, or is wrapped: only its class knows
+            return None
         found = Ruled(case.first.names, case.first.whole)
         for k in range(1, len(case.operands)):
             written = case.operands[k]

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lensframe_pd.tape.functions import Function
 from lensframe_pd.tape.objects import tensors_in
@@ -64,6 +66,16 @@ def unwrapped(tensor: Tensor) -> Tensor:
     while functorch.is_functorch_wrapped_tensor(tensor):
         tensor = functorch.get_unwrapped(tensor)
     return tensor
+
+
+def wrapped_by(tensor: Tensor) -> list[Tensor]:
+    """The tensors that a wrapper subclass is made of, as it says itself; of any other none."""
+    if type(tensor) in _PLAIN or not is_traceable_wrapper_subclass(tensor):
+        return []
+    return [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+
+
+_PLAIN = (Tensor, Parameter)  # most are: the question is not asked of them
 
 
 def same_view(a: Tensor, b: Tensor) -> bool:

@@ -93,6 +93,123 @@ def test_many_aliased_writes_have_few_parents():
     assert layers.loc["add_2", "parents"] == ("add_1:2", "add_1:3")  # of blocks 0 and 3
 
 
+class Pair(torch.Tensor):
+    """Two tensors as one; every operation is done on both."""
+
+    @staticmethod
+    def __new__(cls, first, second):
+        return torch.Tensor._make_wrapper_subclass(cls, first.shape, dtype=first.dtype)
+
+    def __init__(self, first, second):
+        self.first, self.second = first, second
+
+    def __tensor_flatten__(self):
+        return ["first", "second"], None
+
+    @staticmethod
+    def __tensor_unflatten__(parts, meta, size, stride):
+        return Pair(parts["first"], parts["second"])
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        def on(name):
+            def part(value):
+                return getattr(value, name) if isinstance(value, Pair) else value
+
+            return func(*map(part, args), **{k: part(v) for k, v in (kwargs or {}).items()})
+
+        first, second = on("first"), on("second")
+        if func is torch.ops.aten.add_.Tensor:
+            return args[0]
+        return Pair(first, second)
+
+
+def test_the_parts_of_a_wrapper_come_from_what_made_it():
+    def forward(x):
+        pair = Pair(x * 2, x * 3) + 1
+        first = pair.first.neg()
+        return first - pair.second
+
+    layers = silent(forward, X).layers
+    assert layers["parents"].to_dict() == {
+        "input_1": (), "mul_1": ("input_1",), "mul_2": ("input_1",), "alias_1": ("mul_1", "mul_2"),
+        "add_1": ("alias_1",), "alias_2": ("add_1",), "neg_1": ("alias_2",),
+        "alias_3": ("add_1",), "sub_1": ("neg_1", "alias_3"), "output_1": ("sub_1",),
+    }  # fmt: skip
+
+
+def test_the_parts_of_a_wrapper_in_a_wrapper():
+    def forward(x):
+        pair = Pair(Pair(x, x * 2), Pair(x * 3, x)).sin()
+        return pair.second.first + 1
+
+    layers = silent(forward, X).layers
+    assert layers.loc["add_1", "parents"] == ("alias_4",)
+    assert layers.loc["alias_4", "parents"] == ("sin_1",)
+    assert layers.loc["sin_1", "parents"] == ("alias_3",)
+    assert layers.loc["alias_3", "parents"] == ("alias_1", "alias_2")
+    assert layers.loc["alias_2", "parents"] == ("mul_2", "input_1")
+
+
+def test_the_parts_of_an_input_and_of_a_parameter():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(Pair(torch.ones(8), torch.ones(8)), requires_grad=False)
+
+        def forward(self, x):
+            return x.first * self.w.second
+
+    layers = silent(Scaled().eval(), Pair(X, X + 1)).layers
+    assert layers["kind"].tolist() == ["input", "alias", "alias", "op", "output"]
+    assert layers.loc["alias_1", "parents"] == ("input_1",)
+    assert layers.loc["alias_2", "params"] == ("w",)
+    assert layers.loc["mul_1", "parents"] == ("alias_1", "alias_2")
+
+
+def test_a_part_that_is_given_to_no_operation_before_is_a_constant_beside_those_that_are():
+    held = torch.ones(4, 8)
+    layers = silent(lambda x: Pair(x * 2, held) + 1, X).layers
+    assert layers.loc["alias_1", "parents"] == ("mul_1", "constant_1")
+    assert layers.loc["constant_1", "path"] == "held"
+
+
+@pytest.mark.parametrize("written", ["wrapper", "part"])
+def test_a_write_to_a_wrapper_is_one_to_its_parts_and_the_other_way_round(written):
+    def forward(x):
+        pair = Pair(x * 2, x * 3)
+        part = pair.second
+        if written == "wrapper":
+            pair.add_(1)
+            return part * 5
+        part.add_(1)
+        return pair * 5
+
+    layers = silent(forward, X).layers
+    read = layers.loc["mul_3", "parents"][0]
+    assert layers.loc[read, "kind"] == "alias"
+    assert layers.loc[read, "parents"][-1] == "add_1"
+
+
+def test_the_parts_of_a_jagged_tensor():
+    def forward(x):
+        nested = torch.nested.nested_tensor_from_jagged(x, torch.tensor([0, 1, 4])) * 2
+        return nested.values() + 1, nested.offsets() + 1
+
+    layers = silent(forward, X).layers
+    assert "constant" not in set(layers["kind"])
+
+
+def test_stimuli_end_at_a_wrapper():
+    def forward(x):
+        pair = Pair(x.clone(), x.flip(0).clone())
+        pair.first.add_(1)
+        return pair.second * 1
+
+    activations = silent(forward, X, stimulus=list("abcd")).activations
+    assert activations["mul_1"].dims[0] != "stimulus"
+
+
 def test_a_bound_forward_warns_of_train_mode():
     with pytest.warns(lf.LensWarning, match="train mode"):
         lf.trace(nn.Dropout(0.5).train().forward, X)
