@@ -15,70 +15,25 @@ import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import nullcontext
 
-import numpy as np
-import torch
-import xarray as xr
 from torch import Tensor
 
-from lensframe_pd.schema import STIMULUS
-from lensframe_pd.tables.activations import has_tensors, to_tensor
-from lensframe_pd.tables.stimuli import coordinates
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
+from lensframe_pd.validation.along import Along, picked
 from lensframe_pd.validation.arranged import Order
 from lensframe_pd.validation.determinism import fresh_memory_filled
 from lensframe_pd.validation.evidence import Evidence
 from lensframe_pd.validation.retraced import Another, Retraced, retraced
 from lensframe_pd.validation.verdicts import Verdicts
 
-_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 _CHECK = "alignment"
-
-
-def check_ids(evidence: Evidence, verdicts: Verdicts) -> None:
-    """The ids of the Dataset must be whole, each once, and those told, in this order."""
-    activations = evidence.activations
-    if activations is None or STIMULUS not in activations.dims:
-        return
-    problems = [*_problems_of_ids(activations), *_other_ids(evidence, activations)]
-    for op in evidence.rows:
-        if op in activations.data_vars and _axes(activations[op].dims):
-            for problem in problems:
-                verdicts.fails(_CHECK, op, problem)
-
-
-def _problems_of_ids(activations: xr.Dataset) -> Iterable[str]:
-    if STIMULUS not in activations.indexes:
-        return
-    ids = activations.indexes[STIMULUS]
-    twice = ids[ids.duplicated()]
-    if len(twice):
-        yield f"the id {twice[0]!r} stands at several stimuli"
-    if ids.isna().any():
-        yield "an id is missing"
-
-
-def _other_ids(evidence: Evidence, activations: xr.Dataset) -> Iterable[str]:
-    if evidence.stimulus is None:
-        return
-    for name, (_, known) in coordinates(evidence.stimulus).items():
-        if name not in activations.coords:
-            yield f"the Dataset has no coordinate {name!r}, which stimulus= has"
-            continue
-        told = activations.coords[name].to_numpy()
-        if told.shape != known.shape:
-            yield f"{name!r} has {len(told)} entries, and stimulus= has {len(known)}"
-            continue
-        same = (told == known) | ((told != told) & (known != known))
-        for k in np.flatnonzero(~same)[:1]:
-            yield f"entry {k} of {name!r} is {told[k]!r}, and by stimulus= it is {known[k]!r}"
 
 
 def check_alignment(
     evidence: Evidence, reference: Tape, grouped: Passes, how: str, verdicts: Verdicts
 ) -> None:
     """Trace the model again with some stimuli replaced, and where they are mixed, reordered."""
-    values = _Values(evidence, reference, grouped)
+    values = Along(evidence, reference, grouped)
     if not values.axes:
         return
     try:
@@ -91,71 +46,6 @@ def check_alignment(
             verdicts.not_run(_CHECK, op, str(reason))
 
 
-class _Values:
-    """The saved values that have an axis of stimuli, by row of the tape."""
-
-    def __init__(self, evidence: Evidence, reference: Tape, grouped: Passes) -> None:
-        assert evidence.activations is not None
-        self._variables = evidence.activations.variables
-        sizes = evidence.activations.sizes
-        self.n = next((n for dim, n in sizes.items() if _is_stimuli(dim)), 0)
-        self.ops: dict[int, str] = {}
-        self.axes: dict[int, list[int]] = {}
-        for row, op in enumerate(grouped.labels()):
-            if op in evidence.rows and op in evidence.activations.data_vars:
-                axes = _axes(self._variables[op].dims)
-                if axes and has_tensors(self._variables[op].dtype):
-                    self.ops[row], self.axes[row] = op, axes
-        #: Values of a new run, where the saved ones cannot be had again.
-        self.fresh: dict[int, Tensor] = {}
-        dtypes = {row.dtype for row in reference.rows if row.dtype.is_floating_point}
-        #: Rounding in the coarsest type there is goes on in all that is made of it.
-        self._eps = max([torch.finfo(dtype).eps for dtype in dtypes], default=0.0)
-
-    def of(self, row: int) -> Tensor:
-        if row in self.fresh:
-            return self.fresh[row]
-        return to_tensor(np.asarray(self._variables[self.ops[row]].values))
-
-    def arranged(self, row: int, order: Order) -> Tensor:
-        """The value with its entries in this order, along each axis of stimuli."""
-        return _picked(self.of(row), self.axes[row], order)
-
-    def close(self, row: int, value: Tensor, expected: Tensor) -> bool:
-        if value.shape != expected.shape:
-            return False
-        value, expected = _comparable(value, expected.dtype), _comparable(expected, expected.dtype)
-        if torch.equal(value, expected):
-            return True
-        if not (expected.is_floating_point() or expected.is_complex()):
-            return False
-        whole = _comparable(self.of(row), expected.dtype).abs().nan_to_num(0, 0, 0)
-        scale = float(whole.max()) * max(_ABSOLUTE, self._eps)
-        room = expected.abs() * max(_RELATIVE, 4 * self._eps) + scale
-        near = (value - expected).abs() <= room
-        alike = (value == expected) | (value.isnan() & expected.isnan())
-        return bool((near | alike).all())
-
-
-def _comparable(value: Tensor, dtype: torch.dtype) -> Tensor:
-    value = value.detach().resolve_conj().resolve_neg().cpu().to(dtype)
-    return value.float() if dtype in (torch.float16, torch.bfloat16) else value
-
-
-def _picked(value: Tensor, axes: Iterable[int], entries: Sequence[int]) -> Tensor:
-    for axis in axes:
-        value = value.index_select(axis, torch.tensor(entries, dtype=torch.int64))
-    return value
-
-
-def _is_stimuli(dim: object) -> bool:
-    return isinstance(dim, str) and dim.rstrip("_") == STIMULUS
-
-
-def _axes(dims: Sequence[object]) -> list[int]:
-    return [axis for axis, dim in enumerate(dims) if _is_stimuli(dim)]
-
-
 class _Check:
     """What the runs show of each row."""
 
@@ -163,7 +53,7 @@ class _Check:
         self,
         evidence: Evidence,
         reference: Tape,
-        values: _Values,
+        values: Along,
         runs: Retraced,
         verdicts: Verdicts,
     ) -> None:
@@ -188,8 +78,12 @@ class _Check:
             self._take_fresh(rows & _below(self.reference, _random_rows(self.reference)))
         self._replace(rows, how)
         self._replace(self._other_values(), how)
+        local = rows - self.mixed
         if self.moved:
-            self._reorder()
+            self._reorder(self.mixed)
+            self._try_other_axes(how)
+            self._leave_undetermined(self.mixed)
+            self._leave_undecided(local)
         else:
             alike = dict.fromkeys(rows, "nothing moved: the stimuli are alike")
             self.undecided = alike | self.undecided
@@ -230,13 +124,13 @@ class _Check:
             if values.close(row, value, values.arranged(row, order)):
                 return
             self.doubtful.add(row)
-            before = _picked(values.of(row), axes, kept)
-            if not values.close(row, _picked(value, axes, kept), before):
+            before = picked(values.of(row), axes, kept)
+            if not values.close(row, picked(value, axes, kept), before):
                 self.mixed.add(row)
             elif len(axes) > 1:
                 self._see_axes_move(row, value, kept, [*some])
 
-        self._look(order, rows, look)
+        self._look(order, rows, look, whole=False)
 
     def _see_axes_move(
         self, row: int, value: Tensor, kept: Sequence[int], some: Sequence[int]
@@ -246,19 +140,27 @@ class _Check:
         for axis in [*self.still.setdefault(row, {*axes})]:
             others = [k for k in axes if k != axis]
             both = [
-                _picked(_picked(tensor, others, kept), [axis], some)
+                picked(picked(tensor, others, kept), [axis], some)
                 for tensor in (value, self.values.of(row))
             ]
             if not self.values.close(row, *both):
                 self.still[row].discard(axis)
 
     def _look(
-        self, order: Order, rows: Collection[int], look: Callable[[int, Tensor], None]
+        self,
+        order: Order,
+        rows: Collection[int],
+        look: Callable[[int, Tensor], None],
+        whole: bool = True,
     ) -> None:
-        """Look at these rows in one run; in a second one where shapes or labels depend on it."""
+        """Look at these rows in one run.
+
+        If not the `whole` of a stimulus need be moved, in a second one, too, where shapes or labels
+        depend on it.
+        """
         waiting = {row for row in rows if row not in self.undecided}
         reason = "shapes differ between the runs"
-        for contents_only in (False, True):
+        for contents_only in (False,) if whole else (False, True):
             unlike: set[int] = set()
 
             def look_if_alike(row: int, value: Tensor, unlike: set[int] = unlike) -> None:
@@ -315,13 +217,11 @@ class _Check:
             self.reference, {row for row in other if not replayed.get(self.values.ops[row])}
         )
 
-    def _reorder(self) -> None:
-        """Give the stimuli in two orders, of which all others are made; `mixed` keeps the rest."""
-        if self.n == 2:
-            self.undecided |= dict.fromkeys(self.mixed, "there are two stimuli, and they are mixed")
+    def _reorder(self, rows: Collection[int]) -> None:
+        """Give the stimuli in two orders, of which all others are made: what follows is right."""
+        if self.n == 2:  # where to exchange two is to replace both
             return
-        following = {*self.mixed}
-
+        following = {*rows}
         for order in ([1, 0, *range(2, self.n)], [*range(1, self.n), 0]):
 
             def look(row: int, value: Tensor, order: Order = order) -> None:
@@ -329,17 +229,26 @@ class _Check:
                     following.discard(row)
 
             self._look(order, following, look)
-        self._look_again(self.mixed - following)
-        unproven = self.mixed  # all ancestors that are not shown to be of one stimulus
-        self.mixed = self.mixed - following
-        random_below = _below(self.reference, _random_rows(self.reference))
-        local = self.values.axes.keys() - unproven
-        for row in self.mixed & random_below:
-            if _mixing_above(self.reference, row, local):
-                self.undecided[row] = "below random numbers and a row that mixes stimuli"
+        self.mixed -= following - self.undecided.keys()
 
-    def _look_again(self, rows: Collection[int]) -> None:
-        """Leave undecided what is not determined: the rest of memory that nothing has written."""
+    def _try_other_axes(self, how: str) -> None:
+        """Axes without ids may have entries that go along: logits of texts and their images.
+
+        Where a value is right if such axes are moved with the stimuli, the ids it has are.
+        """
+        own = {row: self.values.axes[row] for row in self.mixed - self.undecided.keys()}
+        choices = {row: self.values.more_axes(row) for row in own}
+        for k in range(max(map(len, choices.values()), default=0)):
+            rows = {row for row in self.mixed & own.keys() if k < len(choices[row])}
+            for row in rows:
+                self.values.axes[row] = choices[row][k]
+            self._replace(rows, how)
+            self._reorder(self.mixed & rows)
+            for row in self.mixed & rows:
+                self.values.axes[row] = own[row]
+
+    def _leave_undetermined(self, rows: Collection[int]) -> None:
+        """Nothing is said of what is not determined, as what is left in fresh memory."""
 
         def look(row: int, value: Tensor) -> None:
             if not self.values.close(row, value, self.values.of(row)):
@@ -348,6 +257,19 @@ class _Check:
         for memory in (nullcontext(), fresh_memory_filled()):
             with memory:
                 self._look(range(self.n), rows, look)
+
+    def _leave_undecided(self, local: Collection[int]) -> None:
+        """Nothing is said where mixing cannot be told from wrong ids.
+
+        `local` are the rows that are shown not to mix stimuli.
+        """
+        if self.n == 2:
+            for row in self.mixed:
+                self.undecided.setdefault(row, "there are two stimuli, and they are mixed")
+        for row in self.mixed & _below(self.reference, _random_rows(self.reference)):
+            if _mixing_above(self.reference, row, local):
+                reason = "below random numbers and a row that mixes stimuli"
+                self.undecided.setdefault(row, reason)
 
     def _decide(self, rows: Iterable[int]) -> None:
         for row in rows:

@@ -20,9 +20,10 @@ from lensframe_pd.tables.activations import unsaved_reasons
 from lensframe_pd.tables.stimuli import stimulus_table
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.validation import invariants
-from lensframe_pd.validation.alignment import check_alignment, check_ids
+from lensframe_pd.validation.alignment import check_alignment
 from lensframe_pd.validation.evidence import Evidence, evidence
 from lensframe_pd.validation.facts import check_facts
+from lensframe_pd.validation.ids import check_ids
 from lensframe_pd.validation.replayed import replay
 from lensframe_pd.validation.resumed import resume
 from lensframe_pd.validation.twice import run_twice

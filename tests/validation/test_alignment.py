@@ -160,7 +160,36 @@ def test_two_axes_of_stimuli():
     assert verdicts(lambda x: x[:, :4] * 2, stimuli(4), mul_1=both) == {"mul_1": False}
     assert verdicts(lambda x: x[:, :4].T * 2, stimuli(4), mul_1=both) == {"mul_1": False}
     second = ("other_4", "stimulus")
-    assert verdicts(lambda x: x @ x.T, stimuli(4), matmul_1=second) == {"matmul_1": False}
+    assert verdicts(lambda x: x @ x.T, stimuli(4), matmul_1=second) == {"matmul_1": True}
+    assert verdicts(lambda x: x @ x.flip(0).T, stimuli(4), matmul_1=second) == {"matmul_1": False}
+
+
+class Paired(nn.Module):
+    """Texts and their images, of which only the texts are said to be the stimuli."""
+
+    def __init__(self, order=slice(None)):
+        super().__init__()
+        torch.manual_seed(0)
+        self.text, self.image = nn.Linear(6, 5), nn.Linear(3, 5)
+        self.order = order
+
+    def forward(self, texts, images):
+        return (self.text(texts)[self.order] @ self.image(images).T).softmax(1) * 3
+
+
+@pytest.mark.parametrize("n", [3, 4])
+def test_another_argument_along_an_axis_without_ids(n):
+    pair = stimuli(n, 6), stimuli(n, 3)
+    assert verdicts(Paired().eval(), pair, "mul_1") == {"mul_1": True}
+    order = [1, 0, *range(2, n)]
+    assert verdicts(Paired(order).eval(), pair, "mul_1") == {"mul_1": False}
+
+
+def test_two_pairs():
+    pair = stimuli(2, 6), stimuli(2, 3)
+    found = verdicts(Paired().eval(), pair, "matmul_1", "mul_1")
+    assert found["matmul_1"]
+    assert found["mul_1"] == "not run: there are two stimuli, and they are mixed"
 
 
 def test_an_axis_that_has_another_extent():
