@@ -10,8 +10,8 @@ ROOMS = {
     "errors": "",
     "schema": "",
     "tape": "functions domains objects storage regions tape compare context config facts passes",
-    "capture": "watch values roots modules origins writes lineage handed tracer iterators snapshot "
-    "state plan process save stimuli model run",
+    "capture": "watch values roots modules origins writes lineage handed fused tracer "
+    "iterators snapshot state plan process save stimuli model run",
     "tables": "stimuli order case reshape selection indexing writes aliases sequences axes readers "
     "dims layers activations",
     "graph": "edges parameters contract fold select diff",
