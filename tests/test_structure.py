@@ -9,9 +9,10 @@ import lensframe_pd
 ROOMS = {
     "errors": "",
     "schema": "",
-    "tape": "functions domains objects storage regions tape compare context config facts passes",
-    "capture": "watch values roots modules origins writes lineage handed fused tracer "
-    "iterators snapshot state plan process save stimuli model run",
+    "tape": "functions domains objects storage regions tape compare context config facts places "
+    "readings grouping openings cuts refinement passes",
+    "capture": "watch values roots modules origins writes lineage handed tracer iterators snapshot "
+    "state plan process save stimuli model run",
     "tables": "stimuli order case reshape selection indexing writes aliases sequences axes readers "
     "dims layers activations",
     "graph": "edges parameters contract fold select diff",

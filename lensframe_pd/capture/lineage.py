@@ -228,10 +228,15 @@ class Lineage:
     def hold_all(self, prefix: str, root: nn.Module) -> None:
         """Make the parameters and buffers of a module known."""
         for path, module in named_modules({prefix: root}):
-            self.hold_own(path, module)
+            self.hold_own(path, module, prefix)
 
-    def hold_own(self, path: str, module: nn.Module) -> None:
-        """Make the parameters and buffers that a module holds itself known."""
+    def hold_own(self, path: str, module: nn.Module, top: str = "") -> None:
+        """Make the parameters and buffers that a module holds itself known.
+
+        That it holds some is noted of the modules around it too, out to `top`.
+        """
+        if any(parameter is not None for parameter in module._parameters.values()):
+            self.tape.note_holder(path, top)
         before = f"{path}." if path else ""
         for name, parameter in module._parameters.items():
             if parameter is not None:

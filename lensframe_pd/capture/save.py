@@ -22,7 +22,8 @@ from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensError, LensTypeError, LensValueError, unknown_names, warn
 from lensframe_pd.schema import label, labels, main_path, module_asked, parsed
 from lensframe_pd.tape.facts import CallFacts, LiveRow
-from lensframe_pd.tape.passes import Passes, candidate_key, passes
+from lensframe_pd.tape.passes import Passes, passes
+from lensframe_pd.tape.places import Places
 from lensframe_pd.tape.storage import storage_of
 from lensframe_pd.tape.tape import Tape
 
@@ -398,7 +399,7 @@ class _PossibleLabels:
     """
 
     def __init__(self, tape: Tape) -> None:
-        self._tape = tape
+        self._places_of = Places(tape)
         self._rows: dict[str, int] = {}
         self._groups: dict[str, int] = {}
         #: Of each candidate group its number, and how many rows it has.
@@ -407,7 +408,7 @@ class _PossibleLabels:
     def of(self, row: int, func: str) -> tuple[range, int]:
         """The numbers its layer can have, and the largest that its pass can be. Ask in order."""
         k = self._rows[func] = self._rows.get(func, 0) + 1
-        key = (func, candidate_key(self._tape, row))
+        key = (func, self._places_of.of(row))
         if key not in self._places:
             self._groups[func] = self._groups.get(func, 0) + 1
             self._places[key] = (self._groups[func], 0)

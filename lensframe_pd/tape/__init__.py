@@ -3,5 +3,7 @@
 Read `functions` (what each torch function is) and `tape` (the records) first; then `objects` (the
 one walker through objects), `storage` and `compare` (facts of tensors), `context` and `config`
 (switches and arguments, each written and read in one place), `facts` (the columns one call
-decides), and `passes` (which executions are one layer).
+decides), and how executions become layers: `places` (where in the program), `readings` (what each
+reads), `grouping` and `refinement` (split until the parents agree), `openings` (first passes and
+restarts of a loop), `cuts` (loops cut in two) and `passes` (which executions are one layer).
 """

@@ -1,23 +1,21 @@
-"""Which executions are passes of one layer.
+"""Layers and passes: which executions of a function are one layer.
 
-Two executions are passes of one layer when they are the same place in the program, in the same
-repeated structure: same function, module and call site (or the same contracted parameter), and
-parents that are passes of the same layers. Candidates that agree in the former are split, by
-partition refinement, until they agree in the latter; the first pass of a loop may differ where
-the others read what an earlier pass carried round.
+Two executions are passes of one layer when they are the same place in the program (`places`), in
+the same repeated structure: same function, module and call site (or the same contracted
+parameter), and parents that are passes of the same layers (`refinement`). The first passes of a
+loop may differ where the others read what an earlier pass carried round (`openings`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from lensframe_pd.schema import label
-from lensframe_pd.tape.functions import CONTRACTIONS
+from lensframe_pd.tape.places import Places
+from lensframe_pd.tape.readings import Readings
+from lensframe_pd.tape.refinement import refined
 from lensframe_pd.tape.tape import Tape
-
-_Signature = tuple[Any, ...]
 
 
 class Passes(NamedTuple):
@@ -33,9 +31,12 @@ class Passes(NamedTuple):
 
 def passes(tape: Tape) -> Passes:
     """Group the rows of a tape into layers, number the layers by function and first execution."""
-    groups = list(candidates(tape).values())
+    places = Places(tape)
+    groups = _candidates(tape, places)
     if any(len(rows) > 1 for rows in groups):
-        groups = _without_bookkeeping(tape, _Refinement(tape, groups).run())
+        readings = Readings(tape, places)
+        groups = refined(tape, readings, groups)
+        groups = _without_bookkeeping(tape, readings, groups)
         groups.sort(key=lambda rows: rows[0])
     n = len(tape.rows)
     layers, pass_nums, n_passes = [""] * n, [0] * n, [0] * n
@@ -49,31 +50,17 @@ def passes(tape: Tape) -> Passes:
     return Passes(layers, pass_nums, n_passes)
 
 
-def candidates(tape: Tape) -> dict[Any, list[int]]:
-    """Rows that agree in function, output slot, module and call site, in order of execution."""
+def _candidates(tape: Tape, places: Places) -> list[list[int]]:
+    """Rows at one place of the program, in order of execution."""
     groups: dict[Any, list[int]] = {}
     for i in range(len(tape.rows)):
-        key = candidate_key(tape, i)
-        group = groups.get(key)
+        place = places.of(i)
+        group = groups.get(place)
         if group is None:
-            groups[key] = [i]
+            groups[place] = [i]
         else:
             group.append(i)
-    return groups
-
-
-def candidate_key(tape: Tape, i: int) -> Any:
-    """What two rows must share to be passes of one layer, before their parents are looked at."""
-    if i in tape.kinds and tape.kinds[i] != "alias":
-        return i
-    row = tape.rows[i]
-    call = tape.calls[row.call]
-    name, path = call.function.name, tape.modules[call.module].path
-    if name in CONTRACTIONS:
-        params = held_by(call.sources)
-        if params:
-            return name, row.slot, path, params
-    return name, row.slot, path, call.site
+    return [*groups.values()]
 
 
 # They read of their argument only what kind of tensor it is.
@@ -83,8 +70,40 @@ _FACTORIES = frozenset(
 )
 
 
-def _without_bookkeeping(tape: Tape, groups: list[list[int]]) -> list[list[int]]:
-    """A loop whose every pass computes constants (a mask, a grid) is no recurrence of the model."""
+def _without_bookkeeping(
+    tape: Tape, readings: Readings, groups: list[list[int]]
+) -> list[list[int]]:
+    """A loop of constants (a mask filled row by row) is no recurrence of the model by itself.
+
+    It is one where at least half of its passes are read, through other constants or not, by
+    layers with several passes that do depend on the input: the steps of a time grid.
+    """
+    informed = _informed(tape)
+    if not any(len(rows) > 1 and not any(informed[row] for row in rows) for rows in groups):
+        return groups
+    of = [0] * len(tape.rows)
+    for g, rows in enumerate(groups):
+        for row in rows:
+            of[row] = g
+    used = bytearray(len(of))
+    for i in range(len(of) - 1, -1, -1):  # readers come after what they read
+        for source in readings.sources(i):
+            if informed[i]:
+                used[source] |= len(groups[of[i]]) > 1
+            elif of[i] != of[source]:  # a mask that only goes on being filled is not used
+                used[source] |= used[i]
+    kept: list[list[int]] = []
+    for rows in groups:
+        constants = len(rows) > 1 and not any(informed[row] for row in rows)
+        if constants and 2 * sum(used[row] for row in rows) < len(rows):
+            kept += [[row] for row in rows]
+        else:
+            kept.append(rows)
+    return kept
+
+
+def _informed(tape: Tape) -> bytearray:
+    """Rows that depend on the input, a constant, what the model holds, or random numbers."""
     informed = bytearray(len(tape.rows))
     for i, row in enumerate(tape.rows):
         call = tape.calls[row[0]]  # row.call: by number, for speed
@@ -96,151 +115,4 @@ def _without_bookkeeping(tape: Tape, groups: list[list[int]]) -> list[list[int]]
                 if s < 0 or informed[s]:
                     informed[i] = 1
                     break
-    kept: list[list[int]] = []
-    for rows in groups:
-        if len(rows) == 1 or any(informed[row] for row in rows):
-            kept.append(rows)
-        else:
-            kept += [[row] for row in rows]
-    return kept
-
-
-def held_by(sources: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """Which argument read which held parameter or buffer."""
-    return tuple((role, source) for role, source in enumerate(sources) if source < 0)
-
-
-class _Refinement:
-    """Splits candidate groups until parents agree, re-examining only what a split may change."""
-
-    def __init__(self, tape: Tape, groups: list[list[int]]) -> None:
-        self.tape = tape
-        self.groups: dict[int, list[int]] = dict(enumerate(groups))
-        self.of = [0] * len(tape.rows)
-        first_slot = self._first_slots()
-        calls = tape.calls
-        #: What each row read; slots of one multi-output call count as one parent.
-        self.sources: list[tuple[int, ...]] = [calls[row[0]].sources for row in tape.rows]
-        if first_slot:
-            self.sources = [
-                tuple([s if s < 0 else first_slot[s] for s in sources]) for sources in self.sources
-            ]
-        for g, rows in self.groups.items():
-            for row in rows:
-                self.of[row] = g
-
-    def run(self) -> list[list[int]]:
-        waiting = {g: None for g, rows in self.groups.items() if len(rows) > 1}
-        while waiting:
-            g = next(iter(waiting))
-            del waiting[g]
-            for changed in self._split(g):
-                rows = self.groups[changed]
-                if len(rows) > 1:
-                    waiting[changed] = None
-                for row in rows:
-                    for reader in self.readers[row]:
-                        h = self.of[reader]
-                        if len(self.groups[h]) > 1:
-                            waiting[h] = None
-        return list(self.groups.values())
-
-    def _split(self, g: int) -> list[int]:
-        """Split one group by the layers of its parents; the groups that came out changed."""
-        rows = self.groups[g]
-        parts: dict[_Signature, list[int]] = {}
-        for row in rows:
-            key = self._signature(row)
-            if key in parts:
-                parts[key].append(row)
-            else:
-                parts[key] = [row]
-        if len(parts) > 1:
-            self._let_first_pass_join(parts)
-        return self._replace(g, parts) if len(parts) > 1 else []
-
-    def _let_first_pass_join(self, parts: dict[_Signature, list[int]]) -> None:
-        """A first pass that stands alone may open the loop of the later ones."""
-        signature, (first, *others) = next(iter(parts.items()))
-        if others:
-            return
-        joins = [s for s in parts if s != signature and self._opens(first, parts[s][0])]
-        if not joins:
-            return
-        joined = joins[0]
-        if len(joins) > 1:
-            joined = max(joins, key=lambda s: self._likeness(first, parts[s]))
-        parts[joined] = [first, *parts[joined]]
-        del parts[signature]
-
-    def _replace(self, g: int, parts: dict[_Signature, list[int]]) -> list[int]:
-        """Make groups of the parts; the largest keeps its number, so that fewest rows change."""
-        largest = max(parts, key=lambda s: len(parts[s]))
-        changed = []
-        for s, members in parts.items():
-            if s == largest:
-                self.groups[g] = members
-                if len(members) == 1:  # no longer a loop: what was carried round it is not
-                    changed.append(g)
-            else:
-                new = len(self.groups)
-                self.groups[new] = members
-                for row in members:
-                    self.of[row] = new
-                changed.append(new)
-        return changed
-
-    def _signature(self, row: int) -> _Signature:
-        """The parents' layers, argument by argument; a parameter it reads outranks them."""
-        sources, of = self.sources[row], self.of
-        if sources and min(sources) < 0:
-            held = held_by(sources)
-            if any(self.tape.held[-1 - s].is_parameter for _, s in held):
-                return held
-            return tuple([s if s < 0 else of[s] for s in sources])
-        return tuple([of[s] for s in sources])
-
-    def _opens(self, first: int, later: int) -> bool:
-        """Whether `first` may be pass one of `later`'s layer: all they differ in is carried round.
-
-        A value is loop-carried if a multi-pass layer made it after the first pass began.
-        """
-        mine, theirs = self.sources[first], self.sources[later]
-        if len(mine) != len(theirs):
-            return False
-        for a, b in zip(mine, theirs, strict=True):
-            agree = a == b or (a >= 0 and b >= 0 and self.of[a] == self.of[b])
-            if not agree and (b < first or len(self.groups[self.of[b]]) < 2):
-                return False
-        return True
-
-    def _likeness(self, first: int, others: list[int]) -> tuple[int, int]:
-        """How well the readers of the first pass match those of a group it could open."""
-        mine = self._readers_of(first)
-        return max(len(mine & self._readers_of(row)) for row in others[:2]), -others[0]
-
-    def _readers_of(self, row: int) -> set[tuple[str, int]]:
-        return {
-            (self.tape.calls[self.tape.rows[r].call].function.name, self.of[r])
-            for r in self.readers[row]
-        }
-
-    def _first_slots(self) -> list[int]:
-        """For each row, the first row of its call; nothing if every call made one row."""
-        rows = self.tape.rows
-        if len(rows) == len(self.tape.calls):
-            return []
-        first: list[int] = []
-        for i, row in enumerate(rows):
-            first.append(first[i - 1] if i and rows[i - 1].call == row.call else i)
-        return first
-
-    @cached_property
-    def readers(self) -> list[list[int]]:
-        """For each row, the rows that read it."""
-        readers: list[list[int]] = [[] for _ in self.tape.rows]
-        for i, sources in enumerate(self.sources):
-            for source in sources:
-                if source >= 0:
-                    readers[source].append(i)
-        return readers
+    return informed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -131,6 +130,8 @@ class Tape:
     aliases: dict[str, str] = field(default_factory=dict)
     """Of modules that are held in several places: each further path to the first."""
     held: list[Held] = field(default_factory=list)
+    holding: set[str] = field(default_factory=set)
+    """Paths of the modules that hold parameters, themselves or below."""
     kinds: dict[int, str] = field(default_factory=dict)
     """Kind of the rows that are not plain operations."""
     paths: dict[int, str] = field(default_factory=dict)
@@ -147,8 +148,6 @@ class Tape:
     """JSON scalars about the run that nothing depends on; in the tables' `attrs`, for people."""
     seed: int | None = None
     """What torch's generators were seeded with before the run, if they were."""
-    unfused: dict[int, None] = field(default_factory=dict)
-    """Calls of attention modules that took torch's fused path but for the trace, in order."""
     stopped: bool | str = False
     """Whether the run was ended early: by its last row, or by the end of the module call named."""
     n_stimuli: int = 0
@@ -167,10 +166,15 @@ class Tape:
     wrapped: set[int] = field(default_factory=set)
     """Calls inside `torch.vmap` or `torch.func.grad`, whose rows hold the unwrapped value."""
 
+    def note_holder(self, path: str, top: str) -> None:
+        """The module `path`, and those around it out to `top`, hold a parameter."""
+        while path not in self.holding:
+            self.holding.add(path)
+            if path == top:
+                break
+            path = path.rpartition(".")[0]
+
     def attrs(self) -> dict[str, Any]:
         """What the `attrs` of both tables tell people about the run."""
         seed = {} if self.seed is None else {"seed": self.seed}
-        paths = dict.fromkeys([self.modules[call].path for call in self.unfused])
-        unfused = {"unfused": json.dumps([*paths])} if paths else {}
-        stopped = {"stopped": True} if self.stopped else {}
-        return {**self.facts, **seed, **unfused, **stopped}
+        return {**self.facts, **seed, **({"stopped": True} if self.stopped else {})}

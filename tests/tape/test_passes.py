@@ -1,5 +1,6 @@
 """Layers and passes: every row of the contract's table, and the hard cases around it."""
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -8,41 +9,7 @@ from torch import nn
 
 import lensframe_pd as lf
 
-
-def passes(model, args):
-    """Function name to the pass counts of its layers, in order of first execution."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        layers = lf.trace(model, args, save=None).layers
-    found = {}
-    for layer, rows in layers[layers["kind"] == "op"].groupby("layer", sort=False):
-        assert list(rows["pass_num"]) == list(range(1, len(rows) + 1))
-        assert (rows["n_passes"] == len(rows)).all()
-        found.setdefault(rows["func"].iloc[0], []).append(len(rows))
-        assert layer.rpartition("_")[0] == rows["func"].iloc[0]
-    return found
-
-
-class Forward(nn.Module):
-    """A module with some parts and a forward written in the test."""
-
-    def __init__(self, forward, **parts):
-        super().__init__()
-        for name, part in parts.items():
-            setattr(self, name, part)
-        self._forward = forward
-        self.eval()
-
-    def forward(self, *args):
-        return self._forward(self, *args)
-
-
-X = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
-SEQUENCE = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(1))
-
-
-def linears(n):
-    return nn.ModuleList([nn.Linear(8, 8) for _ in range(n)])
+from .looped import SEQUENCE, Forward, X, linears, passes
 
 
 def test_loop_of_a_linear_and_arithmetic():
@@ -338,3 +305,114 @@ def test_noise_inside_a_loop_leaves_it_a_loop():
     found = layers.groupby("func")["n_passes"].max()
     assert found["randn_like"] == found["tanh"] == 5
     assert list(layers.loc[layers["layer"] == "tanh_1", "pass_num"]) == [1, 2, 3, 4, 5]
+
+
+def test_a_time_grid_is_read_by_a_loop_and_so_is_one():
+    def forward(self, x):
+        t = torch.linspace(0, 1, 6)
+        for i in range(5):
+            x = x + self.fc(x) * (t[i + 1] - t[i])
+        return x
+
+    assert passes(Forward(forward, fc=nn.Linear(8, 8)), X) == {
+        "linspace": [1],
+        "linear": [5],
+        "getitem": [5, 5],
+        "sub": [5],
+        "mul": [5],
+        "add": [5],
+    }
+
+
+def heun(self, x):
+    t = torch.linspace(0, 1, 5)
+    for t0, t1 in itertools.pairwise(t):
+        dt = t1 - t0
+        k1 = self.f(x * t0)
+        k2 = self.f((x + dt * k1) * t1)
+        x = x + dt / 2 * (k1 + k2)
+    return x
+
+
+def noise_schedule(self, x):
+    for i in range(4):
+        beta = torch.tensor(0.1) * i
+        x = torch.sqrt(1 - beta) * self.f(x)
+    return x
+
+
+def causal_mask_inside(self, x):
+    for _ in range(4):
+        mask = torch.ones(8, 8).tril()
+        x = self.f(x) @ mask
+    return x
+
+
+def position_inside(self, x):
+    for i in range(4):
+        x = self.f(x + torch.cos(torch.arange(8) * i))
+    return x
+
+
+@pytest.mark.parametrize(
+    ("forward", "expected"),
+    [
+        (
+            heun,
+            {"linspace": [1], "unbind": [1] * 5, "sub": [4], "mul": [4] * 4}
+            | {"linear": [8], "tanh": [8], "add": [4, 4, 4], "div": [4]},
+        ),
+        (noise_schedule, {"tensor": [4], "mul": [4, 4], "sub": [4], "sqrt": [4]}),
+        (causal_mask_inside, {"ones": [4], "tril": [4], "matmul": [4]}),
+        (position_inside, {"arange": [4], "mul": [4], "cos": [4], "add": [4]}),
+    ],
+)
+def test_constants_of_a_loop_of_the_input(forward, expected):
+    block = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+    found = passes(Forward(forward, f=block), X)
+    assert {func: found[func] for func in expected} == expected
+
+
+def filled_by_rows(x):
+    mask = torch.zeros(8, 8)
+    for i in range(8):
+        mask[i, : i + 1] = 1
+    return x @ mask
+
+
+def counted_regions(x):
+    grid, n = torch.zeros(2, 8), 0
+    for rows in (slice(0, 1), slice(1, 2)):
+        for columns in (slice(0, 4), slice(4, 8)):
+            grid[rows, columns] = n
+            n += 1
+    return x + grid
+
+
+def read_once_though_long(x):
+    t = torch.linspace(0, 1, 9)
+    steps = [t[i + 1] - t[i] for i in range(8)]
+    for dt in steps[:2]:  # of eight, two are read by the loop
+        x = torch.sin(x) * dt
+    return x
+
+
+@pytest.mark.parametrize(
+    ("model", "func"),
+    [(filled_by_rows, "setitem"), (counted_regions, "setitem"), (read_once_though_long, "sub")],
+)
+def test_constants_that_no_loop_of_the_input_reads(model, func):
+    assert set(passes(model, X)[func]) == {1}
+
+
+def test_the_parents_of_a_rolled_solver_are_few():
+    def forward(self, x):
+        t = torch.linspace(0, 1, 101)
+        for i in range(100):
+            x = x + self.fc(x) * (t[i + 1] - t[i])
+        return x
+
+    layers = lf.trace(Forward(forward, fc=nn.Linear(8, 8)), X, save=None).layers
+    assert len(layers) == 3 + 6 * 100
+    # input, linspace, linear, getitem twice, sub, mul, add, output
+    assert len(layers.lens.roll()) == 9
