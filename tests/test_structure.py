@@ -13,8 +13,8 @@ ROOMS = {
     "readings grouping openings cuts refinement passes",
     "capture": "watch values roots modules origins writes lineage handed tracer iterators snapshot "
     "state plan process save stimuli model run",
-    "tables": "stimuli order case reshape selection indexing writes aliases sequences axes readers "
-    "dims layers activations",
+    "tables": "stimuli order case reshape selection indexing writes aliases sequences space "
+    "products axes readers dims layers activations",
     "graph": "edges parameters contract fold select diff",
     "replay": "call recording onward",
     "draw": "render style node dot",

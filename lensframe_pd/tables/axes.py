@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch._ops import OpOverloadPacket
 
 from lensframe_pd.schema import STIMULUS
-from lensframe_pd.tables import indexing, selection, sequences, writes
+from lensframe_pd.tables import indexing, products, selection, sequences, space, writes
 from lensframe_pd.tables.case import (
     Case,
     Operand,
@@ -24,21 +23,15 @@ from lensframe_pd.tables.case import (
     aligned,
     kept,
     moves,
-    shared,
     without_order,
 )
 from lensframe_pd.tables.order import (
     NONE,
-    Name,
     Names,
     carries,
-    named,
-    of_all,
 )
 from lensframe_pd.tables.reshape import reshaped, squeezed, unsqueezed
 from lensframe_pd.tape.tape import SLOT
-
-_SPATIAL: dict[int, Names] = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}
 
 #: Element by element, though torch does not tag them so.
 _POINTWISE = frozenset(
@@ -102,248 +95,6 @@ def _fresh(case: Case) -> Ruled:
 
 def _made(case: Case) -> Ruled:
     return Ruled((None,) * len(case.shape), NONE)
-
-
-# Space
-
-
-def _spatial(n: int, channel: str | None) -> Rule:
-    """Operations over n spatial axes; a convolution also makes the channel axis."""
-
-    def rule(case: Case) -> Names | None:
-        batched = len(case.shape) == n + 2
-        if not batched and len(case.shape) != n + 1:
-            return None
-        if len(case.first.names) != len(case.shape):
-            return None
-        lead = case.first.names[:1] if batched else ()
-        middle = channel or case.first.names[len(lead)] or "channel"
-        return (*lead, middle, *_SPATIAL[n])
-
-    return rule
-
-
-def _convolution(n: int) -> Rule:
-    spatial = _spatial(n, "channel")
-
-    def rule(case: Case) -> Names | None:
-        names = spatial(case)
-        if names is None or len(case.operands) < 2:
-            return names  # type: ignore[return-value]
-        at = len(case.shape) - n - 1
-        channels, weights = case.first.names[at], case.operands[1].names[0]
-        if carries(channels) or carries(weights):
-            return (*names[:at], _by_group(case, at), *names[at + 1 :])
-        return names  # type: ignore[return-value]
-
-    return rule
-
-
-def _any_convolution(case: Case) -> Names | None:
-    n = len(case.shape) - 2
-    return _CONVOLUTIONS[n](case) if n in _SPATIAL else None  # type: ignore[return-value]
-
-
-def _by_group(case: Case, at: int) -> Name:
-    """The channels that a convolution in groups makes: of what went into each group."""
-    groups = case.argument("groups", default=1)
-    weight = case.operands[1]
-    made = case.shape[at]
-    if type(groups) is not int or made != weight.shape[0] or case.first.shape[at] % groups:
-        return None
-    taken = case.first.number(at).reshape(groups, -1)
-    given = weight.number(0)
-    per_group = made // groups
-    found = [of_all([int(given[k]), *taken[k // per_group].tolist()]) for k in range(made)]
-    return named(np.array(found), case.n)
-
-
-_CONVOLUTIONS = {n: _convolution(n) for n in _SPATIAL}
-
-
-def _shuffled(n: int) -> Rule:
-    """Channels and pixels that change places: no order is known along these axes."""
-    spatial = _spatial(n, None)
-
-    def rule(case: Case) -> Names | None:
-        names = spatial(case)
-        return None if names is None else without_order(names, range(1, n + 2))  # type: ignore[arg-type]
-
-    return rule
-
-
-def _sampled(case: Case) -> Names | None:
-    """`grid_sampler`: an image each, at the places of a grid each."""
-    names = _spatial(2 if len(case.shape) == 4 else 3, None)(case)
-    if names is None or len(case.operands) < 2:
-        return None
-    pair = [(o.names[0], o.shape[0], o.whole) for o in case.operands[:2]]
-    return (shared(pair, case.shape[0], case.n), *names[1:])
-
-
-def _windows(case: Case) -> Names | None:
-    """`unfold` of images (`im2col`): all but the first axis are made anew."""
-    return (case.first.names[0], *(None,) * (len(case.shape) - 1)) if len(case.shape) == 3 else None
-
-
-def _folded(case: Case) -> Names | None:
-    if len(case.first.shape) != 3 or len(case.shape) != 4:
-        return None
-    return (case.first.names[0], "channel", "y", "x")
-
-
-# Contractions
-
-
-def _linear(case: Case) -> Names:
-    made: Name = "feature"
-    if len(case.operands) > 1 and len(case.operands[1].shape) == 2:
-        rows = case.operands[1].names[0]
-        made = rows if carries(rows) else made
-    return (*case.first.names[:-1], made)
-
-
-def _cell(case: Case) -> Names | None:
-    """A step of a recurrent cell: what it reads, and the state it had."""
-    states = [o for o in case.operands[1:3] if len(o.shape) == len(case.shape)]
-    if len(case.shape) != 2:
-        return ("feature",) if len(case.shape) == 1 else None
-    here = [(o.names[0], o.shape[0], o.whole) for o in (case.first, *states)]
-    return (shared(here, case.shape[0], case.n), "feature")
-
-
-def _bilinear(case: Case) -> Names:
-    lead = [Operand(o.names[:-1], o.shape[:-1], o.whole) for o in case.operands[:2]]
-    return (*aligned(case._replace(shape=case.shape[:-1]), lead), "feature")
-
-
-def _embedding(case: Case) -> Names | None:
-    index = case.operands[1].names if len(case.operands) > 1 else ()  # the first is the weight
-    if len(index) != len(case.shape) - 1:
-        return None
-    return (*(n or ("token" if k else None) for k, n in enumerate(index)), "feature")
-
-
-def _embedding_bag(case: Case) -> Names | None:
-    index = case.operands[1] if len(case.operands) > 1 else None
-    return (index.names[0], "feature") if index is not None and len(index.shape) == 2 else None
-
-
-def _matmul(case: Case) -> Names | None:
-    a, b = case.operands[-2:]
-    return _product(case, a, b)
-
-
-def _product(case: Case, a: Operand, b: Operand) -> Names:
-    """A matrix product over the last axis of `a` and the last but one of `b`, or its only one."""
-    rows = a.names[-2:-1] if len(a.shape) > 1 else ()
-    columns = b.names[-1:] if len(b.shape) > 1 else ()
-    n = len(case.shape) - len(rows) - len(columns)
-    lead = [Operand(o.names[:-2], o.shape[:-2], o.whole) for o in (a, b) if len(o.shape) > 2]
-    over = (a.names[-1], b.names[-2] if len(b.shape) > 1 else b.names[-1])
-    if over[0] != over[1] and (carries(over[0]) or carries(over[1])):
-        # stimuli meet places: what is made of a stimulus depends on where the others stand
-        rows, columns = [tuple([None if carries(n) else n for n in p]) for p in (rows, columns)]
-    return (*aligned(case._replace(shape=case.shape[:n]), lead), *rows, *columns)
-
-
-def _added_product(case: Case) -> Names | None:
-    """`addmm` and the like: a first tensor is added to the product of the other two."""
-    if len(case.operands) < 3:
-        return None
-    product = _product(case, case.operands[1], case.operands[2])
-    if len(product) != len(case.shape):
-        return None
-    made = Operand(product, case.shape)
-    return aligned(case, [made, case.operands[0]])
-
-
-def _batches_added(case: Case) -> Names | None:
-    a, b = case.operands[-2:]
-    return (a.names[-2], b.names[-1]) if len(a.shape) == len(b.shape) == 3 else None
-
-
-def _outer(case: Case) -> Names | None:
-    a, b = case.operands[-2:]
-    return (*a.names, *b.names) if len(a.names) + len(b.names) == len(case.shape) else None
-
-
-def _multiplied(case: Case) -> Names | None:
-    first, last = case.operands[0], case.operands[-1]
-    if len(case.shape) != 2 or len(first.shape) != 2 or len(last.shape) != 2:
-        return None
-    return (first.names[0], last.names[1])
-
-
-def _inner(case: Case) -> Names:
-    a, b = case.operands[:2]
-    return (*a.names[:-1], *b.names[:-1])
-
-
-def _distances(case: Case) -> Names | None:
-    """`cdist`: each row of the one with each row of the other."""
-    a, b = case.operands[:2]
-    lead = [Operand(o.names[:-2], o.shape[:-2], o.whole) for o in (a, b)]
-    return (*aligned(case._replace(shape=case.shape[:-2]), lead), a.names[-2], b.names[-2])
-
-
-def _correlations(case: Case) -> Names | None:
-    return (case.first.names[0],) * 2 if len(case.first.shape) == len(case.shape) == 2 else None
-
-
-def _tensordot(case: Case) -> Names | None:
-    axes = case.argument("dims_self", "dims")
-    others = case.argument("dims_other", default=axes)
-    if not isinstance(axes, (list, tuple)) or not isinstance(others, (list, tuple)):
-        return None
-    out: list[Name] = []
-    for operand, gone in zip(case.operands[:2], (axes, others), strict=True):
-        rank = len(operand.shape)
-        used = {int(d) % rank for d in gone}
-        out += [name for k, name in enumerate(operand.names) if k not in used]
-    return tuple(out)
-
-
-def _attention(case: Case) -> Names | None:
-    if len(case.shape) < 3 or len(case.operands) < 3:
-        return None
-    query, key, value = case.operands[:3]
-    lead = [Operand(o.names[:-2], o.shape[:-2], o.whole) for o in (query, key, value)]
-    lead += [Operand(o.names[:-2], o.shape[:-2], o.whole) for o in case.operands[3:4]]
-    names = aligned(case._replace(shape=case.shape[:-2]), lead)
-    names = (*names[:-1], names[-1] or ("head" if len(case.shape) > 3 else None))
-    return (*names, query.names[-2] or "token", value.names[-1] or "feature")
-
-
-def _einsum(case: Case) -> Names | None:
-    equation = next((a for a in case.arguments.values() if isinstance(a, str)), "")
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    terms = left.split(",")
-    if not arrow or len(terms) != len(case.operands):
-        return None
-    dots = max(
-        [len(o.shape) - len(t.replace("...", "")) for t, o in zip(terms, case.operands, strict=True)
-         if "..." in t], default=0,
-    )  # fmt: skip
-    letters: dict[str, list[tuple[Name, int, int]]] = {}
-    for term, operand in zip(terms, case.operands, strict=True):
-        spelt = _spelt(term, len(operand.shape) - len(term.replace("...", "")))
-        for letter, name, n in zip(spelt, operand.names, operand.shape, strict=True):
-            letters.setdefault(letter, []).append((name, n, operand.whole))
-    out = _spelt(right, dots)
-    if len(out) != len(case.shape):
-        return None
-    return tuple(
-        [shared(letters.get(letter, []), n, case.n)
-         for letter, n in zip(out, case.shape, strict=True)]
-    )  # fmt: skip
-
-
-def _spelt(term: str, dots: int) -> list[str]:
-    """The axes of a term of an equation; those of `...` by their place from the last of them."""
-    before, found, after = term.partition("...")
-    inner = [f"...{k}" for k in range(dots, 0, -1)] if found else []
-    return [*before, *inner, *after]
 
 
 # Axes that change places
@@ -544,42 +295,42 @@ def _rules() -> dict[str, Rule]:
     add(_fresh, "zeros_like ones_like empty_like full_like rand_like randn_like randint_like")
     add(_made, "new_zeros new_ones new_full new_empty new_tensor new new_empty_strided")
     for n in (1, 2, 3):
-        add(_convolution(n), f"conv{n}d conv_transpose{n}d")
+        add(space.convolution(n), f"conv{n}d conv_transpose{n}d")
         add(
-            _spatial(n, None),
+            space.spatial(n, None),
             f"max_pool{n}d avg_pool{n}d adaptive_avg_pool{n}d adaptive_max_pool{n}d "
             f"max_pool{n}d_with_indices fractional_max_pool{n}d lp_pool{n}d max_unpool{n}d "
             f"_adaptive_avg_pool{n}d reflection_pad{n}d replication_pad{n}d",
         )
-    add(_any_convolution, "convolution _convolution")
-    add(_spatial(2, "channel"), "deform_conv2d slow_conv2d thnn_conv2d slow_conv_dilated2d")
-    add(_spatial(1, None), "upsample_nearest1d upsample_linear1d _upsample_nearest_exact1d")
+    add(space.any_convolution, "convolution space.convolution")
+    add(space.spatial(2, "channel"), "deform_conv2d slow_conv2d thnn_conv2d slow_conv_dilated2d")
+    add(space.spatial(1, None), "upsample_nearest1d upsample_linear1d _upsample_nearest_exact1d")
     add(
-        _spatial(2, None),
+        space.spatial(2, None),
         "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa "
         "_upsample_bicubic2d_aa _upsample_nearest_exact2d",
     )
-    add(_spatial(3, None), "upsample_nearest3d upsample_trilinear3d _upsample_nearest_exact3d")
-    add(_shuffled(2), "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle")
-    add(_sampled, "grid_sampler grid_sampler_2d grid_sampler_3d")
-    add(_windows, "im2col")
-    add(_folded, "col2im")
-    add(_linear, "linear")
-    add(_cell, "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
-    add(_bilinear, "bilinear")
-    add(_embedding, "embedding")
-    add(_embedding_bag, "embedding_bag")
-    add(_matmul, "matmul mm bmm mv dot vdot linalg_matmul")
-    add(_added_product, "addmm baddbmm addmv")
-    add(_batches_added, "addbmm")
-    add(_outer, "outer ger")
-    add(_multiplied, "linalg_multi_dot chain_matmul")
-    add(_inner, "inner")
-    add(_distances, "cdist _cdist_forward")
-    add(_correlations, "cov corrcoef")
-    add(_tensordot, "tensordot")
-    add(_attention, "scaled_dot_product_attention")
-    add(_einsum, "einsum")
+    add(space.spatial(3, None), "upsample_nearest3d upsample_trilinear3d _upsample_nearest_exact3d")
+    add(space.shuffled(2), "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle")
+    add(space.sampled, "grid_sampler grid_sampler_2d grid_sampler_3d")
+    add(space.windows, "im2col")
+    add(space.folded, "col2im")
+    add(products.linear, "linear")
+    add(products.cell, "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
+    add(products.bilinear, "bilinear")
+    add(products.embedding, "embedding")
+    add(products.embedding_bag, "embedding_bag")
+    add(products.matmul, "matmul mm bmm mv dot vdot linalg_matmul")
+    add(products.added_product, "addmm baddbmm addmv")
+    add(products.batches_added, "addbmm")
+    add(products.outer, "outer ger")
+    add(products.multiplied, "linalg_multi_dot chain_matmul")
+    add(products.inner, "inner")
+    add(products.distances, "cdist _cdist_forward")
+    add(products.correlations, "cov corrcoef")
+    add(products.tensordot, "tensordot")
+    add(products.attention, "scaled_dot_product_attention")
+    add(products.einsum, "einsum")
     add(sequences.recurrent, "lstm gru rnn_tanh rnn_relu")
     add(_permuted(_swap), "transpose swapaxes swapdims")
     add(_permuted(_permute), "permute")

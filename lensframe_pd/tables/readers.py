@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from lensframe_pd.tables.axes import pointwise
 from lensframe_pd.tables.order import Name, Names
+from lensframe_pd.tables.space import SPATIAL
 from lensframe_pd.tape.tape import Call, Tape
-
-_SPATIAL: dict[int, Names] = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}
 
 
 def input_names(tape: Tape) -> dict[int, Names]:
@@ -38,7 +37,7 @@ def _read(call: Call, position: int, shape: tuple[int, ...]) -> Names | None:
     n = _SPATIAL_RANK.get(name)
     if n is not None and position == 0 and rank in (n + 1, n + 2):
         lead: tuple[Name, ...] = (None,) if rank == n + 2 else ()
-        return (*lead, "channel", *_SPATIAL[n])
+        return (*lead, "channel", *SPATIAL[n])
     if name in ("embedding", "embedding_bag") and position == 1 and rank == 2:
         return (None, "token")
     if name in ("lstm", "gru", "rnn_tanh", "rnn_relu") and position == 0 and rank == 3:
