@@ -19,7 +19,7 @@ ROOMS = {
     "replay": "call recording onward",
     "draw": "render style node dot",
     "profile": "meta costs profile memory summary chrome plots repeats",
-    "validation": "evidence verdicts invariants facts witness metadata probes dependence "
+    "validation": "evidence verdicts invariants facts elsewhere witness metadata probes dependence "
     "determinism twice replayed resumed arranged retraced along ids alignment validate",
     "rsa": "view ids features distances rdm cka references comparisons intervals score handoff",
     "files": "damage checksums places atomic steady names checked frames arrow stores files",

@@ -72,6 +72,10 @@ class Snapshot:
         kept = self._tensors.get(id(tensor))
         return kept is not None and kept.unchanged()
 
+    def holds(self, key: int) -> bool:
+        """Whether a tensor with this id was there then; ids of those stay theirs."""
+        return key in self._tensors
+
     def restore(self) -> None:
         fresh = self._fresh()
         for place in self._places:

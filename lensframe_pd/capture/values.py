@@ -28,7 +28,7 @@ from lensframe_pd.tape.regions import Region, region_of
 from lensframe_pd.tape.storage import faithful_clone, holders, storage_of, version_of
 from lensframe_pd.tape.tape import Tape
 
-_WRITTEN_UNSEEN = "it was written out of the trace's sight, as by another thread"
+WRITTEN_UNSEEN = "it was written out of the trace's sight, as by another thread"
 
 _UNCOUNTED = -1  # the version of an inference tensor
 
@@ -112,7 +112,7 @@ class Values:
         if value is None or version == _UNCOUNTED or version == value._version:
             return value
         self._values[row] = None
-        self._tape.lost[row] = _WRITTEN_UNSEEN
+        self._tape.lost[row] = WRITTEN_UNSEEN
         return None
 
     def last_in(self, storage: int) -> tuple[int, Region] | None:

@@ -17,6 +17,7 @@ from lensframe_pd.capture.run import Run, named_inputs
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.capture.state import Generators, Start, State, outputs_of
 from lensframe_pd.capture.stimuli import stimuli
+from lensframe_pd.capture.values import WRITTEN_UNSEEN
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.schema import STIMULUS, Rows
@@ -25,6 +26,7 @@ from lensframe_pd.tape.context import Surroundings
 from lensframe_pd.tape.facts import LiveRow
 from lensframe_pd.tape.storage import write
 from lensframe_pd.tape.tape import Tape
+from lensframe_pd.validation.elsewhere import Found, observed
 from lensframe_pd.validation.evidence import End, Evidence
 from lensframe_pd.validation.verdicts import Verdicts
 from lensframe_pd.validation.witness import WitnessedTracer
@@ -52,8 +54,9 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
     -------
     Tape
         Of the traced run, with the values of inputs and constants. If the run that is judged was
-        stopped, of a third run that is stopped where it was. None if the model cannot be run
-        again, as it would not be afterwards what it was before.
+        stopped, of a further run that is stopped where it was. One more is made where a tensor
+        came from nowhere that was seen: another thread may have computed it. None if the model
+        cannot be run again, as it would not be afterwards what it was before.
     """
     _, args, kwargs, _ = evidence.origin
     run, tracer = _witnessed(evidence)
@@ -82,6 +85,14 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
         if evidence.end is not None:
             stopped, tracer = _witnessed(evidence, evidence.end)
             left_by(lambda: stopped.execute(args, kwargs, n))
+        newcomers = [row for row, key in tracer.constants.items() if not again().holds(key)]
+        if newcomers:
+            observing, watcher = _witnessed(evidence, evidence.end)
+            watcher.observes = True
+            with observed() as elsewhere:
+                left_by(lambda: observing.execute(args, kwargs, n))
+            _check_elsewhere(elsewhere, evidence.rows, verdicts)
+    _check_lost(evidence.rows, verdicts)
     _check_witness(tracer, evidence.rows, verdicts)
     return tracer.tape
 
@@ -222,6 +233,27 @@ def _outputs_differ(output: list[tuple[str, Tensor]], plain: list[tuple[str, Ten
         if not apart.same:
             found.append(f"output {path or 'tensor'}: {apart.reason}")
     return found
+
+
+def _check_elsewhere(elsewhere: Found, rows: Rows, verdicts: Verdicts) -> None:
+    """What operators of other threads gave is proven by nothing."""
+    by_step = sorted(rows, key=lambda op: rows[op]["step"])
+    for row, operators in elsewhere.items():
+        verdicts.fails(
+            "completeness",
+            by_step[min(row, len(by_step) - 1)],
+            f"not proven: {', '.join(dict.fromkeys(operators))} ran in another thread, where no "
+            "trace sees it, and gave this value",
+        )
+        verdicts.count("not_proven")
+
+
+def _check_lost(rows: Rows, verdicts: Verdicts) -> None:
+    """A value that was written unseen is known to nobody."""
+    for op, row in rows.items():
+        if row["unsaved_reason"] == WRITTEN_UNSEEN:
+            verdicts.fails("completeness", op, f"not proven: {WRITTEN_UNSEEN}")
+            verdicts.count("not_proven")
 
 
 def _check_witness(tracer: WitnessedTracer, rows: Rows, verdicts: Verdicts) -> None:

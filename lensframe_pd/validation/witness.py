@@ -18,6 +18,7 @@ from lensframe_pd.capture.tracer import Tracer
 from lensframe_pd.tape.functions import Action, describe
 from lensframe_pd.tape.storage import PLAIN, bits_of
 from lensframe_pd.tape.tape import Opaque
+from lensframe_pd.validation.elsewhere import mark
 
 
 class Gap(NamedTuple):
@@ -36,6 +37,10 @@ class WitnessedTracer(Tracer):
         super().__init__(*args)
         self.gaps: list[Gap] = []
         self.operators = 0
+        #: Rows of constants, and the ids of their tensors.
+        self.constants: dict[int, int] = {}
+        #: Whether the operators of other threads are observed.
+        self.observes = False
         #: The operators of the call that is being made; None while none is, so that each is a gap.
         self._inside: list[str] | None = None
 
@@ -92,6 +97,16 @@ class WitnessedTracer(Tracer):
         bits = bits_of(tensor)
         if bits != PLAIN:
             self.tape.bits[row] = bits
+        return row
+
+    def _synthetic_row(self, kind: str, sources: Any, tensor: Tensor, *cells: Any) -> int:
+        row = super()._synthetic_row(kind, sources, tensor, *cells)
+        if kind == "constant":
+            self.constants[row] = id(tensor)
+            if self.observes:
+                before = self.operators
+                mark(row, tensor)
+                self.operators = before
         return row
 
     def _plain(self, value: Any) -> Any:
