@@ -110,7 +110,7 @@ def executions(dataset: xr.Dataset, keys: str | Iterable[str] | None) -> dict[st
         if not keys:
             raise LensValueError("no variable of this Dataset has axes stimulus and another")
         for key in keys:
-            check_made(dataset[key], key)
+            check_axes_are_features(dataset[key], repr(key))
         return {key: plain(dataset[key]) for key in keys}
     arrays: dict[str, xr.DataArray] = {}
     for key in [keys] if isinstance(keys, str) else keys:
@@ -200,42 +200,31 @@ def check_axes(arrays: Mapping[str, xr.DataArray], pool: Pool) -> None:
 
 
 def _made(dataset: xr.Dataset, key: str) -> Named:
-    """What `key` means, all of whose axes an operation made."""
+    """What `key` means, all of whose axes are features."""
     named = resolved(dataset, key)
     for variable in named.variables:
-        check_made(variable, str(variable.name))
+        check_axes_are_features(variable, repr(variable.name))
     return named
 
 
-def check_reference_axes(array: xr.DataArray, of: str) -> None:
-    """Raise where it is not known which axes of a reference are features.
+def check_axes_are_features(array: xr.DataArray, of: str) -> None:
+    """Raise where it is not known that all axes but `stimulus` are features.
 
-    One axis beside `stimulus` is, whatever its name, and so are those of a layer; but an axis that
-    measurements are repeated over never is.
-
-    Raises
-    ------
-    LensValueError
-        Naming the axes.
-    """
-    others = [str(d) for d in array.dims if d != STIMULUS]
-    of_a_layer = all(_AXES.fullmatch(d) or _MADE.fullmatch(d) for d in others)
-    repeated = [d for d in others if d in _REPEATED]
-    if repeated or (len(others) > 1 and not of_a_layer):
-        raise LensValueError(_not_folded(of, array, repeated or others))
-
-
-def check_made(array: xr.DataArray, name: str) -> None:
-    """Raise where a variable has an axis that no operation made.
+    Those that operations made are. So is a single one of another name, as `voxel`; but never one
+    that measurements are repeated over, as `checkpoint`, `subject` or `run`.
 
     Raises
     ------
     LensValueError
-        Naming the axes, as the one that `xr.concat` of several Datasets adds.
+        Naming the axes, such as the one that `xr.concat` of several Datasets adds.
     """
-    others = [str(d) for d in array.dims if not _MADE.fullmatch(str(d))]
-    if others:
-        raise LensValueError(_not_folded(repr(name), array, others))
+    unknown = [
+        str(d) for d in array.dims if not (_MADE.fullmatch(str(d)) or _AXES.fullmatch(str(d)))
+    ]
+    repeated = [d for d in unknown if d in _REPEATED]
+    several = len({*array.dims} - {STIMULUS}) > 1
+    if repeated or (unknown and several):
+        raise LensValueError(_not_folded(of, array, repeated or unknown))
 
 
 def _not_folded(of: str, array: xr.DataArray, dims: list[str]) -> str:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from lensframe_pd.errors import LensTypeError, LensValueError, shown
 from lensframe_pd.rsa.distances import Array
-from lensframe_pd.rsa.features import check_reference_axes, patterns
+from lensframe_pd.rsa.features import check_axes_are_features, patterns
 from lensframe_pd.rsa.ids import ids_of, positions
 from lensframe_pd.rsa.rdm import SECOND
 from lensframe_pd.schema import STIMULUS
@@ -76,7 +76,7 @@ def _from_frame(of: str, frame: pd.DataFrame, ids: pd.Index) -> Reference:
 
 def _from_array(of: str, array: xr.DataArray, ids: pd.Index) -> Reference:
     if not {STIMULUS, SECOND} <= {*array.dims}:
-        check_reference_axes(array, of)
+        check_axes_are_features(array, of)
         order = positions(ids, ids_of(array, of), "the Dataset", of)
         return Reference(_numbers(of, patterns(array, None, of))[order], is_rdm=False)
     extra = [d for d in array.dims if d not in (STIMULUS, SECOND)]

@@ -216,3 +216,21 @@ def test_axes_that_operations_made_are_features():
     ds = xr.Dataset({"a_1": (dims, np.random.default_rng(0).normal(size=shape))})
     assert features(ds, "a_1").shape == (4, 4 * 2 * 3 * 3 * 2)
     assert features(ds.isel(token_3=slice(2)), "a_1").shape == (4, 4 * 2 * 2 * 3 * 2)
+
+
+def test_axes_of_ones_own():
+    values = np.random.default_rng(0).normal(size=(4, 3, 2))
+    brain = xr.Dataset({"it": (("stimulus", "voxel"), values[..., 0])})
+    np.testing.assert_array_equal(features(brain, "it"), values[..., 0])
+    for dims, named in (
+        (("stimulus", "voxel", "window"), r"voxel \(3\), window \(2\)"),
+        (("stimulus", "feature_3", "window"), r"window \(2\)"),
+        (("stimulus", "feature_3", "run"), r"run \(2\)"),
+    ):
+        with pytest.raises(lf.LensValueError, match=f"'it' has {named}, which is not"):
+            features(xr.Dataset({"it": (dims, values)}), "it")
+    runs = xr.Dataset({"it": (("stimulus", "run"), values[..., 0])})
+    with pytest.raises(lf.LensValueError, match=r"'it' has run \(3\)"):
+        features(runs, "it")
+    layer = brain.assign(a=(("stimulus", "channel", "y"), values))  # as lens[...] gives them
+    assert features(layer, "a").shape == (4, 6)
