@@ -42,3 +42,20 @@ def test_a_failure_stays():
     verdicts.fails("dependence", "a", "neither")
     assert not verdicts.found["replay"]["a"]
     assert not verdicts.found["dependence"]["a"]
+
+
+def test_what_could_not_be_run_decides_nothing():
+    verdicts = Verdicts(["a", "b", "c"])
+    verdicts.not_run("alignment", "a", "alike")
+    verdicts.not_run("alignment", "b", "alike")
+    verdicts.holds("alignment", "b")
+    verdicts.not_run("facts", "a", "unknown")
+    report = verdicts.report()
+    assert report["alignment"].tolist() == ["not run: alike", True, pd.NA]
+    assert report["facts"].tolist() == ["not run: unknown", pd.NA, pd.NA]
+    assert report["passed"].all()
+    assert report["replay"].dtype == "boolean"
+    assert report.attrs["alignment_not_run"] == 1
+    assert report.attrs["alignment_checked"] == 1
+    assert report.attrs["facts_not_run"] == 1
+    assert (report["alignment"] == False).sum() == 0  # noqa: E712 (a text is not False)

@@ -1,0 +1,175 @@
+"""Stimuli are found among arguments of any form, put in another order, and put back."""
+
+from collections import UserDict
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
+
+from lensframe_pd.validation.arranged import Arranged, Unarrangeable
+
+ORDER = [1, 1, 3, 0]
+
+
+def column(*shape):
+    """Whose number along axis 0 is its content."""
+    return torch.arange(4.0).reshape(4, *[1] * len(shape)).expand(4, *shape).clone()
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        lambda t: t, lambda t: (t, torch.ones(3)), lambda t: {"x": t}, lambda t: [t],
+        lambda t: UserDict(x=t), lambda t: SimpleNamespace(x=t), lambda t: ({"x": [(t,)]},),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("keyword", [False, True])
+def test_a_tensor_wherever_it_stands(holder, keyword):
+    tensor = column(2, 3)
+    given = holder(tensor)
+    arranged = Arranged((), {"x": given}, 4) if keyword else Arranged((given,), {}, 4)
+    assert len(arranged) == 1
+    arranged.give(ORDER)
+    assert tensor[:, 0, 0].tolist() == ORDER
+    arranged.restore()
+    assert tensor[:, 0, 0].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        torch.ones(3, 4), torch.tensor(4), [1, 2, 3], "four", nn.Linear(2, 4), np.ones((2, 4)),
+        nn.Parameter(torch.ones(4, 2)), (1, 2, 3, 4), None, lambda: column(2),
+    ],
+)  # fmt: skip
+def test_what_has_no_entry_for_each(other):
+    assert len(Arranged((other,), {}, 4)) == 0
+
+
+def test_the_layout_stays():
+    tensor = column(3, 5, 5).contiguous(memory_format=torch.channels_last)
+    before = tensor.stride(), tensor.data_ptr()
+    arranged = Arranged((tensor,), {}, 4)
+    arranged.give(ORDER)
+    assert tensor.stride() == before[0]
+    arranged.restore()
+    assert (tensor.stride(), tensor.data_ptr()) == before
+
+
+def test_tensors_that_share_memory_each_have_their_own():
+    base = column(6)
+    part = base[:, :2]
+    arranged = Arranged((base, part), {}, 4)
+    arranged.give(ORDER)
+    assert base[:, 0].tolist() == part[:, 0].tolist() == ORDER
+    arranged.restore()
+    assert base[:, 0].tolist() == part[:, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_a_list_of_what_is_no_tensor():
+    names = ["a", "b", "c", "d"]
+    arranged = Arranged((names,), {}, 4)
+    arranged.give(ORDER)
+    assert names == ["b", "b", "d", "a"]
+    arranged.restore()
+    assert names == ["a", "b", "c", "d"]
+
+
+def test_a_list_of_tensors_of_several_sizes():
+    images = [torch.full((k + 1, 2), float(k)) for k in range(4)]
+    own = [*images]
+    arranged = Arranged((images,), {}, 4)
+    arranged.give(ORDER)
+    assert [len(image) for image in images] == [2, 2, 4, 1]
+    assert all(a is b for a, b in zip(images, own, strict=True))
+    arranged.restore()
+    assert [len(image) for image in images] == [1, 2, 3, 4]
+
+
+def test_a_list_of_objects_with_tensors():
+    boxes = [{"box": torch.full((2,), float(k))} for k in range(4)]
+    arranged = Arranged((boxes,), {}, 4)
+    arranged.give(ORDER)
+    assert [float(item["box"][0]) for item in boxes] == ORDER
+    with pytest.raises(Unarrangeable, match="different numbers of tensors"):
+        Arranged(([*boxes[:3], {}],), {}, 4).give(ORDER)
+
+
+def test_a_list_whose_tensors_have_all_stimuli():
+    features = [column(2) + 10 * k for k in range(4)]
+    arranged = Arranged((features,), {}, 4)
+    arranged.give(ORDER)
+    for k in range(4):
+        assert (features[k][:, 0] - 10 * k).tolist() == ORDER
+
+
+def test_arrays():
+    array, fixed = np.arange(4.0), np.arange(4.0)
+    arranged = Arranged((array,), {}, 4)
+    arranged.give(ORDER)
+    assert array.tolist() == ORDER
+    arranged.restore()
+    assert array.tolist() == [0, 1, 2, 3]
+    fixed.flags.writeable = False
+    with pytest.raises(Unarrangeable, match="cannot be written"):
+        Arranged((fixed,), {}, 4).give(ORDER)
+
+
+def test_contents_without_lengths_and_masks():
+    tokens, lengths, mask = column(5).long() + 7, torch.arange(4) + 1, column(5) > 1
+    ones = mask.long()
+    arranged = Arranged((tokens, lengths, mask, ones), {}, 4)
+    arranged.give(ORDER, contents_only=True)
+    assert (tokens[:, 0] - 7).tolist() == ORDER
+    assert lengths.tolist() == [1, 2, 3, 4]
+    assert mask[:, 0].tolist() == [False, False, True, True]
+    assert ones[:, 0].tolist() == [0, 0, 1, 1]
+    arranged.give(ORDER)
+    assert lengths.tolist() == [2, 2, 4, 1]
+
+
+@pytest.mark.parametrize("kind", ["grad", "inference"])
+def test_tensors_of_other_kinds(kind):
+    if kind == "grad":
+        tensor = column(2).requires_grad_()
+        loss = (tensor * tensor).sum()
+    else:
+        with torch.inference_mode():
+            tensor = column(2)
+    arranged = Arranged((tensor,), {}, 4)
+    arranged.give(ORDER)
+    assert tensor[:, 0].tolist() == ORDER
+    arranged.restore()
+    assert tensor[:, 0].tolist() == [0, 1, 2, 3]
+    if kind == "grad":
+        loss.backward()
+        assert torch.equal(tensor.grad, 2 * tensor)
+
+
+def test_a_sparse_tensor_cannot_be():
+    with pytest.raises(Unarrangeable, match="sparse_coo"):
+        Arranged((torch.eye(4).to_sparse(),), {}, 4).give(ORDER)
+
+
+@pytest.mark.parametrize("lengths", [[3, 1, 4, 2], [4, 3, 2, 1], [2, 2, 2, 2]])
+@pytest.mark.parametrize("order", [[1, 1, 3, 0], [1, 0, 2, 3], [1, 2, 3, 0]])
+def test_packed_sequences(lengths, order):
+    sequences = [torch.full((n, 1), float(k)) for k, n in enumerate(lengths)]
+    packed = pack_sequence(sequences, enforce_sorted=False)
+    arranged = Arranged((packed,), {}, 4)
+    assert len(arranged) == 1
+    arranged.give(order)
+    assert [float(s[0]) for s in unpack_sequence(packed)] == order
+    arranged.restore()
+    after = unpack_sequence(packed)
+    assert all(torch.equal(a, b) for a, b in zip(after, sequences, strict=True))
+
+
+def test_sequences_packed_as_sorted_have_one_order():
+    packed = pack_sequence([torch.ones(n, 1) for n in (4, 3, 2, 1)])
+    Arranged((packed,), {}, 4).give(ORDER)  # a replaced sequence keeps its length
+    with pytest.raises(Unarrangeable, match="packed as sorted"):
+        Arranged((packed,), {}, 4).give([1, 0, 2, 3])
