@@ -64,12 +64,12 @@ class Policy(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mean, self.spread = nn.Linear(5, 2), nn.Linear(5, 2)
-
-    def forward(self, x: Tensor) -> Any:
         from tensordict import TensorDict
 
-        step = TensorDict(mean=self.mean(x), spread=self.spread(x).exp(), batch_size=[len(x)])
+        self.mean, self.spread, self.entries = nn.Linear(5, 2), nn.Linear(5, 2), TensorDict
+
+    def forward(self, x: Tensor) -> Any:
+        step = self.entries(mean=self.mean(x), spread=self.spread(x).exp(), batch_size=[len(x)])
         steps = torch.stack([step, step.apply(torch.tanh), step * 2], 1)
         steps["action"] = steps["mean"] + steps["spread"]
         return steps[:, 1:].flatten(0, 1).unflatten(0, (len(x), 2))

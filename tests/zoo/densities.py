@@ -108,15 +108,15 @@ class PyroFlow(nn.Module):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
+        from pyro import distributions
         from pyro.distributions import transforms
 
+        self.normal, self.transformed = distributions.Normal, distributions.TransformedDistribution
         self.parts = nn.ModuleList([getattr(transforms, kind)(WIDTH) for _ in range(2)])
 
     def forward(self, x: Tensor) -> Tensor:
-        from pyro import distributions
-
-        base = distributions.Normal(torch.zeros(WIDTH), torch.ones(WIDTH)).to_event(1)
-        return distributions.TransformedDistribution(base, list(self.parts)).log_prob(x)
+        base = self.normal(torch.zeros(WIDTH), torch.ones(WIDTH)).to_event(1)
+        return self.transformed(base, list(self.parts)).log_prob(x)
 
 
 class PyroVAE(nn.Module):
@@ -124,22 +124,21 @@ class PyroVAE(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        import pyro
         from pyro.nn import DenseNN
 
+        self.normal, self.plate = pyro.distributions.Normal, pyro.plate
+        self.sample, self.sites = pyro.sample, pyro.poutine.trace
         self.encode, self.decode = DenseNN(WIDTH, [8], [2, 2]), DenseNN(2, [8], [WIDTH])
 
     def model(self, x: Tensor) -> Tensor:
-        import pyro
-
         mean, spread = self.encode(x)
-        with pyro.plate("stimuli", len(x)):
-            normal = pyro.distributions.Normal(mean, spread.exp()).to_event(1)
-            return self.decode(pyro.sample("z", normal))
+        with self.plate("stimuli", len(x)):
+            normal = self.normal(mean, spread.exp()).to_event(1)
+            return self.decode(self.sample("z", normal))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        import pyro
-
-        found = pyro.poutine.trace(self.model).get_trace(x)
+        found = self.sites(self.model).get_trace(x)
         return found.nodes["_RETURN"]["value"], found.log_prob_sum()
 
 

@@ -28,15 +28,14 @@ class Solved(nn.Module):
 
     def __init__(self, method: str, solver: str = "odeint", **options: Any) -> None:
         super().__init__()
-        self.field, self.read = Field(), nn.Linear(WIDTH, 3)
-        self.register_buffer("times", torch.linspace(0, 1, STEPS))
-        self.solver, self.method, self.options = solver, method, options
-
-    def forward(self, y: Tensor) -> Tensor:
         import torchdiffeq
 
-        solve = getattr(torchdiffeq, self.solver)
-        path = solve(self.field, y, self.times, method=self.method, **self.options)
+        self.field, self.read = Field(), nn.Linear(WIDTH, 3)
+        self.register_buffer("times", torch.linspace(0, 1, STEPS))
+        self.solve, self.method, self.options = getattr(torchdiffeq, solver), method, options
+
+    def forward(self, y: Tensor) -> Tensor:
+        path = self.solve(self.field, y, self.times, method=self.method, **self.options)
         return self.read(path[-1])
 
 
@@ -51,6 +50,9 @@ class Diffused(nn.Module):
 
     def __init__(self, noise_type: str, method: str) -> None:
         super().__init__()
+        import torchsde
+
+        self.path, self.solve = torchsde.BrownianInterval, torchsde.sdeint
         self.noise_type, self.method = noise_type, method
         self.drift = nn.Linear(WIDTH, WIDTH)
         self.diffusion = nn.Linear(WIDTH, WIDTH * (2 if noise_type == "general" else 1))
@@ -63,14 +65,12 @@ class Diffused(nn.Module):
         return spread.view(len(y), WIDTH, 2) if self.noise_type == "general" else spread
 
     def forward(self, y: Tensor) -> Tensor:
-        import torchsde
-
         noises = 2 if self.noise_type == "general" else WIDTH
-        path = torchsde.BrownianInterval(
+        path = self.path(
             0.0, 1.0, (len(y), noises), entropy=3, levy_area_approximation="space-time"
         )
         times = torch.linspace(0, 1, 3)
-        return torchsde.sdeint(self, y, times, bm=path, dt=0.25, method=self.method)
+        return self.solve(self, y, times, bm=path, dt=0.25, method=self.method)
 
 
 def _sde(noise_type: str, method: str) -> Made:
@@ -82,7 +82,15 @@ class Controlled(nn.Module):
 
     def __init__(self, spline: str) -> None:
         super().__init__()
-        self.spline = spline
+        import torchcde
+
+        self.solve = torchcde.cdeint
+        if spline == "cubic":
+            self.fit = torchcde.hermite_cubic_coefficients_with_backward_differences
+            self.path = torchcde.CubicSpline
+        else:
+            self.fit = torchcde.linear_interpolation_coeffs
+            self.path = torchcde.LinearInterpolation
         self.start = nn.Linear(WIDTH, HIDDEN)
         self.field = nn.Linear(HIDDEN, HIDDEN * WIDTH)
         self.read = nn.Linear(HIDDEN, 2)
@@ -91,14 +99,8 @@ class Controlled(nn.Module):
         return self.field(z).tanh().view(*z.shape, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
-        import torchcde
-
-        if self.spline == "cubic":
-            coefficients = torchcde.hermite_cubic_coefficients_with_backward_differences(x)
-            path = torchcde.CubicSpline(coefficients)
-        else:
-            path = torchcde.LinearInterpolation(torchcde.linear_interpolation_coeffs(x))
-        z = torchcde.cdeint(
+        path = self.path(self.fit(x))
+        z = self.solve(
             X=path,
             func=self.speed,
             z0=self.start(path.evaluate(path.interval[0])),
