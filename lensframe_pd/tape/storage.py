@@ -106,8 +106,8 @@ def faithful_clone(tensor: Tensor) -> Tensor:
 
 def misalignment(tensor: Tensor) -> int:
     """How many elements after an aligned address a tensor begins."""
-    if tensor.device.type != "cpu" or not tensor.numel():
-        return 0
+    if tensor.device.type != "cpu" or tensor.layout is not torch.strided or not tensor.numel():
+        return 0  # a sparse tensor has no address
     shift, rest = divmod(tensor.data_ptr() % _LINE, tensor.element_size())
     return 0 if rest else shift
 

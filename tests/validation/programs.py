@@ -140,6 +140,14 @@ ODD = {
         lambda m, x: torch.sparse.mm(m.a, x).relu(), noise(4, 3), a=lambda: torch.eye(4).to_sparse()
     ),
     "sparse returned": program(lambda m, x: x.to_sparse(), noise(4, 3)),
+    "sparse written": program(
+        lambda m, x: torch.sparse.mm((x * 2).to_sparse().mul_(3), torch.ones(3, 2)).relu(),
+        noise(4, 3),
+    ),
+    "sparse rows written": program(
+        lambda m, x: torch.sparse.mm((x * 2).to_sparse_csr().sin_(), torch.ones(3, 2)).relu(),
+        noise(4, 3),
+    ),
 }  # fmt: skip
 
 
