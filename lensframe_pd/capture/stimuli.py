@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -48,7 +49,7 @@ def stimuli(
                 _check_one_reading(value, n)
                 return n, [(tensor, k) for k, tensor in enumerate(value)]
             extents.append(len(value))
-        elif value.dim():
+        elif value.dim() and not _is_shapeless(value):
             extents.append(value.shape[0])
             if n in (None, extents[-1]):
                 return extents[-1], [(value, np.arange(extents[-1]))]
@@ -56,6 +57,10 @@ def stimuli(
         return 0, []
     found = f"axis 0 of the input has {extents[0]}" if extents else "there is no tensor with axis 0"
     raise LensValueError(f"stimulus gives {n} ids, but {found}; give one id per item")
+
+
+def _is_shapeless(value: Tensor) -> bool:
+    return value.is_nested and value.layout is torch.strided
 
 
 def by_parameter(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

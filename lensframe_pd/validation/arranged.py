@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from lensframe_pd.tape.compare import same
 from lensframe_pd.tape.objects import CODE, children, tensors_in
 from lensframe_pd.tape.storage import placed
 
@@ -67,7 +68,7 @@ def _with_entries(values: list[Any], n: int) -> Iterator[Any]:
     while waiting:
         value = waiting.pop()
         kind = type(value)
-        if id(value) in seen or issubclass(kind, (nn.Module, nn.Parameter, *CODE)):
+        if id(value) in seen or issubclass(kind, (nn.Module, *CODE)):
             continue
         seen[id(value)] = value
         if issubclass(kind, (Tensor, np.ndarray, PackedSequence)) or kind is list:
@@ -86,7 +87,8 @@ def _extent(value: Any) -> int:
     if isinstance(value, list):
         inner = {_extent(v) if isinstance(v, Tensor) else -1 for v in value}
         return -1 if inner == {len(value)} else len(value)
-    return int(value.shape[0]) if value.ndim else -1
+    nested = isinstance(value, Tensor) and value.is_nested  # it has no one shape
+    return int(value.shape[0]) if value.ndim and not nested else -1
 
 
 def _entry(value: Any, n: int) -> _Tensor | _List | _Array | _Packed:
@@ -116,14 +118,20 @@ class _Tensor:
     def take(self, value: Tensor, order: Order | None = None) -> None:
         """Have a copy of this value instead, or of its entries in this order."""
         for tensor in (self.own, value):
-            if type(tensor) is not Tensor or tensor.layout is not torch.strided:
-                kind = f"{str(tensor.layout).removeprefix('torch.')} {type(tensor).__name__}"
-                raise Unarrangeable(f"the data of a {kind} cannot be exchanged")
+            odd = type(tensor) is not Tensor or tensor.layout is not torch.strided
+            if odd or tensor.is_quantized or tensor.is_meta:
+                form = "quantized" if tensor.is_quantized else tensor.device.type
+                kind = f"{form} {str(tensor.layout).removeprefix('torch.')}"
+                raise Unarrangeable(
+                    f"the data of a {type(tensor).__name__} ({kind}) cannot be exchanged"
+                )
         with torch.inference_mode(self.own.is_inference()):
             picked = value
             if order is not None:
                 picked = value.index_select(0, torch.tensor(order, device=value.device))
-            self._tensor.data = placed(picked, value.stride(), 0)
+            laid_out = placed(picked, value.stride(), 0)
+            # where entries share memory, they cannot in another order
+            self._tensor.data = laid_out if same(laid_out, picked) else picked.clone()
 
     def restore(self) -> None:
         with torch.inference_mode(self.own.is_inference()):

@@ -401,6 +401,22 @@ def test_packed_sequences(lengths, sorted_):
         assert torch.equal(after[i, : len(sequence)], sequence)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_beside_the_stimuli():
+    nested = torch.nested.nested_tensor([torch.ones(k, 2) for k in (2, 3, 1)])
+    found = verdicts(lambda t, x: (t * 2, x.relu()), (nested, stimuli(3)), "relu_1")
+    assert found == {"relu_1": True}
+
+
+def test_how_many_random_numbers_depends_on_the_stimuli():
+    def function(x):
+        return torch.randn(int((x > 0).sum()) + 1), x + torch.randn_like(x)
+
+    x = stimuli(4).abs() * torch.tensor([[-1], [1], [1], [1]])
+    found = verdicts(function, x, "add_1")
+    assert found["add_1"] == "not run: how many random numbers are drawn depends on the stimuli"
+
+
 def test_nothing_is_changed():
     x = stimuli(6, 6)[:4]
     grad = stimuli(4).requires_grad_()

@@ -42,7 +42,7 @@ def test_a_tensor_wherever_it_stands(holder, keyword):
     "other",
     [
         torch.ones(3, 4), torch.tensor(4), [1, 2, 3], "four", nn.Linear(2, 4), np.ones((2, 4)),
-        nn.Parameter(torch.ones(4, 2)), (1, 2, 3, 4), None, lambda: column(2),
+        (1, 2, 3, 4), None, lambda: column(2), nn.Linear(2, 4).forward,
     ],
 )  # fmt: skip
 def test_what_has_no_entry_for_each(other):
@@ -149,9 +149,47 @@ def test_tensors_of_other_kinds(kind):
         assert torch.equal(tensor.grad, 2 * tensor)
 
 
-def test_a_sparse_tensor_cannot_be():
-    with pytest.raises(Unarrangeable, match="sparse_coo"):
-        Arranged((torch.eye(4).to_sparse(),), {}, 4).give(ORDER)
+@pytest.mark.parametrize(
+    ("tensor", "kind"),
+    [
+        (torch.eye(4).to_sparse(), "cpu sparse_coo"),
+        (torch.empty(4, 2, device="meta"), "meta strided"),
+    ],
+)
+def test_tensors_that_cannot_be(tensor, kind):
+    with pytest.raises(Unarrangeable, match=kind):
+        Arranged((tensor,), {}, 4).give(ORDER)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quantized_and_nested_tensors():
+    quantized = torch.quantize_per_tensor(torch.ones(4, 2), 0.1, 0, torch.quint8)
+    with pytest.raises(Unarrangeable, match="quantized strided"):
+        Arranged((quantized,), {}, 4).give(ORDER)
+    nested = torch.nested.nested_tensor([torch.ones(2)] * 4)
+    assert len(Arranged((nested,), {}, 4)) == 0
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.arange(8.0).unfold(0, 2, 2), torch.arange(5.0).unfold(0, 2, 1)]
+)
+def test_entries_that_share_memory(tensor):
+    before = tensor.clone()
+    arranged = Arranged((tensor,), {}, 4)
+    arranged.give(ORDER)
+    assert torch.equal(tensor, before[ORDER])
+    arranged.restore()
+    assert torch.equal(tensor, before)
+
+
+def test_a_parameter_that_is_an_argument():
+    image = nn.Parameter(column(2))
+    arranged = Arranged((image,), {}, 4)
+    arranged.give(ORDER)
+    assert image[:, 0].tolist() == ORDER
+    arranged.restore()
+    assert type(image) is nn.Parameter
+    assert image[:, 0].tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("lengths", [[3, 1, 4, 2], [4, 3, 2, 1], [2, 2, 2, 2]])
