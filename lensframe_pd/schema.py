@@ -45,6 +45,7 @@ COLUMNS: dict[str, str] = {
     "module_stack": "enclosing module calls, outermost first: ('enc:2', 'enc.0:3')",
     "module_types": "classes of the modules in module_stack",
     "returned_by": "the module calls that returned this tensor",
+    "returned_first": "those of them of whose tensors it was the first",
     "source": "file.py:line of the user's code that called it",
     "path": "inputs, outputs, constants: where in the arguments, the result or the model",
     "shape": "sizes of the axes",
@@ -88,8 +89,9 @@ CELLS: dict[str, str] = {
             params_nbytes n_trainable""",
         "seconds": "seconds",
         "flag": "requires_grad inplace random saved",
-        "texts": """parents parent_args parent_passes module_stack module_types returned_by params
-            param_args param_dtypes buffers buffer_args buffer_dtypes tuple_args read_by""",
+        "texts": """parents parent_args parent_passes module_stack module_types returned_by
+            returned_first params param_args param_dtypes buffers buffer_args buffer_dtypes
+            tuple_args read_by""",
         "counts": "shape stride",
         "shapes": "param_shapes buffer_shapes",
     }.items()

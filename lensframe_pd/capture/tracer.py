@@ -430,6 +430,7 @@ class Tracer(TorchFunctionMode):
             source = known[1]
         if source >= 0:
             self.tape.returned.setdefault(source, []).append(module)
+            self.tape.first_returned.setdefault(module, source)
             for watch in self._returned:
                 with torch._C.DisableTorchFunction():  # in a hook the mode would see what follows
                     watch(source, tensor, module)

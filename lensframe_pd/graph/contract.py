@@ -94,12 +94,11 @@ def same_settings(cells: Cells) -> str:
     return json.dumps({k: v for k, v in here.items() if all(o.get(k) == v for o in others)})
 
 
-_ADDED = dict.fromkeys(("seconds", "numel", "nbytes"), sum)
 _ANY = dict.fromkeys(("requires_grad", "inplace", "random"), any)
 
 #: How the passes of one layer go together; what is not here by `common`.
 LAYER: dict[str, Callable[[Cells], Any]] = {
-    **_ADDED,
+    **dict.fromkeys(("seconds", "numel", "nbytes"), sum),
     **_ANY,
     "shape": last,
     "stride": last,
@@ -113,9 +112,9 @@ LAYER: dict[str, Callable[[Cells], Any]] = {
 
 #: How the operations of one module call do; what is not here is that of what it returned.
 MODULE: dict[str, Callable[[Cells], Any]] = {
-    **_ADDED,
+    "seconds": sum,
     **_ANY,
-    **dict.fromkeys(("returned_by", "read_by"), entries),
+    **dict.fromkeys(("returned_by", "returned_first", "read_by"), entries),
     **dict.fromkeys(("step", "call", "source"), first),
 }
 

@@ -175,10 +175,12 @@ def collapse(
     pandas.DataFrame
         The rows outside as they were; for each call one row of `kind` `"module"`, labelled by the
         path (`path:2` for the second of several calls), with `func` the module's class. Its
-        parents are those of the operations inside that come from outside. `seconds`, `numel`,
-        `nbytes`, and the parameters are those of all operations inside, a parameter counted once;
-        shape, dtype and saved are those of what the module returned. In a rolled frame a module
-        whose operations pass something round a loop has itself among its parents.
+        parents are those of the operations inside that come from outside. Shape, dtype, `numel`,
+        `nbytes` and saved are those of the first tensor that the module returned, the first that
+        a forward hook would see (bytes of all tensors inside: `layers.lens.profile("module")`).
+        `seconds` and the parameters are those of all operations inside, a parameter counted once.
+        A rolled frame stays rolled: it is as if `roll` came last. The calls of a module are one
+        row there, with itself among its parents where a call reads what an earlier one made.
 
     Raises
     ------
@@ -199,14 +201,19 @@ def collapse(
     [['input', 'input', (), 0], ['module', 'Sequential', ('input_1',), 12], ['module', 'Linear', ('0',), 8], ['output', 'output', ('1',), 0]]
     """  # noqa: E501 (the printed line is one)
     require(frame, "collapse", "module_stack", "parents", "parent_args")
+    if "unrolled" in frame.columns:
+        rolled_again = roll(collapse(unroll(frame), modules, depth=depth))
+        return rolled_again.drop(columns="unrolled", errors="ignore")  # not of the frame given
     stacks = [names("module_stack", stack) for stack in frame["module_stack"]]
     calls = _chosen(stacks, modules, depth)
+    rolled = "parent_passes" in frame.columns
+    if rolled:
+        calls = _first_calls(calls)
     ops = labels(frame, "collapse")
     counts = _counts(calls)
     of = {op: _name(call, counts) if call else op for op, call in zip(ops, calls, strict=True)}
     columns = {name: [plain(cell) for cell in frame[name]] for name in frame.columns}
     steps = dict(zip(ops, columns.get("step", range(len(ops))), strict=True))
-    rolled = "parent_passes" in columns
     group = [of[op] for op in ops]
     call_of = {of[op]: call for op, call in zip(ops, calls, strict=True) if call}
     totals = _parameter_totals(frame, group)
@@ -237,9 +244,8 @@ def collapse(
     rows = contract(
         columns, _grouped(group, everything), row, reads, _each_once if rolled else None
     )
-    kept = [c for c in frame.columns if c != "unrolled"]  # these are not the edges it has
     index = pd.Index([*dict.fromkeys(group)], name="op", dtype=frame.index.dtype)
-    return frame_like(frame, rows, kept, index)
+    return frame_like(frame, rows, [*frame.columns], index)
 
 
 def _grouped(groups: Sequence[str], order: Sequence[int]) -> dict[str, list[int]]:
@@ -311,6 +317,12 @@ def _chosen(
     return [next((call for call in stack if path_of(call) in wanted), "") for stack in stacks]
 
 
+def _first_calls(calls: Sequence[str]) -> list[str]:
+    """Each call as the first of its module: in a rolled frame they are one row."""
+    first: dict[str, str] = {}
+    return [first.setdefault(path_of(call), call) if call else "" for call in calls]
+
+
 def _counts(calls: Sequence[str]) -> dict[str, int]:
     """How many calls of each module are collapsed."""
     counts: dict[str, int] = {}
@@ -327,8 +339,7 @@ def _name(call: str, counts: dict[str, int]) -> str:
 
 def _collapsed(cells: RowCells, call: str, n_passes: int) -> dict[str, Any]:
     """What one module call did, from the cells of the operations inside."""
-    returned = [i for i, by in enumerate(cells.get("returned_by", ())) if call in by]
-    result = returned[0] if returned else -1  # else the last operation stands for it
+    result = _first_result(cells, call)
     row = put_together(cells, MODULE, lambda column: column[result])
     row |= dict(held_once(cells))
     where = next(i for i, stack in enumerate(cells["module_stack"]) if call in stack)
@@ -352,6 +363,15 @@ def _collapsed(cells: RowCells, call: str, n_passes: int) -> dict[str, Any]:
         "module_types": types[:k],
     }
     return row | {name: cell for name, cell in facts.items() if name in cells}
+
+
+def _first_result(cells: RowCells, call: str) -> int:
+    """Which row made the first tensor that a module call returned, as a forward hook sees them."""
+    for column in ("returned_first", "returned_by"):
+        for i, calls in enumerate(cells.get(column, ())):
+            if call in calls:
+                return i
+    return -1  # what it returned was made elsewhere: the last operation stands for it
 
 
 def _parameter_totals(frame: pd.DataFrame, group: Sequence[str]) -> dict[str, dict[str, Any]]:

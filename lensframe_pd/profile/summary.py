@@ -26,8 +26,8 @@ def summary(frame: pd.DataFrame, depth: int | None = 2) -> pd.DataFrame:
     pandas.DataFrame
         Text, one row per module in tree order, indexed by path; the first is the whole model.
         The same as numbers is `layers.lens.profile("module", depth)`. `output` is the shape of
-        what the module returned last, of several tensors the first; `+` marks FLOPs of which some
-        are uncounted.
+        what the module's last call returned, of several tensors the first; `+` marks FLOPs of
+        which some are uncounted.
 
     Raises
     ------
@@ -71,11 +71,12 @@ def summary(frame: pd.DataFrame, depth: int | None = 2) -> pd.DataFrame:
 def _shapes(frame: pd.DataFrame) -> dict[str, str]:
     """Module path to the shape of the first tensor of its last call; the model's output."""
     found: dict[str, tuple[int, str]] = {}
-    cells = zip(frame["kind"], frame["returned_by"], frame["shape_str"], strict=True)
-    for kind, returned_by, shape in cells:
+    # a frame of old has no column that tells the first: there, the first in order of execution
+    column = "returned_first" if "returned_first" in frame.columns else "returned_by"
+    for kind, calls, shape in zip(frame["kind"], frame[column], frame["shape_str"], strict=True):
         if kind == "output":
             found.setdefault("", (0, shape))
-        for entry in names("returned_by", returned_by):
+        for entry in names(column, calls):
             path, number = split_call(entry)
             if path not in found or found[path][0] < number:
                 found[path] = (number, shape)

@@ -47,6 +47,7 @@ def layers(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> pd.DataFrame
     }
     columns["read_by"] = _Sparse((), _reads(tape), n)
     columns["returned_by"] = _Sparse((), _returned(tape), n)
+    columns["returned_first"] = _Sparse((), _returned_first(tape), n)
     columns["saved"] = [v is not None and i not in unsaved for i, v in enumerate(tape.values)]
     columns["unsaved_reason"] = _Sparse("", unsaved, n)
     arrays = [_array(name, columns[name]) for name in COLUMNS]
@@ -166,3 +167,10 @@ def _reads(tape: Tape) -> dict[int, tuple[str, ...]]:
 def _returned(tape: Tape) -> dict[int, tuple[str, ...]]:
     keys = [module.key for module in tape.modules]
     return {i: tuple(dict.fromkeys([keys[m] for m in by])) for i, by in tape.returned.items()}
+
+
+def _returned_first(tape: Tape) -> dict[int, tuple[str, ...]]:
+    found: dict[int, list[str]] = {}
+    for module, row in tape.first_returned.items():
+        found.setdefault(row, []).append(tape.modules[module].key)
+    return {row: tuple(keys) for row, keys in found.items()}

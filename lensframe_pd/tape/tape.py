@@ -138,6 +138,8 @@ class Tape:
     """Where an input, output or constant stood."""
     returned: dict[int, list[int]] = field(default_factory=dict)
     """Row to the module calls that returned it."""
+    first_returned: dict[int, int] = field(default_factory=dict)
+    """Module call to the row of the first tensor among what it returned."""
     reads: dict[int, list[tuple[str, Site, int]]] = field(default_factory=dict)
     """Row to what read it: name, site, module."""
     codes: dict[int, Any] = field(default_factory=dict)

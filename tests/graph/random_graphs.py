@@ -1,7 +1,9 @@
 """Frames of random layers and passes, for properties of the verbs."""
 
 import pandas as pd
+import torch
 from hypothesis import strategies as st
+from torch import nn
 
 
 @st.composite
@@ -35,3 +37,43 @@ def graphs(draw):
         },
         index=pd.Index(ops, name="op"),
     )
+
+
+class Step(nn.Module):
+    """Runs its parts in a random order, some of them several times, and keeps what it made."""
+
+    def __init__(self, parts, order, way):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.order, self.way = order, way
+
+    def forward(self, x, kept=None):
+        before = x if kept is None else kept
+        for k in self.order:
+            part = self.parts[k % len(self.parts)] if len(self.parts) else torch.tanh
+            x = part(x) + before if self.way == "residual" else part(x)
+            before = x if self.way == "recurrent" else before
+        return x
+
+
+@st.composite
+def programs(draw):
+    """A model of nested modules in loops, some shared, some called again with their own result."""
+    orders = st.lists(st.integers(0, 2), min_size=1, max_size=4)
+    ways = st.sampled_from(["plain", "residual", "recurrent"])
+    leaves = [nn.Linear(3, 3), nn.ReLU(), nn.Sequential(nn.Linear(3, 3), nn.Tanh())]
+    inner = [
+        Step(draw(st.permutations(leaves))[:2], draw(orders), draw(ways))
+        for _ in range(draw(st.integers(1, 2)))
+    ]
+    outer = Step([*inner, leaves[0]], draw(orders), draw(ways)).eval()
+    times = draw(st.integers(1, 3))
+
+    def program(x):
+        kept = None
+        for _ in range(times):
+            x = outer(x, kept)
+            kept = x * 2
+        return x
+
+    return outer if draw(st.booleans()) else program

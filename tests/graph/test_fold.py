@@ -9,7 +9,7 @@ from torch import nn
 import lensframe_pd as lf
 from lensframe_pd.schema import COLUMNS
 
-from .random_graphs import graphs
+from .random_graphs import graphs, programs
 
 
 def test_roll_gives_a_row_per_layer(recurrent):
@@ -84,8 +84,9 @@ def test_collapse_by_depth(net):
         ["output", "output", ("head",)],
     ]
     inside = net[net["module"].str.startswith("blocks")]
-    for column in ("seconds", "nbytes", "numel", "n_params"):
+    for column in ("seconds", "n_params"):
         assert flat.loc["blocks", column] == pytest.approx(inside[column].sum())
+    assert (flat.loc["blocks", "numel"], flat.loc["blocks", "nbytes"]) == (5 * 4, 5 * 4 * 4)
     assert flat.loc["blocks", "params"] == tuple(inside["params"].explode().dropna())
     assert flat.loc["blocks", "shape"] == (5, 4)
     assert list(flat.columns) == list(COLUMNS)
@@ -145,3 +146,163 @@ def test_verbs_compose_in_any_order_and_from_files(recurrent, tmp_path):
     assert frame.lens.ancestors("tanh_1:2").lens.find("cell:1").index.tolist() == [
         "linear_1:1", "linear_2:1", "add_1:1", "tanh_1:1",
     ]  # fmt: skip
+
+
+class Several(nn.Module):
+    """Returns what it is told of a wide, a narrow and a single tensor, made in this order."""
+
+    def __init__(self, give):
+        super().__init__()
+        self.give = give
+
+    def forward(self, x):
+        made = {"wide": torch.cat([x, x], 1), "narrow": x[:, :2] * 1, "single": x.sum()}
+        return self.give(made)
+
+
+class Cached(nn.Module):
+    """Attention that fills a cache after its result, as decoders do."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x, cache):
+        out = self.q(x)
+        cache.append(torch.stack([self.k(x), x]))
+        return out, cache
+
+
+@pytest.mark.parametrize(
+    ("give", "first"),
+    [
+        (lambda made: (made["narrow"], made["wide"]), "2x2"),
+        (lambda made: (made["single"], made["narrow"], made["wide"]), ""),
+        (lambda made: [made["wide"], made["narrow"]], "2x8"),
+        (lambda made: {"b": made["narrow"], "a": made["wide"]}, "2x2"),
+        (lambda made: (None, 3, {"a": (made["single"],)}, made["wide"]), ""),
+        (lambda made: ([made["narrow"]] * 2, made["wide"]), "2x2"),
+    ],
+)
+def test_a_module_shows_the_first_tensor_it_returned(give, first):
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Several(give)
+
+        def forward(self, x):
+            return self.inner(x)
+
+    model, seen = Outer().eval(), []
+
+    def hook(module, args, output):
+        flat = torch.utils._pytree.tree_leaves(
+            [*output.values()] if isinstance(output, dict) else output
+        )
+        seen.append(next(leaf for leaf in flat if isinstance(leaf, torch.Tensor)))
+
+    handle = model.inner.register_forward_hook(hook)
+    layers = lf.trace(model, torch.ones(2, 4)).layers
+    handle.remove()
+    (tensor,) = seen
+    row = layers.lens.collapse(depth=1).loc["inner"]
+    assert row["shape"] == tuple(tensor.shape)
+    assert (row["numel"], row["nbytes"]) == (tensor.numel(), tensor.nbytes)
+    assert row["shape_str"] == layers.lens.summary().loc["inner", "output"] == first
+
+
+def test_a_cache_filled_last_is_not_what_a_module_shows():
+    class Decoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = Cached()
+
+        def forward(self, x):
+            out, _ = self.attention(x, [])
+            return out
+
+    layers = lf.trace(Decoder().eval(), torch.ones(2, 4)).layers
+    row = layers.lens.collapse(depth=1).loc["attention"]
+    assert (row["shape"], row["nbytes"]) == ((2, 4), 2 * 4 * 4)
+    assert layers.lens.summary().loc["attention", "output"] == "2x4"
+
+
+def same_graph(a, b):
+    """Two frames are one graph: rows, edges and their passes, sizes."""
+    assert list(a.index) == list(b.index)
+    for column in ("n_passes", "parents", "parent_args", "shape", "shape_str", "kind", "nbytes"):
+        assert list(a[column]) == list(b[column]), column
+    assert ("parent_passes" in a.columns) == ("parent_passes" in b.columns)
+    if "parent_passes" in a.columns:
+        assert list(a["parent_passes"]) == list(b["parent_passes"])
+    assert a.lens.edges().equals(b.lens.edges())
+
+
+class Decoding(nn.Module):
+    """A module that is called several times, and each time reads what it returned before."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(4, 4)
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(2)])
+
+    def forward(self, x, cache=None):
+        h = self.embed(x)
+        for block in self.blocks:
+            h = h + block(h)
+        return h if cache is None else torch.cat([cache, h])
+
+
+MODEL = Decoding().eval()
+
+
+def decode(x):
+    cache = None
+    for _ in range(3):
+        cache = MODEL(x, cache)
+        x = cache[-1:]
+    return cache
+
+
+def refine(x):
+    for block in MODEL.blocks:
+        for _ in range(3):
+            x = torch.tanh(block(x)) * 0.5
+    return x
+
+
+def siamese(x):
+    return MODEL(x) - MODEL(x * 2)
+
+
+@pytest.mark.parametrize("model", [decode, refine, siamese])
+@pytest.mark.parametrize(
+    "fold", [{"depth": 1}, {"depth": 2}, {"depth": 3}, {"modules": "MODEL.blocks.0"}]
+)
+def test_rolling_and_collapsing_commute(model, fold):
+    layers = lf.trace(model, torch.ones(1, 4)).layers
+    same_graph(
+        layers.lens.roll().lens.collapse(**fold),
+        layers.lens.collapse(**fold).lens.roll(),
+    )
+
+
+def test_the_calls_of_a_model_are_one_row_of_a_rolled_frame():
+    layers = lf.trace(decode, torch.ones(1, 4)).layers
+    for row in (
+        layers.lens.roll().lens.collapse(depth=1).loc["MODEL"],
+        layers.lens.collapse(depth=1).lens.roll().loc["MODEL"],
+    ):
+        assert row["n_passes"] == 3
+        assert row["parents"] == ("input_1", "getitem_1", "MODEL")
+
+
+@given(programs())
+@settings(deadline=None, max_examples=40)
+def test_rolling_and_collapsing_random_programs_commute(program):
+    layers = lf.trace(program, torch.ones(2, 3), save=None).layers
+    for depth in (1, 2):
+        same_graph(
+            layers.lens.roll().lens.collapse(depth=depth),
+            layers.lens.collapse(depth=depth).lens.roll(),
+        )
