@@ -1,6 +1,7 @@
 """Which row each living tensor comes from.
 
-A tensor is known by its `id`, checked with a weak reference since ids are reused at once. Its
+A tensor is known by its `id`, checked with a weak reference since ids are reused at once; what
+the model or the caller holds during the run is held here too, so that it can be swapped. Its
 storage's address links it to its views: a write through one alias makes a later read of another
 an `alias` row, whose parents are that alias' old value and the writes.
 """
@@ -21,7 +22,7 @@ from lensframe_pd.capture.roots import named_modules
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.writes import Writes
 from lensframe_pd.tape.regions import covers, region_of
-from lensframe_pd.tape.storage import same_view, storage_of, unwrapped, wrapped_by
+from lensframe_pd.tape.storage import Unswapped, same_view, storage_of, unwrapped, wrapped_by
 from lensframe_pd.tape.tape import Held, Tape
 
 NEVER = -sys.maxsize
@@ -67,6 +68,8 @@ class Lineage:
         self._held_in: dict[int, list[int]] = {}
         #: What the tensors are known as that a wrapper around them is made of: parts of its row.
         self._parts: dict[int, Known] = {}
+        #: The names of tensors that others hold during the run as well, and that are held here.
+        self._pinned: dict[int, str] = {}
 
     def _add_row(self, *cells: Any) -> int:
         add_row = self._weak_add_row()
@@ -79,7 +82,24 @@ class Lineage:
         return known if known is not None and known.alive() is tensor else None
 
     def know(self, tensor: Tensor, source: int, storage: int) -> None:
-        self.live[id(tensor)] = Known(ref(tensor), source, storage)
+        pinned = id(tensor) in self._pinned
+        self.live[id(tensor)] = Known(Unswapped(tensor) if pinned else ref(tensor), source, storage)
+
+    def pin(self, tensor: Tensor, name: str) -> None:
+        """Hold a known tensor, which others hold during the run as well."""
+        known = self.live[id(tensor)]
+        pinned = self.live[id(tensor)] = known._replace(alive=Unswapped(tensor))
+        self._pinned[id(tensor)] = name
+        if self.newest.get(known.storage) is known:
+            self.newest[known.storage] = pinned
+
+    def forget(self) -> None:
+        """The run is over: refer to no tensor any more."""
+        self.live.clear()
+        self.newest.clear()
+        self._pinned.clear()
+        self._parts.clear()
+        self.origins.forget()
 
     def source(self, tensor: Tensor) -> int:
         """The row that made `tensor` (or the held parameter it is), as it stands now."""
@@ -137,7 +157,7 @@ class Lineage:
         """A call may write this storage: keep the parameters and buffers in it as they are."""
         for k in self._held_in.get(storage, ()) if storage else ():
             if k not in self.tape.before:
-                tensor = self.tape.held[k].alive() if self.values.all_kept else None
+                tensor = self.tape.held[k].tensor if self.values.all_kept else None
                 if tensor is None or isinstance(tensor, UninitializedTensorMixin):
                     self.tape.before[k] = None
                 else:
@@ -145,6 +165,8 @@ class Lineage:
 
     def wrote(self, tensor: Tensor, row: int) -> None:
         """The call of `row` wrote `tensor`."""
+        if id(tensor) in self._pinned:
+            self.pin(tensor, self._pinned[id(tensor)])
         storage = storage_of(unwrapped(tensor))
         if storage and not isinstance(tensor, UninitializedTensorMixin):
             writes = self.writes.get(storage)
@@ -185,6 +207,9 @@ class Lineage:
     def _meet_alone(self, tensor: Tensor) -> int:
         """A tensor that nothing known shows: a parameter, or a constant."""
         origin = self.origins.find(tensor, sys._getframe(1))
+        swapped = self._pinned.get(id(tensor))  # known, and has other content since
+        if swapped is not None:
+            return self._add_row("constant", (), tensor, swapped)
         if isinstance(tensor, Parameter) and origin is not None:
             return self.hold(origin, tensor, True)
         row = self._add_row("constant", (), tensor, origin or "")
@@ -228,24 +253,25 @@ class Lineage:
     def hold_all(self, prefix: str, root: nn.Module) -> None:
         """Make the parameters and buffers of a module known."""
         for path, module in named_modules({prefix: root}):
-            self.hold_own(path, module, prefix)
+            self.hold_own(path, module, prefix, self.values.all_kept)
 
-    def hold_own(self, path: str, module: nn.Module, top: str = "") -> None:
+    def hold_own(self, path: str, module: nn.Module, top: str = "", held: bool = True) -> None:
         """Make the parameters and buffers that a module holds itself known.
 
-        That it holds some is noted of the modules around it too, out to `top`.
+        That it holds some is noted of the modules around it too, out to `top`. Not `held` are those
+        of a module that the run made, and may let go of.
         """
         if any(parameter is not None for parameter in module._parameters.values()):
             self.tape.note_holder(path, top)
         before = f"{path}." if path else ""
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                self.hold(before + name, parameter, True)
+                self.hold(before + name, parameter, True, held)
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                self.hold(before + name, buffer, False)
+                self.hold(before + name, buffer, False, held)
 
-    def hold(self, name: str, tensor: Tensor, is_parameter: bool) -> int:
+    def hold(self, name: str, tensor: Tensor, is_parameter: bool, keep: bool = True) -> int:
         """Make a parameter or buffer known by its name."""
         # within torch.func a module may be lent what wraps another's parameter, or a result
         tensor = unwrapped(tensor)
@@ -259,12 +285,13 @@ class Lineage:
             shape, numel = tuple(tensor.shape), tensor.numel()
             nbytes = numel * tensor.element_size()
         needs_grad = tensor.requires_grad
-        held.append(
-            Held(name, is_parameter, shape, tensor.dtype, numel, nbytes, needs_grad, ref(tensor))
-        )
+        kept = tensor if keep else None
+        held.append(Held(name, is_parameter, shape, tensor.dtype, numel, nbytes, needs_grad, kept))
         storage = storage_of(tensor)
         self._held_in.setdefault(storage, []).append(len(held) - 1)
         self.know(tensor, -len(held), storage)
         self.take_apart(tensor, -len(held))
+        if keep:
+            self.pin(tensor, name)
         self.values.expose(tensor)
         return -len(held)

@@ -10,6 +10,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch.nn import Parameter
 
 from lensframe_pd.capture.roots import belongings
 from lensframe_pd.errors import OURS
@@ -23,6 +24,7 @@ from lensframe_pd.tape.objects import (
     mro,
     walk,
 )
+from lensframe_pd.tape.storage import Unswapped
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _CLOSED = (nn.Module, FunctionType)
@@ -33,7 +35,7 @@ class Origins:
 
     def __init__(self, state: Iterable[tuple[str, Tensor]]) -> None:
         self._state: dict[int, tuple[Callable[[], Tensor | None], str]] = {
-            id(tensor): (ref(tensor), path) for path, tensor in state
+            id(tensor): (Unswapped(tensor), path) for path, tensor in state
         }
         #: Rows of constants nobody could name.
         self.unknown: list[int] = []
@@ -51,8 +53,13 @@ class Origins:
                 found = next((p for p, value in _reachable(frame) if value is tensor), None)
             frame = frame.f_back
         if found is not None:
-            self._state[id(tensor)] = (ref(tensor), found)
+            held = isinstance(tensor, Parameter)  # others may be gone before the run is over
+            self._state[id(tensor)] = (Unswapped(tensor) if held else ref(tensor), found)
         return found
+
+    def forget(self) -> None:
+        """The run is over: refer to no tensor any more."""
+        self._state.clear()
 
 
 def _reachable(frame: FrameType) -> Iterator[tuple[str, Tensor]]:

@@ -115,8 +115,9 @@ class Run:
         return output
 
     def settle(self) -> None:
-        """Give the kept values that others can still reach a copy of their own."""
+        """Give the kept values that others can still reach a copy of their own; let go of all."""
         self.values.settle()
+        self.tracer.forget()
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         modules = self.tracer.modules

@@ -455,10 +455,19 @@ class Tracer(TorchFunctionMode):
         """What is entered while the model runs."""
         return self
 
+    def forget(self) -> None:
+        """The run is over: refer to nothing of the model's any more."""
+        self.lineage.forget()
+        self.handed = HandedBack(self.tape, self._live)
+        self.modules.paths.clear()
+
     def given(self, kind: str, path: str, tensor: Tensor) -> int:
         """A row for an input or an output."""
         sources = (self.lineage.source(tensor),) if kind == "output" else ()
-        return self._synthetic_row(kind, sources, tensor, path)
+        row = self._synthetic_row(kind, sources, tensor, path)
+        if kind == "input":
+            self.lineage.pin(tensor, path)
+        return row
 
     def _synthetic_row(
         self,

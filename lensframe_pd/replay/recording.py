@@ -134,7 +134,7 @@ class Recording:
         self.tape = tape
         self.seeded = seeded
         self._facts = CallFacts(tape)
-        self._held_now = {h.name: h.alive for h in tape.held}
+        self._held_now = {h.name: h.tensor for h in tape.held}
         self._held_before = {tape.held[k].name: value for k, value in tape.before.items()}
 
     def ops(self, recorded: Recorded) -> list[str]:
@@ -212,7 +212,7 @@ class Recording:
             if value is None:
                 raise Unreplayable(f"it reads {name!r}, which the run then wrote")
             return value
-        tensor = self._held_now[name]() if name in self._held_now else None
+        tensor = self._held_now.get(name)
         if tensor is None:
             raise Unreplayable(f"the model does not hold {name!r} any more")
         return tensor

@@ -73,7 +73,7 @@ _METADATA = frozenset(
     storage_type register_hook register_post_accumulate_grad_hook retain_grad backward has_names
     q_scale q_zero_point qscheme q_per_channel_axis _assert _assert_async _assert_scalar
     _assert_tensor_metadata sym_size sym_numel sym_stride sym_storage_offset dim_order
-    _set_grad_enabled _use_count share_memory_ pin_memory_ module_load manual_seed
+    _set_grad_enabled _use_count share_memory_ pin_memory_ manual_seed
     _functional_assert_async""".split()
 )
 

@@ -40,6 +40,32 @@ def version_of(tensor: Tensor) -> int | None:
         return None
 
 
+class Unswapped:
+    """Gives a tensor when called, and None once `torch.utils.swap_tensors` gave it other content.
+
+    It holds the tensor, for who is known to hold it as well: where there is a weak reference to a
+    tensor, torch refuses to swap it.
+    """
+
+    __slots__ = ("_content", "tensor")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self._content = _content(tensor)
+
+    def __call__(self) -> Tensor | None:
+        tensor = self.tensor
+        return tensor if _content(tensor) == self._content else None
+
+
+def _content(tensor: Tensor) -> int:
+    """Address of what Python's object shows."""
+    if type(tensor) is Tensor or type(tensor) is Parameter:
+        return int(tensor._cdata)
+    with torch._C.DisableTorchFunctionSubclass():
+        return int(tensor._cdata)
+
+
 def widened(tensor: Tensor) -> Tensor:
     """A tensor as NumPy can hold it: bfloat16 as float32, which is exact."""
     return tensor.float() if tensor.dtype is torch.bfloat16 else tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -100,8 +99,8 @@ class Held(NamedTuple):
     numel: int
     nbytes: int
     requires_grad: bool
-    alive: Callable[[], Tensor | None]
-    """The tensor itself, while the model holds it."""
+    tensor: Tensor | None
+    """The tensor itself; None where the run made it and nothing is replayed."""
 
 
 class ModuleCall(NamedTuple):

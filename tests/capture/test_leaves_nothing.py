@@ -2,6 +2,7 @@
 
 import copy
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -209,6 +210,157 @@ def test_two_traces_in_two_threads():
 def test_a_trace_inside_a_traced_model():
     with pytest.raises(LensError, match="inside a model that is being traced"):
         lf.trace(lambda x: lf.trace(torch.sin, x).output, torch.ones(2))
+
+
+# ------------------------------------------------------------------ no weak reference
+
+
+@pytest.fixture
+def swapping():
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    yield
+    torch.__future__.set_swap_module_params_on_conversion(before)
+
+
+class Remembering(nn.Module):
+    """Holds tensors in every way, and remembers all that it computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+        self.register_buffer("shift", torch.ones(3))
+        self.register_buffer("count", torch.zeros(()))
+        self.table = torch.ones(3)
+        self.closed = nn.Parameter(torch.ones(3)).view_as  # behind a method
+        self.seen = []
+        self.fails = False
+
+    def forward(self, x):
+        self.count += 1
+        made = nn.Linear(3, 3)
+        y = made(self.fc(x) + self.shift) * self.table + self.closed.__self__
+        self.table = y.sum(0)
+        self.seen = [x, y, self.table, made.weight, made.bias, y.detach(), y.T]
+        self.seen.append(self.closed.__self__)
+        if self.fails:
+            raise RuntimeError("no more")
+        return torch.relu(y), self.shift
+
+
+@pytest.mark.parametrize("save", ["all", None, ["linear_1", "relu_1"]])
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_weak_reference_is_left(save, fails):
+    model, x = Remembering().eval(), torch.ones(2, 3)
+    model.fails, table = fails, model.table
+    error = trace = None
+    try:
+        trace = lf.trace(model, x, save=save)
+    except RuntimeError as caught:
+        error = caught
+    assert (error is not None) == fails
+    outputs = [] if trace is None else [*trace.output]
+    held = [x, table, *model.parameters(), *model.buffers(), *model.seen, *outputs]
+    assert [weakref.getweakrefs(tensor) for tensor in held] == [[]] * len(held)
+
+
+def converted(model):
+    model.to(torch.float64)
+
+
+def halved(model):
+    model.half()
+
+
+def loaded(model):
+    model.load_state_dict({name: t.clone() for name, t in model.state_dict().items()})
+
+
+def swapped_one_by_one(model):
+    for tensor in (*model.parameters(), *model.buffers()):
+        other = tensor.detach() * 2
+        torch.utils.swap_tensors(
+            tensor, nn.Parameter(other) if type(tensor) is nn.Parameter else other
+        )
+
+
+@pytest.mark.usefixtures("swapping")
+@pytest.mark.parametrize("change", [converted, halved, loaded, swapped_one_by_one])
+def test_a_model_can_be_swapped_while_the_trace_lives(change):
+    model, x = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).eval(), torch.randn(2, 3)
+    with torch.no_grad():
+        wanted = model(x).tolist()
+        trace = lf.trace(model, x)
+    assert trace.validate()["passed"].all()
+    change(model)
+    torch.utils.swap_tensors(trace.output, torch.zeros(1))
+    torch.utils.swap_tensors(x, torch.zeros(1))
+    assert trace.activations["batch_norm_1"].values.tolist() == wanted
+
+
+class Swapping(nn.Module):
+    """Its parameters are swapped in the forward."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+        self.weight = nn.Parameter(torch.full((3,), 2.0))
+        self.other = nn.Parameter(torch.full((3,), 5.0))
+
+    def forward(self, x):
+        before = x * self.weight
+        self.change(self, x)
+        return before, x - self.weight
+
+
+def to_a_product(model, x):
+    torch.utils.swap_tensors(model.weight, nn.Parameter(model.weight.detach() * 10))
+
+
+def twice(model, x):
+    for _ in range(2):
+        to_a_product(model, x)
+
+
+def to_fresh_numbers(model, x):
+    torch.utils.swap_tensors(model.weight, nn.Parameter(torch.full((3,), 7.0)))
+
+
+def to_another_parameter(model, x):
+    torch.utils.swap_tensors(model.weight, model.other)
+
+
+def to_another_type(model, x):
+    model.to(torch.float64)
+
+
+def to_a_loaded_one(model, x):
+    model.load_state_dict({name: t * 3 for name, t in model.state_dict().items()})
+
+
+@pytest.mark.usefixtures("swapping")
+@pytest.mark.parametrize(
+    ("change", "wanted", "parent"),
+    [
+        (to_a_product, 20, "mul_2"), (twice, 200, "mul_2:2"), (to_fresh_numbers, 7, "full_1"),
+        (to_another_parameter, 5, "constant_1"), (to_another_type, 2, "to_1"),
+        (to_a_loaded_one, 6, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("save", ["all", None])
+def test_a_parameter_swapped_in_the_forward(change, wanted, parent, save):
+    with torch.no_grad():
+        trace = lf.trace(Swapping(change).eval(), torch.ones(3), save=save)
+    before, after = trace.output
+    assert (before.tolist(), after.tolist()) == ([2] * 3, [1 - wanted] * 3)
+    row = trace.layers.loc["sub_1"]
+    assert row["params"] == ()  # it reads the new content, not what the model held before
+    assert row["parents"][0] == "input_1"
+    assert len(row["parents"]) == 2
+    assert parent in (None, row["parents"][1])
+    if save == "all":
+        assert trace.activations[row["parents"][1]].values.tolist() == [wanted] * 3
+        assert trace.activations["mul_1"].values.tolist() == [2] * 3
 
 
 # ------------------------------------------------------------------ saved values never change
