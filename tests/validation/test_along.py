@@ -1,0 +1,87 @@
+"""How near values must be, and which of their axes have stimuli."""
+
+import pytest
+import torch
+import xarray as xr
+
+import lensframe_pd as lf
+from lensframe_pd.capture.state import Origin
+from lensframe_pd.tape.passes import passes
+from lensframe_pd.validation.along import Along, is_stimuli, picked, stimulus_axes
+from lensframe_pd.validation.evidence import evidence
+
+pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+
+
+def along(value, dims=("stimulus", "x")):
+    """A saved value of a trace, said to be `value` along `dims`."""
+    trace = lf.trace(lambda x: x * 1, value)
+    array = trace.activations["mul_1"]
+    said = xr.Dataset({"mul_1": (dims, array.to_numpy(), array.attrs)})
+    origin = Origin(None, (), {}, torch.get_rng_state())
+    return Along(evidence(trace.layers, said, origin), trace.tape, passes(trace.tape))
+
+
+@pytest.mark.parametrize(
+    ("off", "near"),
+    [
+        ([0, 0], True), ([0, 9e-3], True), ([0, 1.2e-2], False), ([9e-4, 0], True),
+        ([1.2e-3, 0], False), ([-9e-4, -9e-3], True), ([float("nan"), 0], False),
+        ([float("inf"), 0], False),
+    ],
+)  # fmt: skip
+def test_near_is_a_part_of_the_value_and_of_the_largest(off, near):
+    """1e-4 of 100 and 1e-5 of the largest, 100: 1.1e-2; of an entry that is 0: 1e-3."""
+    value = torch.tensor([[0.0, 100.0], [1.0, -100.0]])
+    values = along(value)
+    (row,) = values.axes
+    moved = value.clone()
+    moved[0] += torch.tensor(off)
+    assert values.close(row, moved, value) is near
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_whole_numbers_are_compared_exactly(dtype):
+    value = (torch.arange(8).view(4, 2) * 25).to(dtype)
+    values = along(value) if dtype is not torch.bool else along(value.byte())
+    (row,) = values.axes
+    value = values.of(row)
+    moved = value.clone()
+    assert values.close(row, moved, value)
+    moved[3, 1] += 1
+    assert not values.close(row, moved, value)
+
+
+def test_what_is_no_number_is_like_itself():
+    value = torch.tensor([[float("nan"), float("inf")], [1.0, -float("inf")]])
+    values = along(value)
+    (row,) = values.axes
+    assert values.close(row, value.clone(), value)
+    assert not values.close(row, value.nan_to_num(0), value)
+
+
+@pytest.mark.parametrize(("dtype", "off", "near"), [
+    (torch.bfloat16, 1e-2, True), (torch.bfloat16, 0.2, False), (torch.float32, 1e-2, False),
+])  # fmt: skip
+def test_what_was_rounded_coarsely_is_compared_so(dtype, off, near):
+    value = torch.ones(4, 2, dtype=dtype)
+    values = along(value)
+    (row,) = values.axes
+    assert values.close(row, value + off, values.of(row)) is near
+
+
+def test_axes():
+    assert [*map(is_stimuli, ["stimulus", "stimulus_", "stimulus_4", "x", 3])] == [
+        True, True, False, False, False,
+    ]  # fmt: skip
+    assert stimulus_axes(("x_2", "stimulus", "stimulus_")) == [1, 2]
+    values = along(torch.ones(3, 3, 3), ("stimulus", "a", "b"))
+    (row,) = values.axes
+    assert values.n == 3
+    assert values.more_axes(row) == [[0, 1], [0, 2], [0, 1, 2]]
+
+
+def test_entries_along_several_axes():
+    value = torch.arange(9).view(3, 3)
+    assert picked(value, [0, 1], [2, 0]).tolist() == [[8, 6], [2, 0]]
+    assert picked(value, [1], [1]).tolist() == [[1], [4], [7]]
