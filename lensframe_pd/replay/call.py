@@ -168,10 +168,13 @@ def _placed(
 
 def copied(tensor: Tensor) -> Tensor:
     """A copy with the same layout, which autograd follows if it followed the tensor."""
-    bits = bits_of(tensor)
     if tensor.requires_grad and torch.is_grad_enabled():
-        return laid_out(tensor.clone(), tensor.stride(), bits)  # no leaf, so it may be written
-    return laid_out(faithful_clone(tensor.detach()), tensor.stride(), bits)
+        copy = tensor.clone()  # no leaf, so it may be written
+    else:
+        copy = faithful_clone(tensor.detach())
+    if tensor.layout is not torch.strided:
+        return copy
+    return laid_out(copy, tensor.stride(), bits_of(tensor))
 
 
 def laid_out(value: Tensor, stride: Sequence[int], bits: Bits = PLAIN) -> Tensor:
