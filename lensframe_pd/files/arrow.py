@@ -81,7 +81,7 @@ def read_arrow(folder: Path, content: dict[str, Any]) -> xr.Dataset:
     """
     with refused(folder, "folder of activations"):
         arrays = {
-            name: _tensor(inside(folder, file), content["write"])
+            name: _tensor(inside(folder, file), content["write"], name)
             for name, file in content["variables"].items()
         }
         coords: dict[Hashable, Any] = {}
@@ -101,12 +101,14 @@ def tensor(path: Path) -> xr.DataArray:
         The file is truncated, is no Arrow file, or was not written by this library.
     """
     with refused(path, "Arrow file"):
-        array, checked = _tensor(path, None)
+        array, checked = _tensor(path)
         check_small([checked])
         return array
 
 
-def _tensor(path: Path, write: str | None) -> tuple[xr.DataArray, Checked]:
+def _tensor(
+    path: Path, write: str | None = None, name: str | None = None
+) -> tuple[xr.DataArray, Checked]:
     table = _table(path)
     raw = (table.schema.metadata or {}).get(_META)
     if raw is None:
@@ -115,7 +117,9 @@ def _tensor(path: Path, write: str | None) -> tuple[xr.DataArray, Checked]:
             "pyarrow.ipc or pandas.read_feather"
         )
     facts = json.loads(raw)
-    _check_facts(path, facts, table, write)
+    _check_facts(path, facts, table)
+    if write is not None and (facts["write"], facts["name"]) != (write, name):
+        raise LensValueError(f"{path} is of another write, or another array, than its folder says")
     dims, shape, dtype = facts["dims"], tuple(facts["shape"]), np.dtype(facts["dtype"])
     stored = tuple(sorted(range(len(dims)), key=lambda k: dims[k] != STIMULUS))
     data = _mapped(table["value"], tuple(shape[k] for k in stored), dtype)
@@ -131,12 +135,10 @@ def _tensor(path: Path, write: str | None) -> tuple[xr.DataArray, Checked]:
     return array, checked
 
 
-def _check_facts(path: Path, facts: dict[str, Any], table: Any, write: str | None) -> None:
+def _check_facts(path: Path, facts: dict[str, Any], table: Any) -> None:
     said = facts.pop("checksum")
     if said != checksums.of_facts(facts):
         raise LensValueError(f"{path} is damaged: what it says of itself is not what was written")
-    if write is not None and facts["write"] != write:
-        raise LensValueError(f"{path} is of another write than the rest of its folder")
     if facts["rows"] != checksums.of_table(_bare(table, STIMULUS)):
         raise LensValueError(f"{path} is damaged: its ids are not those that were written")
 

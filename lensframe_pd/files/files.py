@@ -134,7 +134,8 @@ def read(path: str | os.PathLike[str], chunks: Any = None) -> Any:
     """
     given = Path(path)
     for attempt in range(_TRIES):
-        place = present(given)
+        with refused(given, "file or folder"):
+            place = present(given)
         before = stamp(place)
         try:
             if attempt < _PATIENCE:

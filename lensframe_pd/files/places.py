@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lensframe_pd.errors import LensError, LensFileError, LensValueError
+from lensframe_pd.errors import LensFileError, LensValueError
 
 MARK = "lensframe.json"
 """The file by which a folder is known as one of ours, besides zarr's own."""
@@ -79,18 +79,20 @@ def told(path: Path) -> Iterator[None]:
     """What the system says against a write becomes an error that names the target."""
     try:
         yield
-    except LensError:
-        raise
     except OSError as error:
+        if isinstance(error, LensFileError) and error.__cause__ is None:
+            raise  # it says all
+        cause = error.__cause__ if isinstance(error, LensFileError) else error  # of a part
         raise LensFileError(
-            f"{path} was not written; what was there before is as it was: {_why(error)}"
-        ) from error
+            f"{path} was not written; what was there before is as it was: {_why(cause)}"
+        ) from cause
 
 
-def _why(error: OSError) -> str:
-    if error.errno in _FULL:
+def _why(error: BaseException | None) -> str:
+    number = getattr(error, "errno", None)
+    if number in _FULL:
         return f"the disk, or your share of it, is full ({error})"
-    if error.errno in _FORBIDDEN:
+    if number in _FORBIDDEN:
         return f"you may not write there ({error})"
     return str(error)
 
