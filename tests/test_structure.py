@@ -11,8 +11,8 @@ ROOMS = {
     "schema": "",
     "tape": "functions domains objects storage regions tape compare context config facts places "
     "readings grouping openings cuts refinement passes",
-    "capture": "watch values roots modules origins writes lineage handed tracer iterators snapshot "
-    "state plan process save stimuli model run",
+    "capture": "watch values roots modules origins writes lineage handed unseen tracer "
+    "iterators snapshot state plan process save stimuli model run",
     "tables": "stimuli order case reshape selection indexing writes aliases sequences space "
     "products axes readers dims layers activations",
     "graph": "edges parameters contract fold select diff",

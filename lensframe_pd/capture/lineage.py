@@ -9,7 +9,8 @@ an `alias` row, whose parents are that alias' old value and the writes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakMethod, ref
 
@@ -235,6 +236,33 @@ class Lineage:
             if seen is not None and seen.storage == storage and covers(region_of(shown), region):
                 return self.fresh(shown, seen), same_view(tensor, shown), region_of(shown).low
         return None
+
+    @contextmanager
+    def passing_view(self, tensor: Any) -> Iterator[None]:
+        """A view that torch makes for one write: it is no help in finding others afterwards.
+
+        It may be one of a parameter or buffer that nobody has read yet.
+        """
+        if not isinstance(tensor, Tensor) or self.known(tensor) is not None:
+            yield
+            return
+        storage = storage_of(tensor)
+        before = self.newest.get(storage)
+        if before is None:
+            self._meet_in_held(tensor, storage)
+        yield
+        if before is None:
+            self.newest.pop(storage, None)
+        else:
+            self.newest[storage] = before
+
+    def _meet_in_held(self, tensor: Tensor, storage: int) -> None:
+        region = region_of(tensor)
+        for k in self._held_in.get(storage, ()):
+            held = self.tape.held[k].tensor
+            if held is not None and covers(region_of(held), region):
+                self._alias((self.source(held),), (region_of(held).low,), tensor)
+                return
 
     def _gone_twin(self, tensor: Tensor, storage: int, newest: int) -> tuple[int, bool, int] | None:
         """As `_twin`, where the newest tensor in the storage is gone.

@@ -41,6 +41,7 @@ class Listener(Protocol):
     def returned(self, tensor: Tensor, module: int) -> None: ...
     def ended(self, result: Any) -> None: ...
     def met(self, path: str, module: nn.Module) -> None: ...
+    def met_code(self, code: CodeType) -> None: ...
     def script_mode(self) -> AbstractContextManager[Any]: ...
 
 
@@ -193,7 +194,9 @@ class ModuleStack:
             key = id(code)
             if key in stops:
                 break
-            codes[key] = code
+            if key not in codes:
+                codes[key] = code
+                self._listener().met_code(code)
             site += (key, frame.f_lasti)
             frame = frame.f_back
         return tuple(site)

@@ -19,6 +19,7 @@ from lensframe_pd.capture.roots import find_roots, is_compile_wrapper, module_al
 from lensframe_pd.capture.save import save_of
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.capture.tracer import Tracer
+from lensframe_pd.capture.unseen import may_write_unseen
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensRuntimeError, LensTypeError
 from lensframe_pd.tape.objects import tensors_in
@@ -77,6 +78,7 @@ class Run:
             watchers.append(also(self.tape))
         ends = (Run._call.__code__, Run._execute.__code__)
         self.tracer = tracer(self.tape, self.values, self.origins, roots, named, watchers, ends)
+        self.tracer.writes_unseen = may_write_unseen(model, [module for _, module in named])
         for path, module in named:
             self.tracer.lineage.hold_own(path, module)
 

@@ -9,8 +9,8 @@ all others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from types import CodeType
 from typing import Any
@@ -30,6 +30,7 @@ from lensframe_pd.capture.handed import HandedBack
 from lensframe_pd.capture.lineage import Known, Lineage
 from lensframe_pd.capture.modules import ModuleStack
 from lensframe_pd.capture.origins import Origins
+from lensframe_pd.capture.unseen import UnseenWrites, recordable, writes_unseen
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.watch import Watcher, overridden, together
 from lensframe_pd.errors import OURS
@@ -105,8 +106,15 @@ class Tracer(TorchFunctionMode):
         self._outer: Site = ()
         self._script_site: Site = ()
         self._differentiated: list[int] = []
+        #: Tensors that somebody made the `.grad` of another one.
+        self._assigned: dict[int, Callable[[], Tensor | None]] = {}
         self._contexts: dict[Any, Context] = {}
         self.n_reads = 0
+        #: Whether it is known before the run that the model may write what no function mode sees.
+        self.writes_unseen = False
+        self._unseen: UnseenWrites | None = None
+        #: Whether the call is one of a dispatch mode, below what counts a tensor's writes.
+        self._dispatched = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._closing:  # first: what a module has handed back is told when it is closed
@@ -133,6 +141,8 @@ class Tracer(TorchFunctionMode):
                 self.values.expose(args[0])
             elif function.name == "backward":
                 self._note_backward(args)
+            elif function.name == "grad" and isinstance(args[-1], Tensor):  # it is assigned
+                self._assigned[id(args[-1])] = ref(args[-1])
             return func(*args, **(kwargs or _NO_KWARGS))
         if action is Action.OPEN and func is not self._opening:
             return self._open(func, types, args, kwargs)
@@ -190,22 +200,28 @@ class Tracer(TorchFunctionMode):
                 if selection:
                     self.tape.selections[call] = selection
             inplace = id(tensor) in written
-            if is_foreign(tensor) or (inplace and self.values.counts_again(sys._getframe(1))):
+            if is_foreign(tensor) or (inplace and self._counts_again(sys._getframe(1))):
                 self.values.expose(tensor)
             row = self._row(tensor, call, slot, inplace)
             if inplace and not function.repoints:
                 self.lineage.wrote(tensor, row)
         return done.result
 
+    def _counts_again(self, frame: Any) -> bool:
+        """Whether a write moves its tensor's version again when this call is over."""
+        return self._dispatched or self.values.counts_again(frame)
+
     def scripted(self, func: Any, args: Any, kwargs: Any, ordinal: int) -> Any:
         """An ATen operator inside a ScriptModule; its place in the call stands for its site."""
         if self._closing:
             self.modules.settle(sys._getframe(1))
         before, self._script_site = self._script_site, (SCRIPT, ordinal)
+        self._dispatched = True
         try:
             return self._call_carefully(describe(func), args, kwargs)
         finally:
             self._script_site = before
+            self._dispatched = False
 
     def _rows_of(
         self, result: Any, function: Function, args: Any, kwargs: Any, seconds: float
@@ -272,7 +288,9 @@ class Tracer(TorchFunctionMode):
                 break
             if key == _OPEN:  # inside an opened composite: its caller's site is known
                 return site + self._outer
-            codes[key] = code
+            if key not in codes:
+                codes[key] = code
+                self.met_code(code)
             here = (key, frame.f_lasti)
             site = site + here if site else here
             frame = frame.f_back
@@ -409,6 +427,10 @@ class Tracer(TorchFunctionMode):
         """`call` gave an object that was known already, and did not write it."""
         made_by = self._calls[call]
         if known.source not in made_by.sources:  # not what it was given: `grad`, filled unseen
+            if key in self._assigned and self._assigned[key]() is known.alive():
+                kwargs = {**made_by.kwargs, "assigned": SLOT}
+                sources = (*made_by.sources, known.source)
+                self._calls[call] = made_by._replace(kwargs=kwargs, sources=sources)
             self._live[key] = self._newest[new.storage] = new
         elif made_by.function is not _SYNTHETIC["output"]:
             self.handed.back(key, known, new, call)
@@ -451,9 +473,36 @@ class Tracer(TorchFunctionMode):
         """What makes rows while a ScriptModule runs."""
         return _ScriptOperators(self)
 
-    def running(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def running(self) -> Iterator[None]:
         """What is entered while the model runs."""
-        return self
+        self._unseen = UnseenWrites(self, self._make_unseen)
+        try:
+            with self._unseen.ready(), self:
+                if self.writes_unseen:
+                    self._unseen.enter()
+                yield
+        finally:
+            self._unseen = None  # it holds this object
+
+    def met_code(self, code: CodeType) -> None:
+        """Code runs that did not before."""
+        if self._unseen is not None and writes_unseen(code):
+            self._unseen.enter()
+
+    def _make_unseen(self, func: Any, args: Any, kwargs: Any, number: Tensor | None) -> Any:
+        """An ATen operator that came from no call this mode was shown."""
+        if self._script_site:  # it belongs to an operator of a ScriptModule, whose rows are made
+            return func(*args, **kwargs)
+        if self._closing:
+            self.modules.settle(sys._getframe(1))
+        self._dispatched = True
+        try:
+            with self.lineage.passing_view(args[0] if args else None):
+                func, args = recordable(func, args, number)
+                return self._call_carefully(describe(func), args, kwargs)
+        finally:
+            self._dispatched = False
 
     def forget(self) -> None:
         """The run is over: refer to nothing of the model's any more."""

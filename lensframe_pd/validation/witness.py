@@ -74,6 +74,13 @@ class WitnessedTracer(Tracer):
         finally:
             self._inside = before
 
+    def _make_unseen(self, *operator: Any) -> Any:
+        before, self._inside = self._inside, []  # as there
+        try:
+            return super()._make_unseen(*operator)
+        finally:
+            self._inside = before
+
     def saw(self, func: Any) -> None:
         """An operator was executed.
 
