@@ -53,7 +53,8 @@ class Saved(NamedTuple):
 def write(what: Any, path: str | os.PathLike[str], format: str = "arrow") -> Path:
     """Write a trace, its layers or its activations.
 
-    What was there is replaced only when the new is complete: a crash leaves the old or the new.
+    What was there is replaced only when the new is complete: a crash leaves the old or the new. Of
+    several writers to one place the last to be complete wins. A link is written through.
 
     Parameters
     ----------
@@ -74,7 +75,8 @@ def write(what: Any, path: str | os.PathLike[str], format: str = "arrow") -> Pat
     Raises
     ------
     LensValueError
-        An unknown suffix or format, or a folder that this library did not write.
+        An unknown suffix or format, no name to write at, or a folder that this library did not
+        write. What the system refuses (no folder, no permission, a full disk) is an OSError too.
     LensTypeError
         A coordinate or attribute that no format holds without pickling.
     LensRuntimeError
@@ -120,7 +122,8 @@ def read(path: str | os.PathLike[str], chunks: Any = None) -> Any:
     Raises
     ------
     LensValueError
-        There is nothing at `path`; it is truncated, damaged, or not from this library.
+        There is nothing at `path`; it is truncated, damaged, or not from this library. Values of
+        more than 256 MB are compared with their checksums when they are first used, and raise then.
     LensRuntimeError
         The package the format needs, or dask, is not installed.
 

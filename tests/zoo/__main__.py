@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: workers are forked
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -18,12 +19,14 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import pandas as pd
 from tqdm import tqdm
 
+from zoo import frames
 from zoo.models import models
 from zoo.workers import examine_all
 
 
 def main(argv: list[str] | None = None) -> int:
     options = _options(argv)
+    frames.folder = options.frames
     lines = os.path.splitext(options.out)[0] + ".jsonl"
     names = [n for n in models() if not options.parts or any(p in n for p in options.parts)]
     os.makedirs(os.path.dirname(os.path.abspath(lines)), exist_ok=True)
@@ -124,6 +127,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=300, help="seconds per model")
     parser.add_argument("--memory-gb", type=float, default=8, help="per process")
     parser.add_argument("--out", default="zoo.parquet", help="results; .jsonl beside it")
+    parser.add_argument("--frames", type=Path, help="a folder to keep every model's frame in")
     parser.add_argument("--again", action="store_true", help="also those with a result")
     return parser.parse_args(argv)
 

@@ -21,6 +21,7 @@ from lensframe_pd.errors import LensWarning
 from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tape.objects import tensors_in
 
+from . import frames
 from .made import Made
 from .models import models
 
@@ -90,6 +91,7 @@ def _stages(make: Callable[[], Made], found: dict[str, Any], begin: Callable[[st
 
     begin("tables")
     layers, found["layers_s"] = _timed(lambda: trace.layers)
+    frames.keep(found["name"], layers)
     activations, found["activations_s"] = _timed(lambda: trace.activations)
     found |= {
         "n_rows": len(layers),
