@@ -30,6 +30,7 @@ from lensframe_pd.tables.stimuli import (
 )
 from lensframe_pd.tape.facts import Sources
 from lensframe_pd.tape.passes import Passes, passes
+from lensframe_pd.tape.switches import Switches
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.evidence import evidence
 from lensframe_pd.validation.validate import judged
@@ -218,7 +219,7 @@ def trace(
     if seed is not None:
         torch.manual_seed(seed)
         run.tape.seed = int(seed)
-    origin = Origin(model, args, kwargs, torch.get_rng_state())
+    origin = Origin(model, args, kwargs, torch.get_rng_state(), Switches())
     before = _repeatable(origin, repeats) if repeats else None
     try:
         output = run.execute(args, kwargs, n_stimuli)

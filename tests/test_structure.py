@@ -9,8 +9,8 @@ import lensframe_pd
 ROOMS = {
     "errors": "",
     "schema": "",
-    "tape": "functions domains objects storage regions tape compare context config facts places "
-    "readings grouping openings cuts refinement passes",
+    "tape": "functions domains silence switches objects storage regions tape compare context "
+    "config facts places readings grouping openings cuts refinement passes",
     "capture": "watch values roots modules origins writes lineage handed unseen tracer "
     "iterators snapshot state plan process save stimuli model run",
     "tables": "stimuli order case reshape selection indexing writes aliases sequences space "

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
 from collections.abc import Iterable
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 from lensframe_pd.tape.objects import class_attribute, class_module
+from lensframe_pd.tape.silence import silenced
 
 _MODULES = frozenset(("builtins", "itertools", "_collections"))
 _SEQUENCES = (list, tuple, str, bytes, range)
-_lock = threading.RLock()
 
 
 class Uncopyable(Exception):
@@ -57,9 +55,8 @@ def _rebuilt(iterator: Any, copies: dict[int, Any]) -> Any:
     own_copy = class_attribute(type(iterator), "__copy__")
     if own_copy is not None:  # a tee
         return own_copy(iterator)
-    # Python 3.12 and 3.13 warn that itertools will lose this; filters are the whole process's.
-    with _lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+    # Python 3.12 and 3.13 warn that itertools will lose this
+    with silenced():
         try:
             make, args, *state = iterator.__reduce__()
             if make is iter and len(args) == 1 and type(args[0]) not in _SEQUENCES:

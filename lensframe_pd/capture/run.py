@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import chain
@@ -23,6 +22,7 @@ from lensframe_pd.capture.unseen import may_write_unseen
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensRuntimeError, LensTypeError
 from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.silence import silenced
 from lensframe_pd.tape.tape import Tape
 
 _running = threading.local()
@@ -126,8 +126,7 @@ class Run:
         with ExitStack() as stack:
             stack.enter_context(switched())
             if self.compiled:
-                stack.enter_context(warnings.catch_warnings())
-                warnings.filterwarnings("ignore", message="Using `torch.compile.*global hooks")
+                stack.enter_context(silenced("Using `torch.compile.*global hooks"))
             stack.callback(modules.detach)
             modules.attach()
             stack.enter_context(self.tracer.running())

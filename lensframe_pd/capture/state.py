@@ -16,6 +16,7 @@ from lensframe_pd.capture.roots import find_roots
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.tape.compare import difference
 from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.switches import Switches
 
 
 def everything(model: Any, args: Any, kwargs: Any) -> Snapshot:
@@ -59,6 +60,8 @@ class Origin(NamedTuple):
     kwargs: dict[str, Any]
     generator: Tensor
     """State of torch's default random generator at the start."""
+    switches: Switches | None = None
+    """How the switches stood at the start; None for as they stand now."""
 
 
 class Start:
@@ -70,6 +73,7 @@ class Start:
     def __init__(self, origin: Origin) -> None:
         self.snapshot = everything(origin.model, origin.args, origin.kwargs)
         self._generators = Generators()
+        self._switches = Switches()
         self._origin = origin
 
     def again(self) -> None:
@@ -80,6 +84,7 @@ class Start:
     def restore(self) -> None:
         self.snapshot.restore()
         self._generators.restore()
+        self._switches.restore()
 
     def __enter__(self) -> Start:
         return self

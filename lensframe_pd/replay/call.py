@@ -24,6 +24,7 @@ from lensframe_pd.tape.storage import (
     write,
     written_arguments,
 )
+from lensframe_pd.tape.switches import Switches, standing
 from lensframe_pd.tape.tape import SLOT, Array, Call, Opaque, Row
 
 
@@ -44,6 +45,8 @@ class Rerun:
         Its rows on the tape; those of an alias say how it lies in memory.
     bits
         Through which bits an alias sees its memory.
+    switches
+        How they stand while it runs; None for as they are.
 
     Raises
     ------
@@ -51,10 +54,17 @@ class Rerun:
         When called: the record does not hold all that the call depends on.
     """
 
-    def __init__(self, call: Call, rows: Sequence[Row] = (), bits: Bits = PLAIN) -> None:
+    def __init__(
+        self,
+        call: Call,
+        rows: Sequence[Row] = (),
+        bits: Bits = PLAIN,
+        switches: Switches | None = None,
+    ) -> None:
         self.call = call
         self.rows = rows
         self.bits = bits
+        self.switches = switches
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         call, function = self.call, self.call.function
@@ -87,7 +97,8 @@ class Rerun:
         writable = written_arguments(args, kwargs, function)
         if call.generator is not None and kwargs.get("generator") is None:
             torch.set_rng_state(call.generator)
-        return perform(function, args, kwargs, writable)
+        with standing(self.switches):
+            return perform(function, args, kwargs, writable)
 
     def _spared(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The tensors, copied where the call may write."""

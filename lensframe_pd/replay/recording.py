@@ -18,6 +18,7 @@ from lensframe_pd.tape.compare import Difference, difference, same
 from lensframe_pd.tape.facts import CallFacts
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.storage import PLAIN, Bits, widened
+from lensframe_pd.tape.switches import Switches
 from lensframe_pd.tape.tape import Call, Opaque, Tape
 
 
@@ -82,6 +83,8 @@ class Recorded(NamedTuple):
     call: Call
     rows: list[int]
     ops: list[str]
+    switches: Switches | None = None
+    """How the switches stood, if not as at the start."""
 
 
 def recorded_calls(tape: Tape, again: Tape, grouped: Passes) -> list[Recorded]:
@@ -93,7 +96,7 @@ def recorded_calls(tape: Tape, again: Tape, grouped: Passes) -> list[Recorded]:
             call = tape.calls[row.call]
             if tape is not again and row.call < len(again.calls):
                 call = _with_arguments(call, again.calls[row.call])
-            found[row.call] = Recorded(call, [], [])
+            found[row.call] = Recorded(call, [], [], again.switched.get(row.call))
         found[row.call].rows.append(i)
         found[row.call].ops.append(ops[i])
     return [*found.values()]
@@ -154,7 +157,9 @@ class Recording:
         if recorded.call.generator is not None and not self.seeded:
             raise Unreplayable("it draws random numbers, and the trace recorded no seed")
         bits = self.saved.bits.get(recorded.ops[0], PLAIN)
-        return Rerun(recorded.call, [self.tape.rows[i] for i in recorded.rows], bits)
+        return Rerun(
+            recorded.call, [self.tape.rows[i] for i in recorded.rows], bits, recorded.switches
+        )
 
     def arguments(self, recorded: Recorded) -> list[Argument]:
         """What the frame says each slot of the call holds.

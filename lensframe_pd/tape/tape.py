@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lensframe_pd.tape.functions import Function
 from lensframe_pd.tape.storage import Bits
+from lensframe_pd.tape.switches import Switches
 
 Site = tuple[int, ...]
 """Call site: code id, instruction offset, code id, ... from the innermost frame outward."""
@@ -164,6 +165,8 @@ class Tape:
     """Rows that showed the conjugate or negative of their memory; noted where a run is proven."""
     lost: dict[int, str] = field(default_factory=dict)
     """Rows whose value was kept and had to be let go of, with the reason."""
+    switched: dict[int, Switches] = field(default_factory=dict)
+    """Calls made under other switches than the run began with; noted where a run is proven."""
     wrapped: set[int] = field(default_factory=set)
     """Calls inside `torch.vmap` or `torch.func.grad`, whose rows hold the unwrapped value."""
 

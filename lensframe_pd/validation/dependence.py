@@ -210,11 +210,11 @@ def _with_other_numbers(run: Rerun) -> Iterator[tuple[str, Rerun]]:
         name = arg_name(call.function.arg_names, place)
         for other in _next_to(number):
             changed = call._replace(args=(*call.args[:place], other, *call.args[place + 1 :]))
-            yield f"{name!r}, {number},", Rerun(changed, run.rows, run.bits)
+            yield f"{name!r}, {number},", Rerun(changed, run.rows, run.bits, run.switches)
     for name, number in call.kwargs.items():
         for other in _next_to(number):
             changed = call._replace(kwargs={**call.kwargs, name: other})
-            yield f"{name!r}, {number},", Rerun(changed, run.rows, run.bits)
+            yield f"{name!r}, {number},", Rerun(changed, run.rows, run.bits, run.switches)
 
 
 def _next_to(value: Any) -> tuple[Any, ...]:

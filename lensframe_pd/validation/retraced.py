@@ -53,7 +53,7 @@ class Retraced:
         Another
             The run does other things than the recorded one, or fails.
         """
-        model, args, kwargs, _ = self._origin
+        model, args, kwargs = self._origin[:3]
         run = Run(model, None, also=lambda tape: _Following(tape, self._reference, rows, look))
         run.tape.seed = self._seed
         self._again()

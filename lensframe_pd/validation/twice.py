@@ -25,6 +25,7 @@ from lensframe_pd.tape.compare import difference
 from lensframe_pd.tape.context import Surroundings
 from lensframe_pd.tape.facts import LiveRow
 from lensframe_pd.tape.storage import write
+from lensframe_pd.tape.switches import Switches
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.elsewhere import Found, observed
 from lensframe_pd.validation.evidence import End, Evidence
@@ -58,7 +59,7 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
         came from nowhere that was seen: another thread may have computed it. None if the model
         cannot be run again, as it would not be afterwards what it was before.
     """
-    _, args, kwargs, _ = evidence.origin
+    _, args, kwargs = evidence.origin[:3]
     run, tracer = _witnessed(evidence)
     named = named_modules(find_roots(evidence.origin.model))
     n = _n_stimuli(evidence)
@@ -100,18 +101,21 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
 @contextmanager
 def one_state(evidence: Evidence) -> Iterator[Callable[[], Snapshot]]:
     """What puts all back for another run, and gives that state; at the end all is as it was."""
-    model, args, kwargs, _ = evidence.origin
+    model, args, kwargs = evidence.origin[:3]
     with Start(evidence.start) as start, Surroundings() as surroundings:
         if evidence.tape is not None:
             _give_inputs(model, args, kwargs, evidence.tape)
         given = Snapshot([("args", args), ("kwargs", kwargs)])
 
+        surroundings.enter(evidence.switches)
+        switches = evidence.origin.switches or Switches()
+
         def again() -> Snapshot:
             start.again()
             given.restore()
+            switches.restore()
             return start.snapshot
 
-        surroundings.enter(evidence.switches)
         yield again
 
 

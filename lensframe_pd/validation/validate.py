@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,8 @@ from lensframe_pd.tables import layers as frames
 from lensframe_pd.tables.activations import unsaved_reasons
 from lensframe_pd.tables.stimuli import stimulus_table
 from lensframe_pd.tape.passes import passes
+from lensframe_pd.tape.silence import silenced
+from lensframe_pd.tape.switches import Switches
 from lensframe_pd.validation import invariants
 from lensframe_pd.validation.alignment import check_alignment
 from lensframe_pd.validation.evidence import Evidence, evidence
@@ -134,12 +135,13 @@ def judged(
             raise LensValueError(f"{name}={given!r}; give 'sample', 'all' or None")
     verdicts = Verdicts(evidence.ops)
     generators = Generators()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the traced run has given the model's warnings
+    switches = Switches()
+    with silenced():  # the traced run has given the model's warnings
         try:
             _judge(evidence, verdicts, tolerance, downstream, alignment)
         finally:
             generators.restore()
+    switches.restore()  # what the model's own forward sets, outside as well
     report = verdicts.report()
     if raise_on_failure and not report["passed"].all():
         raise _failure(report)

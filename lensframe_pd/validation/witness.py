@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lensframe_pd.capture.tracer import Tracer
 from lensframe_pd.tape.functions import Action, describe
 from lensframe_pd.tape.storage import PLAIN, bits_of
+from lensframe_pd.tape.switches import Switches
 from lensframe_pd.tape.tape import Opaque
 from lensframe_pd.validation.elsewhere import mark
 
@@ -41,11 +42,13 @@ class WitnessedTracer(Tracer):
         self.constants: dict[int, int] = {}
         #: Whether the operators of other threads are observed.
         self.observes = False
+        self._begun = Switches()
         #: The operators of the call that is being made; None while none is, so that each is a gap.
         self._inside: list[str] | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
+        self._begun = Switches()
         with _Witness(self), super().running():
             yield
 
@@ -98,6 +101,13 @@ class WitnessedTracer(Tracer):
     def _gap(self, *operators: str) -> None:
         module = self.tape.modules[self.modules.current].path
         self.gaps.append(Gap(len(self._rows), operators, module))
+
+    def _call(self, *cells: Any) -> int:
+        call = super()._call(*cells)
+        switches = Switches()
+        if switches != self._begun:
+            self.tape.switched[call] = switches
+        return call
 
     def _row(self, tensor: Tensor, call: int, slot: int, inplace: bool = False) -> int:
         row = super()._row(tensor, call, slot, inplace)
