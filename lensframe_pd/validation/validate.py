@@ -19,7 +19,7 @@ from lensframe_pd.tables.activations import unsaved_reasons
 from lensframe_pd.tables.stimuli import stimulus_table
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.tape.silence import silenced
-from lensframe_pd.tape.switches import Switches
+from lensframe_pd.tape.switches import Switches, standing
 from lensframe_pd.validation import invariants
 from lensframe_pd.validation.alignment import check_alignment
 from lensframe_pd.validation.evidence import Evidence, evidence
@@ -134,14 +134,14 @@ def judged(
         if given not in ("sample", "all", None):
             raise LensValueError(f"{name}={given!r}; give 'sample', 'all' or None")
     verdicts = Verdicts(evidence.ops)
-    generators = Generators()
-    switches = Switches()
-    with silenced():  # the traced run has given the model's warnings
-        try:
+    generators, switches = Generators(), Switches()
+    try:
+        # the traced run has given the model's warnings; it began with these switches
+        with silenced(), standing(evidence.origin.switches):
             _judge(evidence, verdicts, tolerance, downstream, alignment)
-        finally:
-            generators.restore()
-    switches.restore()  # what the model's own forward sets, outside as well
+    finally:
+        generators.restore()
+        switches.restore()
     report = verdicts.report()
     if raise_on_failure and not report["passed"].all():
         raise _failure(report)
