@@ -41,7 +41,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def zoo(session: nox.Session) -> None:
-    """Trace and validate every model of torchvision, timm and transformers; results in zoo/."""
+    """Trace and validate models of torchvision, timm, transformers and many more; in zoo/."""
     session.install("-e", ".[zoo]")
     out = [] if "--out" in session.posargs else ["--out", "zoo/zoo.parquet"]
     session.run("python", "-W", "ignore", "tests/zoo", *out, *session.posargs)

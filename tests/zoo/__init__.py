@@ -1,1 +1,1 @@
-"""More than a thousand public models, random weights and small inputs, to trace and to validate."""
+"""Two thousand models of two dozen packages, random weights and small inputs, to trace and to validate."""
