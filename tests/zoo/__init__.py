@@ -1,1 +1,1 @@
-"""Two thousand models of many packages, random weights and small inputs, to trace and to validate."""
+"""Two thousand models, random weights and small inputs, to trace and to validate."""
