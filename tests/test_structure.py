@@ -11,7 +11,7 @@ ROOMS = {
     "schema": "",
     "tape": "functions domains silence switches objects storage regions tape compare context "
     "config facts places readings grouping openings cuts refinement passes",
-    "capture": "watch values roots modules origins writes lineage handed unseen tracer "
+    "capture": "watch values roots modules origins writes lineage handed unseen fused tracer "
     "iterators snapshot state plan process save stimuli model run",
     "tables": "stimuli order case reshape selection indexing writes aliases sequences space "
     "products axes readers dims layers activations",

@@ -26,6 +26,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 from torch.overrides import TorchFunctionMode, redispatch_function
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lensframe_pd.capture.fused import ATTENTION, leaves_fused
 from lensframe_pd.capture.handed import HandedBack
 from lensframe_pd.capture.lineage import Known, Lineage
 from lensframe_pd.capture.modules import ModuleStack
@@ -154,6 +155,8 @@ class Tracer(TorchFunctionMode):
         """Run a Python composite under this mode, so that its inner calls are seen."""
         before, outer = self._opening, self._outer
         self._opening, self._outer = func, self._site(sys._getframe(2))
+        if func is ATTENTION and leaves_fused(sys._getframe(2)):
+            self.tape.unfused[self.modules.current] = None
         try:
             with self:
                 return redispatch_function(func, types, args, kwargs or {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -150,6 +151,8 @@ class Tape:
     """JSON scalars about the run that nothing depends on; in the tables' `attrs`, for people."""
     seed: int | None = None
     """What torch's generators were seeded with before the run, if they were."""
+    unfused: dict[int, None] = field(default_factory=dict)
+    """Calls of attention modules that took torch's fused path but for the trace, in order."""
     stopped: bool | str = False
     """Whether the run was ended early: by its last row, or by the end of the module call named."""
     n_stimuli: int = 0
@@ -181,4 +184,7 @@ class Tape:
     def attrs(self) -> dict[str, Any]:
         """What the `attrs` of both tables tell people about the run."""
         seed = {} if self.seed is None else {"seed": self.seed}
-        return {**self.facts, **seed, **({"stopped": True} if self.stopped else {})}
+        paths = dict.fromkeys([self.modules[call].path for call in self.unfused])
+        unfused = {"unfused": json.dumps([*paths])} if paths else {}
+        stopped = {"stopped": True} if self.stopped else {}
+        return {**self.facts, **seed, **unfused, **stopped}
