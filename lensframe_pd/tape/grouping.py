@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from lensframe_pd.tape.readings import Reading, Readings, Source, each
 from lensframe_pd.tape.tape import Tape
@@ -78,9 +78,11 @@ class Grouping:
 
     def parts(self, g: int) -> dict[int, list[int]]:
         """The rows of a group by the number of their signature."""
-        numbers, signature = self._signature_of, self.signature
+        numbers, known = self._signature_of, self._numbers
         for row in self._unread.pop(g, ()):
-            numbers[row] = self._number(signature(row))
+            signature = self.signature(row)
+            number = known.get(signature)
+            numbers[row] = self._number(signature) if number is None else number
         parts: dict[int, list[int]] = {}
         for row in self.rows[g]:
             parts.setdefault(numbers[row], []).append(row)
@@ -94,7 +96,10 @@ class Grouping:
         reading = self.reading[row]
         if reading.by_parameter:
             return (), reading.by_parameter
-        return self.plain_signature(row)
+        if reading.grows:
+            return self.plain_signature(row)
+        of, sources = self.of, cast("tuple[int, ...]", reading.sources)
+        return reading.roles, tuple([of[s] if s >= 0 else s for s in sources])
 
     def plain_signature(self, row: int) -> Signature:
         """The signature as if no parameter outranked the other parents."""

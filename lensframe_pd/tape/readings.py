@@ -79,12 +79,14 @@ class Readings:
 
     def _slots(self, call: Call) -> tuple[list[_Slots], tuple[Any, ...]]:
         """Which tensors are in which argument, and the names of these, one for each tensor."""
-        kinds = (*map(type, call.args), *call.kwargs, *map(type, call.kwargs.values()))
-        if not _NESTED.isdisjoint(kinds):
-            return _slots_of(call)
+        kinds: tuple[Any, ...] = tuple(map(type, call.args))
+        if call.kwargs:
+            kinds = (*kinds, *call.kwargs, *map(type, call.kwargs.values()))
         known = self._plain.get((len(call.sources), kinds))
         if known is None:
-            known = self._plain[len(call.sources), kinds] = _slots_of(call)
+            known = _slots_of(call)
+            if _NESTED.isdisjoint(kinds):
+                self._plain[len(call.sources), kinds] = known
         return known
 
     def _reading(
@@ -95,6 +97,8 @@ class Readings:
             sources = tuple([self._seen(s, call.module) for s in call.sources])
         if growing:
             roles, sources = _together(slots, roles, sources, growing)
+        elif not call.sources or min(call.sources) >= 0:
+            return Reading(roles, sources)  # most are of this kind
         return Reading(roles, sources, bool(growing), self._by_parameter(call.sources))
 
     def _by_parameter(self, sources: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
