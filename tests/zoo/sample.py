@@ -86,7 +86,7 @@ SAMPLE = (
     "speech/WhisperModel",
     "diffusers/UNet2DConditionModel",
     "e3nn/gate",
-    "gpytorch/exact_rbf",
+    "gpytorch/variational",
     "kornia/TinyViT",
     "monai/UNETR",
     "norse/LIF",
