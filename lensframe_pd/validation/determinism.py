@@ -15,7 +15,8 @@ from lensframe_pd.tape.compare import Difference, difference
 from lensframe_pd.tape.storage import placed
 
 _REPEATS = 6
-_HELD = 3
+_HELD = 6
+_SPARE = 4
 _SHIFTS = 16
 _ROUNDING = 2**10  # units in the last place of the largest element
 
@@ -37,6 +38,8 @@ def not_deterministic(
     if rerun.call.function.random:
         return ""  # its generator is in the state it was in
     first = rerun(tensors)[slot]
+    if not _is_comparable(first, value):
+        return ""  # neither rounding nor chance makes it another kind of tensor
     spread = max(difference(rerun(tensors)[slot], first).largest for _ in range(_REPEATS))
     if spread > 0 and apart.largest <= 2 * spread:
         return (
@@ -56,19 +59,36 @@ def not_deterministic(
 
 def _uninitialised(rerun: Rerun, tensors: Sequence[Tensor], slot: int, value: Tensor) -> bool:
     """Whether it gives `value` but for fresh memory, which torch's deterministic mode fills."""
-    # several before it is filled, and held: fresh memory is what others let go of, and may be NaN
-    plain = [rerun(tensors)[slot] for _ in range(_HELD)]
     try:
         with fresh_memory_filled():
             filled = rerun(tensors)[slot]
     except Exception:  # it has no deterministic form
         return False
-    now = plain[0]
-    if now.shape != value.shape or now.dtype != value.dtype:
+    now = rerun(tensors)[slot]
+    if not (_is_comparable(now, value) and _is_comparable(filled, value)):
         return False
-    always = torch.stack([_is_fill(result) for result in plain]).all(0)
-    fresh = _is_fill(filled) & ~always
+    fresh = _is_fill(filled) & ~_is_always_fill(rerun, tensors, slot, now)
     return bool(fresh.any()) and difference(_without(now, fresh), _without(value, fresh)).same
+
+
+def _is_always_fill(rerun: Rerun, tensors: Sequence[Tensor], slot: int, now: Tensor) -> Tensor:
+    """Where it gives NaN, or the largest integer, by itself and not by what memory held."""
+    always, held = _is_fill(now), []
+    for _ in range(_HELD):
+        if not bool(always.any()):
+            break
+        # fresh memory is what others let go of last: it may be NaN, of these it is not
+        spare = [torch.zeros_like(now) for _ in range(_SPARE)]
+        del spare
+        held.append(rerun(tensors)[slot])  # not let go of, so that the next lies elsewhere
+        always &= _is_fill(held[-1])
+    return always
+
+
+def _is_comparable(result: Tensor, value: Tensor) -> bool:
+    """Whether a result could be `value` but for its numbers."""
+    mine, saved = ((t.shape, t.dtype, t.layout, t.is_meta) for t in (result, value))
+    return mine == saved
 
 
 def _is_fill(result: Tensor) -> Tensor:

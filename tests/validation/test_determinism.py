@@ -48,6 +48,45 @@ def test_memory_that_nothing_has_written():
     assert excuse(torch.zeros_like, X, X) == ""
 
 
+@pytest.mark.parametrize("n", [100, 1_000, 20_000])
+@pytest.mark.parametrize("n_freed", [1, 4, 20])
+def test_memory_that_nothing_has_written_may_be_nan_that_others_left(n, n_freed):
+    saved = torch.linspace(1, 2, n)
+    for _ in range(5):
+        freed = [torch.full((n,), torch.nan) for _ in range(n_freed)]
+        del freed
+        assert "not initialised" in excuse(torch.empty_like, saved, saved)
+
+
+def test_nan_that_a_call_gives_by_itself_is_not_fresh_memory():
+    honest = torch.tensor([torch.nan, 1.0, 2.0])
+    assert excuse(torch.clone, honest, torch.tensor([5.0, 1.0, 2.0])) == ""
+
+
+NONE = torch.zeros(0)
+
+
+@pytest.mark.parametrize(
+    ("function", "saved"),
+    [
+        (torch.zeros_like, NONE),  # made larger by a state that has since grown
+        (lambda x: x[:0], X),
+        (lambda x: x[:0].double(), NONE),
+        (lambda x: x[:0].long(), NONE),
+        (lambda x: x[:0] > 1, NONE),
+        (lambda x: x[:0], NONE.long()),
+        (lambda x: x[:0], NONE.reshape(3, 0)),
+        (lambda x: x[:0] * 1j, NONE),
+        (torch.zeros_like, X[:3]),
+        (torch.empty_like, X[:3]),
+        (torch.sum, NONE),
+        (torch.Tensor.to_sparse, X),
+    ],
+)
+def test_another_kind_of_tensor_has_no_excuse(function, saved):
+    assert excuse(function, X, saved) == ""
+
+
 def modes():
     return (
         torch.are_deterministic_algorithms_enabled(),
