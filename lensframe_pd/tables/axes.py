@@ -25,11 +25,7 @@ from lensframe_pd.tables.case import (
     moves,
     without_order,
 )
-from lensframe_pd.tables.order import (
-    NONE,
-    Names,
-    carries,
-)
+from lensframe_pd.tables.order import NONE, Names, carries, of_all, of_sum
 from lensframe_pd.tables.reshape import reshaped, squeezed, unsqueezed
 from lensframe_pd.tape.tape import SLOT
 
@@ -175,23 +171,48 @@ def _frequencies(default: tuple[int, ...] | None) -> Rule:
 
 
 def _reduced(case: Case) -> Names | None:
+    """Operations that say something of all entries along axes, such as where one stands."""
+    gone = _gone(case)
+    if gone is None:
+        return None
+    names = case.first.names
+    if len(case.shape) == len(names):
+        return tuple([None if k in gone else n for k, n in enumerate(names)])
+    return tuple([n for k, n in enumerate(names) if k not in gone])
+
+
+def _summed(case: Case) -> Ruled | None:
+    """Reductions that are the same in any order of the entries."""
+    names, gone = _reduced(case), _gone(case)
+    if names is None or gone is None:
+        return None
+    first = case.first
+    of_gone = [of_sum(first.names[k], first.shape[k], case.n) for k in gone
+               if carries(first.names[k])]  # fmt: skip
+    return Ruled(names, of_all([first.whole, *of_gone]))
+
+
+def _gone(case: Case) -> set[int] | None:
+    """The axes that a reduction goes along."""
     if len([o for o in case.operands if o.shape]) > 1:
         return None  # of tensors that say where, or how
-    names, rank = case.first.names, len(case.first.shape)
+    rank = len(case.first.shape)
     dim = case.arguments.get("dim", case.arguments.get("axis"))
     if dim is None:
         dim = next((a for a in case.given() if _is_axes(a)), None)
     if dim is None or isinstance(dim, bool) or dim is SLOT or dim in ((), []):
-        return (None,) * len(case.shape)
-    axes = {int(d) % max(1, rank) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))}
-    if len(case.shape) == rank:
-        return tuple(None if k in axes else n for k, n in enumerate(names))
-    return tuple(n for k, n in enumerate(names) if k not in axes)
+        return {*range(rank)}
+    return {int(d) % max(1, rank) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))}
 
 
-def _greatest(case: Case) -> Names | None:
+def _first_summed(case: Case) -> Names | Ruled | None:
+    """Reductions whose second result says where the first was found."""
+    return _reduced(case) if case.slot else _summed(case)
+
+
+def _greatest(case: Case) -> Names | Ruled | None:
     """`max`, `min`: along axes, or of two tensors."""
-    return aligned(case) if len(case.operands) > 1 else _reduced(case)
+    return aligned(case) if len(case.operands) > 1 else _first_summed(case)
 
 
 def _is_axes(value: Any) -> bool:
@@ -351,12 +372,13 @@ def _rules() -> dict[str, Rule]:
     add(_frequencies((-2, -1)), "fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2")
     add(_frequencies(None), "fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_fftshift fft_ifftshift")
     add(
-        _reduced,
-        "sum mean amax amin argmax argmin logsumexp std var norm linalg_vector_norm "
-        "prod any all median nansum nanmean nanmedian mode kthvalue std_mean var_mean aminmax "
-        "count_nonzero quantile nanquantile "
-        "linalg_norm frobenius_norm nuclear_norm special_logsumexp",
+        _summed,
+        "sum mean amax amin logsumexp std var norm linalg_vector_norm prod any all nansum nanmean "
+        "std_mean var_mean aminmax count_nonzero quantile nanquantile linalg_norm frobenius_norm "
+        "nuclear_norm special_logsumexp",
     )
+    add(_reduced, "argmax argmin")
+    add(_first_summed, "median nanmedian mode kthvalue")
     add(_greatest, "max min")
     add(_compared, "cosine_similarity")
     add(_without_last, "pairwise_distance")

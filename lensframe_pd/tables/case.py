@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lensframe_pd.tables.order import (
+    ALL,
     MIXED,
     NONE,
     Name,
@@ -25,6 +26,11 @@ from lensframe_pd.tape.tape import SLOT
 _NOTHING: Mapping[int, Any] = MappingProxyType({})
 
 
+def entry_number(whole: int) -> int:
+    """The number along a new axis of a tensor that becomes an entry there."""
+    return NONE if whole == ALL else whole
+
+
 class Operand(NamedTuple):
     """A tensor that an operation read."""
 
@@ -38,7 +44,7 @@ class Operand(NamedTuple):
         name = self.names[axis]
         if carries(name):
             return numbers(name, self.shape[axis])
-        return np.full(self.shape[axis], self.whole)
+        return np.full(self.shape[axis], entry_number(self.whole))
 
 
 class Ruled(NamedTuple):

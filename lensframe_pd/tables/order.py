@@ -24,6 +24,9 @@ MIXED = -2
 
 In a tensor that is mixed, an axis without numbers may be in any order.
 """
+ALL = -3
+"""The number of a tensor that all stimuli went into alike: in another order of theirs it is the
+same, as their mean is."""
 
 
 class Order:
@@ -132,9 +135,9 @@ def together(a: Numbers, b: Numbers) -> Numbers:
 
 def of_both(a: int, b: int) -> int:
     """The number of what two tensors went into."""
-    if a == b or b == NONE:
+    if a == b or b == NONE or (b == ALL and a != NONE):
         return a
-    return b if a == NONE else MIXED
+    return b if a in (NONE, ALL) else MIXED
 
 
 def of_all(numbers: Sequence[int]) -> int:
@@ -154,6 +157,20 @@ def of_axis(name: Name, extent: int) -> int:
     (-2, 1, -1)
     """
     return of_all(np.unique(numbers(name, extent)).tolist()) if carries(name) else NONE
+
+
+def of_sum(name: Name, extent: int, n: int) -> int:
+    """The number of a sum along an axis, which is the same in any order of its entries.
+
+    Examples
+    --------
+    >>> of_sum("stimulus", 3, 3), of_sum(Order(np.array([1, 0, 2, 0])), 4, 3)
+    (-3, -2)
+    """
+    along = numbers(name, extent)
+    counts = np.bincount(along[along >= 0], minlength=n)
+    alike = not bool((along == MIXED).any()) and counts.min() == counts.max()
+    return ALL if alike and counts.max() else of_axis(name, extent)
 
 
 def by_axis(grid: Numbers, n: int) -> list[Name] | None:

@@ -7,8 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, shared, without_order
+from lensframe_pd.tables.case import (
+    Case,
+    Operand,
+    Ruled,
+    aligned,
+    entry_number,
+    shared,
+    without_order,
+)
 from lensframe_pd.tables.order import (
+    ALL,
     MIXED,
     NONE,
     Name,
@@ -112,7 +121,7 @@ def joined(case: Case, operands: Sequence[Operand], axis: int) -> Ruled | None:
 
 def _beside(operands: Sequence[Operand]) -> int:
     """The number of a join whose joined axis tells the single stimuli."""
-    return MIXED if any([o.whole == MIXED for o in operands]) else NONE
+    return of_all([o.whole for o in operands if o.whole in (MIXED, ALL)])
 
 
 def stack(case: Case) -> Ruled | None:
@@ -123,7 +132,7 @@ def stack(case: Case) -> Ruled | None:
     whole = of_all([o.whole for o in case.operands])
     along: Name = None
     if any([o.whole >= 0 for o in case.operands]):
-        along = named(np.array([o.whole for o in case.operands]), case.n)
+        along = named(np.array([entry_number(o.whole) for o in case.operands]), case.n)
         whole = _beside(case.operands)
     names = aligned(case._replace(shape=(*case.shape[:axis], *case.shape[axis + 1 :])))
     return Ruled((*names[:axis], along, *names[axis:]), whole)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from lensframe_pd.tables.case import Case, Ruled, aligned, shared
+from lensframe_pd.tables.case import Case, Ruled, aligned, entry_number, shared
 from lensframe_pd.tables.order import (
+    ALL,
     MIXED,
     NONE,
     Name,
@@ -16,6 +17,7 @@ from lensframe_pd.tables.order import (
     carries,
     named,
     numbers,
+    of_all,
     plain,
 )
 
@@ -104,7 +106,7 @@ def padded(case: Case) -> Ruled | None:
     batch = 0 if case.argument("batch_first", default=False) is True else 1
     if not all([len(o.shape) == len(case.shape) - 1 for o in case.operands]):
         return None
-    along = named(np.array([o.whole for o in case.operands]), case.n)
+    along = named(np.array([entry_number(o.whole) for o in case.operands]), case.n)
     rest: list[Name] = []
     for k in range(len(case.shape) - 1):
         if k and any([carries(o.names[k]) for o in case.operands]):
@@ -113,5 +115,4 @@ def padded(case: Case) -> Ruled | None:
     if any([carries(o.names[0]) for o in case.operands]):
         return None  # each has several stimuli
     names = (along, *rest) if batch == 0 else (rest[0], along, *rest[1:])
-    mixed = any([o.whole == MIXED for o in case.operands])
-    return Ruled(names, MIXED if mixed else NONE)
+    return Ruled(names, of_all([o.whole for o in case.operands if o.whole in (MIXED, ALL)]))

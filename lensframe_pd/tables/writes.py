@@ -10,12 +10,14 @@ import numpy as np
 from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, without_order
 from lensframe_pd.tables.indexing import Basic, Unknown, basic_part, front, items, picks
 from lensframe_pd.tables.order import (
+    ALL,
     MIXED,
     NONE,
     Numbers,
     carries,
     named,
     numbers,
+    of_all,
     of_both,
     plain,
     together,
@@ -68,8 +70,8 @@ def written(
     there; `fixed` is the entry along each axis that the region has not.
     """
     target = case.first
-    if value is None or not (value.whole != NONE or any(map(carries, value.names))):
-        return Ruled(target.names, target.whole)
+    if value is None or not _tells(value):
+        return Ruled(target.names, of_both(target.whole, NONE if value is None else value.whole))
     if not places and target.shape and len(fixed) < len(target.shape):
         return _spoilt(case)
     along = {k: target.number(k) if carries(target.names[k]) else np.full(n, NONE)
@@ -93,8 +95,8 @@ def written(
             if any(map(carries, target.names)):
                 return _spoilt(case)
             whole = of_both(whole, value.whole)
-    elif value.whole == MIXED:
-        whole = MIXED
+    elif value.whole != NONE:
+        whole = of_both(whole, value.whole)
     names = [named(along[k], case.n, target.names[k]) for k in range(len(target.shape))]
     return Ruled(tuple(names), whole)
 
@@ -124,8 +126,13 @@ def _place(
 def _spoilt(case: Case) -> Ruled:
     """What was written where is not known: no axis is in a known order any more."""
     names = without_order(case.first.names, range(len(case.first.names)))
-    spoils = any([o.whole != NONE or any(map(carries, o.names)) for o in case.operands])
-    return Ruled(names, MIXED if spoils else NONE)
+    spoils = any(map(_tells, case.operands))
+    return Ruled(names, MIXED if spoils else of_all([o.whole for o in case.operands]))
+
+
+def _tells(operand: Operand) -> bool:
+    """Whether it makes a difference in what order the stimuli are."""
+    return operand.whole not in (NONE, ALL) or any(map(carries, operand.names))
 
 
 def index_put(case: Case) -> Ruled | None:
@@ -247,6 +254,6 @@ def copied(case: Case) -> Ruled | None:
 def masked_scatter(case: Case) -> Ruled | None:
     """Where each entry of the source goes is not followed."""
     source = case.operands[-1]
-    if source.whole != NONE or any(map(carries, source.names)):
+    if _tells(source):
         return _spoilt(case)
-    return Ruled(case.first.names, case.first.whole)
+    return Ruled(case.first.names, of_both(case.first.whole, source.whole))
