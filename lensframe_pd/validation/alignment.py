@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 from torch import Tensor
 
@@ -27,6 +27,8 @@ from lensframe_pd.validation.retraced import Another, Retraced, retraced
 from lensframe_pd.validation.verdicts import Verdicts
 
 _CHECK = "alignment"
+_NUDGES = 4
+_ROUNDING = 16  # how much further than in those runs rounding may move a value
 
 
 def check_alignment(
@@ -83,6 +85,7 @@ class _Check:
             self._reorder(self.mixed)
             self._try_other_axes(how)
             self._leave_undetermined(self.mixed)
+            self._leave_rounding({*self.mixed} - self.undecided.keys(), how)
             self._leave_undecided(local)
         else:
             alike = dict.fromkeys(rows, "nothing moved: the stimuli are alike")
@@ -108,7 +111,7 @@ class _Check:
         self.doubtful -= {*rows}
         for some in _bits(self.n) if how == "all" else _halves(self.n):
             self._replace_some(rows, some)
-        doubtful = self.doubtful - self.mixed
+        doubtful = (self.doubtful - self.mixed) & {*rows}
         if how == "sample" and doubtful:
             for some in _bits(self.n):
                 self._replace_some(doubtful - self.mixed, some)
@@ -257,6 +260,24 @@ class _Check:
         for memory in (nullcontext(), fresh_memory_filled()):
             with memory:
                 self._look(range(self.n), rows, look)
+
+    def _leave_rounding(self, rows: set[int], how: str) -> None:
+        """Nothing is said of what rounding moves as far, as what is left where terms cancel."""
+        values = self.values
+
+        def look(row: int, value: Tensor) -> None:
+            moved = _ROUNDING * values.moved_by(row, value)
+            values.slack[row] = max(moved, values.slack.get(row, 0.0))
+
+        for nudge in range(1, _NUDGES + 1) if rows else ():
+            with suppress(Another):
+                self.runs.run(range(self.n), rows, look, nudge=nudge)
+        rows = {row for row in rows if values.slack.get(row)}
+        self._replace(rows, how)
+        self._reorder(self.mixed & rows)
+        reason = "rounding of the stimuli's last digits moves the value as far as another stimulus"
+        self.undecided |= dict.fromkeys(rows - self.mixed, reason)
+        values.slack.clear()
 
     def _leave_undecided(self, local: Collection[int]) -> None:
         """Nothing is said where mixing cannot be told from wrong ids.

@@ -29,6 +29,8 @@ class Along:
         Of each row its label, and its axes of stimuli.
     fresh
         Values of a new run, where the saved ones cannot be had again.
+    slack
+        How far rounding alone moves a value, where that has been measured.
     """
 
     def __init__(self, evidence: Evidence, reference: Tape, grouped: Passes) -> None:
@@ -44,6 +46,7 @@ class Along:
                 if axes and has_tensors(self._variables[op].dtype):
                     self.ops[row], self.axes[row] = op, axes
         self.fresh: dict[int, Tensor] = {}
+        self.slack: dict[int, float] = {}
         dtypes = {row.dtype for row in reference.rows if row.dtype.is_floating_point}
         #: Rounding in the coarsest type there is goes on in all that is made of it.
         self._eps = max([torch.finfo(dtype).eps for dtype in dtypes], default=0.0)
@@ -56,6 +59,14 @@ class Along:
     def arranged(self, row: int, order: Order) -> Tensor:
         """The value with its entries in this order, along each axis of stimuli."""
         return picked(self.of(row), self.axes[row], order)
+
+    def moved_by(self, row: int, value: Tensor) -> float:
+        """The largest distance between a finite element and what it was; 0 for whole numbers."""
+        own = self.of(row)
+        if value.shape != own.shape or not (own.is_floating_point() or own.is_complex()):
+            return 0.0
+        apart = _comparable(value, own.dtype) - _comparable(own, own.dtype)
+        return float(apart.abs().nan_to_num(0, 0, 0).max()) if apart.numel() else 0.0
 
     def more_axes(self, row: int) -> list[list[int]]:
         """Its axes with one more, or all more, of those that have as many entries."""
@@ -74,7 +85,7 @@ class Along:
             return False
         whole = _comparable(self.of(row), expected.dtype).abs().nan_to_num(0, 0, 0)
         scale = float(whole.max()) * max(_ABSOLUTE, self._eps)
-        room = expected.abs() * max(_RELATIVE, 4 * self._eps) + scale
+        room = expected.abs() * max(_RELATIVE, 4 * self._eps) + scale + self.slack.get(row, 0.0)
         near = (value - expected).abs() <= room
         alike = (value == expected) | (value.isnan() & expected.isnan())
         return bool((near | alike).all())

@@ -21,6 +21,8 @@ from lensframe_pd.tape.storage import placed
 
 Order = Sequence[int]
 
+_UNITS = 4
+
 
 class Unarrangeable(Exception):
     """The arguments cannot be given in this order; the text says why."""
@@ -56,9 +58,25 @@ class Arranged:
             if not (contents_only and entry.is_switch):
                 entry.give(order)
 
+    def nudge(self, seed: int) -> None:
+        """Move their numbers by a few units in the last place, which rounding might do as well."""
+        for entry in self._entries:
+            entry.nudge(seed)
+
     def restore(self) -> None:
         for entry in self._entries:
             entry.restore()
+
+
+def _nudge(tensor: Tensor, seed: int) -> None:
+    """Have other data, as what it has may be the caller's."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return
+    drawn = torch.Generator().manual_seed(seed)
+    units = torch.randint(-_UNITS, _UNITS + 1, tensor.shape, generator=drawn).to(tensor)
+    with torch.inference_mode(tensor.is_inference()):
+        moved = tensor.detach() * (1 + units * torch.finfo(tensor.dtype).eps)
+        tensor.data = placed(moved, tensor.stride(), 0)
 
 
 def _with_entries(values: list[Any], n: int) -> Iterator[Any]:
@@ -133,6 +151,9 @@ class _Tensor:
             # where entries share memory, they cannot in another order
             self._tensor.data = laid_out if same(laid_out, picked) else picked.clone()
 
+    def nudge(self, seed: int) -> None:
+        _nudge(self._tensor, seed)
+
     def restore(self) -> None:
         with torch.inference_mode(self.own.is_inference()):
             self._tensor.data = self.own
@@ -160,6 +181,10 @@ class _List:
             for here, there in zip(self._tensors[i], self._tensors[k], strict=True):
                 here.take(there.own)
 
+    def nudge(self, seed: int) -> None:
+        for tensor in itertools.chain(*self._tensors):
+            tensor.nudge(seed)
+
     def restore(self) -> None:
         list.__setitem__(self._values, slice(None), self._own)
         for tensor in itertools.chain(*self._tensors):
@@ -179,6 +204,11 @@ class _Array:
         if not self._array.flags.writeable:
             raise Unarrangeable("one of them is a NumPy array that cannot be written")
         self._array[...] = self._own[list(order)]
+
+    def nudge(self, seed: int) -> None:
+        if self._array.flags.writeable and self._own.dtype.kind in "fc":
+            units = np.random.default_rng(seed).integers(-_UNITS, _UNITS + 1, self._own.shape)
+            self._array[...] *= 1 + units * np.finfo(self._own.dtype).eps
 
     def restore(self) -> None:
         if self._array.flags.writeable:
@@ -218,9 +248,13 @@ class _Packed:
         by_length, by_caller = self._indices
         if by_length is None or by_caller is None or self._own[1] is None:
             raise Unarrangeable("sequences of several lengths, which were packed as sorted")
+        self._packed.data.data = self._data
         picked = self._own[1][torch.tensor(order, device=self._own[1].device)]
         by_caller.data = picked
         by_length.data = picked.argsort()
+
+    def nudge(self, seed: int) -> None:
+        _nudge(self._packed.data, seed)
 
     def restore(self) -> None:
         self._packed.data.data = self._data

@@ -44,9 +44,19 @@ class Retraced:
         self._arranged = arranged
 
     def run(
-        self, order: Order, rows: Collection[int], look: Look, contents_only: bool = False
+        self,
+        order: Order,
+        rows: Collection[int],
+        look: Look,
+        contents_only: bool = False,
+        nudge: int = 0,
     ) -> None:
         """Give the stimuli in this order, and look at each of these rows as it is made.
+
+        Parameters
+        ----------
+        nudge
+            If not 0, the stimuli are moved by some rounding, by another for each number.
 
         Raises
         ------
@@ -59,6 +69,8 @@ class Retraced:
         self._again()
         try:
             self._arranged.give(order, contents_only)
+            if nudge:
+                self._arranged.nudge(nudge)
             run.execute(args, kwargs)
         except _Apart as apart:
             raise Another(str(apart)) from apart.__cause__

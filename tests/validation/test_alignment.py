@@ -488,3 +488,34 @@ def test_a_stopped_and_seeded_run():
         layers, activations = lf.trace(model, stimuli(4), save=["1"], stop=True, seed=3)
     report = layers.lens.validate(model, stimuli(4), activations=activations)
     assert report.loc["dropout_1", "alignment"]
+
+
+CANCELLED = {
+    "its distance from itself": lambda x: torch.cdist(
+        x, x.clone(), compute_mode="use_mm_for_euclid_dist"
+    ).diagonal(),
+    "the norm without the products": lambda x: (x**2).sum(-1) - (x @ x.T).diagonal(),
+    "the inverse undone": lambda x: (
+        torch.linalg.inv(x @ x.T + torch.eye(len(x))) @ (x @ x.T + torch.eye(len(x)))
+        - torch.eye(len(x))
+    ).diagonal(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("function", CANCELLED.values(), ids=CANCELLED)
+@pytest.mark.parametrize("n", [4, 7])
+def test_what_is_left_where_terms_cancel_says_nothing(function, n):
+    x = stimuli(n)
+    labels = [*lf.trace(function, x).layers.index]
+    last = labels[-2]
+    found = verdicts(function, x, last, alignment="all")[last]
+    assert "rounding" in found if isinstance(found, str) else found
+
+
+@pytest.mark.parametrize("n", [4, 7])
+def test_wrong_ids_of_small_numbers_are_wrong_all_the_same(n):
+    def function(x):
+        centred = x - x.mean(0)
+        return (centred.flip(0) * 1e-6).sum(1)
+
+    assert verdicts(function, stimuli(n), "sum_1", alignment="all") == {"sum_1": False}

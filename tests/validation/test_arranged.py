@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_sequence, unpack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 
 from lensframe_pd.validation.arranged import Arranged, Unarrangeable
 
@@ -211,3 +211,41 @@ def test_sequences_packed_as_sorted_have_one_order():
     Arranged((packed,), {}, 4).give(ORDER)  # a replaced sequence keeps its length
     with pytest.raises(Unarrangeable, match="packed as sorted"):
         Arranged((packed,), {}, 4).give([1, 0, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        column(3) + 1, (column(3) + 1).t().contiguous().t(), column(3).numpy() + 1,
+        [t + 1 for t in column(3)], pack_sequence([*(column(3) + 1)]), (column(3) + 1).double(),
+        pack_sequence([torch.ones(1), torch.ones(2), torch.ones(4), torch.ones(3)], False),
+        (column(3) + 1) * 1j, (column(3) + 1).bfloat16(),
+    ],
+)  # fmt: skip
+def test_numbers_are_moved_by_rounding_and_put_back(given):
+    def numbers():
+        held = given.data if isinstance(given, PackedSequence) else given
+        return torch.cat([torch.as_tensor(t).reshape(-1).clone() for t in held])
+
+    before = numbers()
+    arranged = Arranged((given,), {}, 4)
+    seen = []
+    for nudge in (1, 2):
+        arranged.give(range(4))
+        arranged.nudge(nudge)
+        seen.append(numbers())
+        eps = torch.finfo(before.dtype).eps
+        assert not torch.equal(seen[-1], before)
+        assert ((seen[-1] - before).abs() <= 6 * eps * before.abs()).all()
+    assert not torch.equal(*seen)
+    arranged.restore()
+    assert torch.equal(numbers(), before)
+
+
+@pytest.mark.parametrize("given", [column(3).long(), column(3) > 1, column(3).long().numpy()])
+def test_whole_numbers_have_no_last_digits(given):
+    before = torch.as_tensor(given).clone()
+    arranged = Arranged((given,), {}, 4)
+    arranged.give(range(4))
+    arranged.nudge(1)
+    assert torch.equal(torch.as_tensor(given), before)
