@@ -62,11 +62,10 @@ def cut_where_a_set_begins(grouping: Grouping, arrangement: Arrangement) -> list
 
 def _read_where_it_differs(grouping: Grouping, arrangement: Arrangement, row: int) -> list[int]:
     loop, waits = arrangement.loop, arrangement.undecided[0].waits
-    reading = grouping.reading[row]
     roles = {loop.roles[place] for place in waits.places} if waits is not None else set()
     return [
         source
-        for role, sources in zip(reading.roles, reading.sources, strict=True)
+        for role, sources in zip(grouping.roles[row], grouping.read[row], strict=True)
         if role in roles
         for source in each(sources)
         if source >= 0

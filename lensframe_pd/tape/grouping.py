@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
-from lensframe_pd.tape.readings import Reading, Readings, Source, each
+from lensframe_pd.tape.readings import Readings, Roles, Source, each
 from lensframe_pd.tape.tape import Tape
 
-Signature = tuple[tuple[Any, ...], tuple[Any, ...]]
+Signature = tuple[Roles, tuple[Any, ...]]
 """The arguments of a row that hold tensors, and for each the layer of its parent (or layers)."""
 
 _CLOSE = 50
@@ -24,7 +24,9 @@ class Grouping:
     rows
         Group to its rows, in order.
     of
-        Row to its group.
+        Row to its group; what is negative, since no row made it, to itself.
+    roles, read
+        Of each row that may move, as in `Readings`.
     begins
         Rows that begin a loop which was cut from another; their starts descend from that one.
     """
@@ -32,10 +34,12 @@ class Grouping:
     def __init__(self, tape: Tape, readings: Readings, groups: Sequence[list[int]]) -> None:
         self.tape = tape
         self.rows: dict[int, list[int]] = dict(enumerate(groups))
-        self.of = [0] * len(tape.rows)
+        self._n = len(tape.rows)
+        self.of = of = [*[0] * self._n, *range(readings.outside, 0)]  # of[-2] is -2
         self.begins: set[int] = set()
         self.sources = readings.sources
-        self.reading: dict[int, Reading] = {}
+        self.roles, self.read = readings.roles, readings.read
+        self._growing, self._by_parameter = readings.growing, readings.by_parameter
         #: Rows whose signature may have changed, by group.
         self._unread: dict[int, Collection[int]] = {}
         self._signature_of: dict[int, int] = {}
@@ -43,11 +47,9 @@ class Grouping:
         self.signatures: list[Signature] = []
         for g, rows in self.rows.items():
             for row in rows:
-                self.of[row] = g
-            found = readings.of(rows) if len(rows) > 1 else {}
-            if found:
-                self.reading.update(found)
-                self._unread[g] = found.keys()
+                of[row] = g
+            if len(rows) > 1 and readings.add(rows):
+                self._unread[g] = rows
 
     def splits(self) -> list[int]:
         """The groups whose rows may turn out to be of several layers."""
@@ -70,7 +72,7 @@ class Grouping:
         for row in moved:
             for reader in self.readers[row]:
                 g = self.of[reader]
-                if len(self.rows[g]) > 1 and reader in self.reading:
+                if len(self.rows[g]) > 1 and reader in self.read:
                     marked.setdefault(g, set()).add(reader)
         for g, readers in marked.items():
             self._unread[g] = readers.union(self._unread.get(g, ()))
@@ -78,42 +80,49 @@ class Grouping:
 
     def parts(self, g: int) -> dict[int, list[int]]:
         """The rows of a group by the number of their signature."""
-        numbers, known = self._signature_of, self._numbers
-        for row in self._unread.pop(g, ()):
-            signature = self.signature(row)
-            number = known.get(signature)
-            numbers[row] = self._number(signature) if number is None else number
+        rows, numbers = self.rows[g], self._signature_of
+        unread = self._unread.pop(g, ())
+        found = self.read_anew(unread) if unread else ()
+        if len(found) == 1 and len(unread) == len(rows):  # most are one layer at the first look
+            return dict.fromkeys(found, rows)
         parts: dict[int, list[int]] = {}
-        for row in self.rows[g]:
+        for row in rows:
             parts.setdefault(numbers[row], []).append(row)
         return parts
+
+    def read_anew(self, rows: Collection[int]) -> Collection[int]:
+        """Number the signatures of rows as they are now; gives the numbers."""
+        of, roles = self.of.__getitem__, [*map(self.roles.__getitem__, rows)]
+        special = self._growing or self._by_parameter
+        signatures: list[Any]
+        if not special and roles.count(roles[0]) == len(roles):  # most are; argument by argument
+            columns = zip(*map(self.read.__getitem__, rows), strict=True)
+            values = zip(*[map(of, column) for column in columns], strict=True)
+            signatures = [*values] or [()] * len(roles)
+            numbers = {v: self._number((roles[0], v)) for v in dict.fromkeys(signatures)}
+        else:
+            signatures = [*map(self.signature, rows)]
+            numbers = {s: self._number(s) for s in dict.fromkeys(signatures)}
+        self._signature_of.update(zip(rows, map(numbers.__getitem__, signatures), strict=True))
+        return numbers.values()
 
     def part_of(self, row: int) -> int:
         """The number of a row's signature."""
         return self._signature_of[row]
 
     def signature(self, row: int) -> Signature:
-        reading = self.reading[row]
-        if reading.by_parameter:
-            return (), reading.by_parameter
-        if reading.grows:
-            return self.plain_signature(row)
-        of, sources = self.of, cast("tuple[int, ...]", reading.sources)
-        return reading.roles, tuple([of[s] if s >= 0 else s for s in sources])
+        held = self._by_parameter.get(row)
+        return ((), held) if held else self.plain_signature(row)
 
     def plain_signature(self, row: int) -> Signature:
         """The signature as if no parameter outranked the other parents."""
-        of = self.of
-        reading = self.reading[row]
-        if reading.grows:  # every layer counts once
-            values: Iterable[Any] = map(self._layers_of, reading.sources)
-        else:
-            plain: Any = reading.sources  # of one row each
-            values = [of[s] if s >= 0 else s for s in plain]
-        return reading.roles, tuple(values)
+        sources: Any = self.read[row]
+        layers = self._layers_of if row in self._growing else self.of.__getitem__
+        return self.roles[row], tuple(map(layers, sources))
 
     def _layers_of(self, source: Source) -> Any:
-        layers = tuple(dict.fromkeys([self.of[s] if s >= 0 else s for s in each(source)]))
+        """The layers in a list that grows, where every one counts once."""
+        layers = tuple(dict.fromkeys(map(self.of.__getitem__, each(source))))
         return layers if type(source) is tuple else layers[0]
 
     def _number(self, signature: Signature) -> int:
@@ -125,8 +134,8 @@ class Grouping:
     @cached_property
     def readers(self) -> list[list[int]]:
         """For each row, the rows that read it."""
-        readers: list[list[int]] = [[] for _ in self.of]
-        for i in range(len(self.of)):
+        readers: list[list[int]] = [[] for _ in range(self._n)]
+        for i in range(self._n):
             for source in self.sources(i):
                 readers[source].append(i)
         return readers
@@ -167,7 +176,7 @@ class Grouping:
 
         In a long chain this tells descent without a walk along it.
         """
-        n = len(self.of)
+        n = self._n
         latest = [max(self.sources(row), default=-1) for row in range(n)]
         size = [1] * n
         for row in range(n - 1, -1, -1):
@@ -187,10 +196,11 @@ class Grouping:
         """Whether a row's layer must change as soon as that of an earlier row does."""
         waiting, seen = [row], {row}
         while waiting:
-            reading = self.reading.get(waiting.pop())  # None for what ran once: it stays itself
-            if reading is None or reading.by_parameter:
+            reader = waiting.pop()
+            if reader in self._by_parameter:
                 continue
-            for source in reading.each():
+            read = self.read.get(reader, ())  # nothing of what ran once: it stays itself
+            for source in (s for sources in read for s in each(sources)):
                 if source == cause:
                     return True
                 if source > cause and source not in seen:

@@ -116,6 +116,8 @@ class Arrangement:
 
     @property
     def rows(self) -> list[int]:
+        if not self.undecided:
+            return self.loop.layer
         return sorted(row for part in (self.loop, *self.undecided) for row in part.layer)
 
     @property
@@ -297,7 +299,7 @@ class _Sets:
 
     def _read(self, row: int, loop: Part, difference: Difference) -> list[int]:
         """What a later pass reads where a first one differs."""
-        sources = self.grouping.reading[row].sources
+        sources = self.grouping.read[row]
         of = self.grouping.of
         return [
             s
@@ -428,7 +430,7 @@ class _Sets:
 
     def _starts(self, row: int, part: Part, loop: Part, difference: Difference) -> Iterator[int]:
         """What a first pass reads where the later ones read something else."""
-        of, sources = self.grouping.of, self.grouping.reading[row].sources
+        of, sources = self.grouping.of, self.grouping.read[row]
         for place in difference.places:
             role = loop.roles[place]
             if role in part.roles:

@@ -9,7 +9,7 @@ loop may differ where the others read what an earlier pass carried round (`openi
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lensframe_pd.schema import label
 from lensframe_pd.tape.places import Places
@@ -32,7 +32,7 @@ class Passes(NamedTuple):
 def passes(tape: Tape) -> Passes:
     """Group the rows of a tape into layers, number the layers by function and first execution."""
     places = Places(tape)
-    groups = _candidates(tape, places)
+    groups = places.shared()
     if any(len(rows) > 1 for rows in groups):
         readings = Readings(tape, places)
         groups = refined(tape, readings, groups)
@@ -45,22 +45,10 @@ def passes(tape: Tape) -> Passes:
         func = tape.calls[tape.rows[rows[0]].call].function.name
         counts[func] += 1
         layer = f"{func}_{counts[func]}"
+        several = len(rows)
         for p, row in enumerate(rows, 1):
-            layers[row], pass_nums[row], n_passes[row] = layer, p, len(rows)
+            layers[row], pass_nums[row], n_passes[row] = layer, p, several
     return Passes(layers, pass_nums, n_passes)
-
-
-def _candidates(tape: Tape, places: Places) -> list[list[int]]:
-    """Rows at one place of the program, in order of execution."""
-    groups: dict[Any, list[int]] = {}
-    for i in range(len(tape.rows)):
-        place = places.of(i)
-        group = groups.get(place)
-        if group is None:
-            groups[place] = [i]
-        else:
-            group.append(i)
-    return [*groups.values()]
 
 
 # They read of their argument only what kind of tensor it is.
@@ -78,7 +66,12 @@ def _without_bookkeeping(
     It is one where at least half of its passes are read, through other constants or not, by
     layers with several passes that do depend on the input: the steps of a time grid.
     """
-    informed = _informed(tape)
+    begin = [rows[0] for rows in groups if len(rows) > 1]
+    informed = bytearray(len(tape.rows))
+    _inform(tape, informed, range(max(begin, default=-1) + 1))
+    if all([informed[row] for row in begin]):  # the first passes most often tell
+        return groups
+    _inform(tape, informed, range(max(begin) + 1, len(informed)))
     if not any(len(rows) > 1 and not any(informed[row] for row in rows) for rows in groups):
         return groups
     of = [0] * len(tape.rows)
@@ -102,11 +95,13 @@ def _without_bookkeeping(
     return kept
 
 
-def _informed(tape: Tape) -> bytearray:
-    """Rows that depend on the input, a constant, what the model holds, or random numbers."""
-    informed = bytearray(len(tape.rows))
-    for i, row in enumerate(tape.rows):
-        call = tape.calls[row[0]]  # row.call: by number, for speed
+def _inform(tape: Tape, informed: bytearray, rows: range) -> None:
+    """Mark what depends on the input, a constant, what the model holds, or random numbers.
+
+    All rows before these are marked already.
+    """
+    for i in rows:
+        call = tape.calls[tape.rows[i][0]]  # row.call: by number, for speed
         kind = tape.kinds.get(i)
         if kind == "input" or kind == "constant" or call.function.random:
             informed[i] = 1
@@ -115,4 +110,3 @@ def _informed(tape: Tape) -> bytearray:
                 if s < 0 or informed[s]:
                     informed[i] = 1
                     break
-    return informed

@@ -55,6 +55,27 @@ class Places:
             site = self._site(call.site)
         return name, row.slot, path, site, self._outer[module]
 
+    def shared(self) -> list[list[int]]:
+        """All rows of the tape, those at one place together, in order of execution."""
+        tape = self._tape
+        calls, kinds, modules = tape.calls, tape.kinds, tape.modules
+        while len(self.anchors) < len(modules):
+            self._add_module()
+        groups: dict[Any, list[int]] = {}
+        known: dict[Any, list[int]] = {}  # what is the same without a look at positions
+        for i, row in enumerate(tape.rows):
+            call = calls[row[0]]  # call.function.name, slot, path, site: by number, for speed
+            name, module = call[0][1], call[5]
+            if name in CONTRACTIONS or i in kinds:
+                groups.setdefault(self.of(i), []).append(i)
+                continue
+            same = name, row[1], modules[module][0], call[4], self._outer[module]
+            group = known.get(same)
+            if group is None:
+                group = known[same] = groups.setdefault(self.of(i), [])
+            group.append(i)
+        return [*groups.values()]
+
     def _add_module(self) -> None:
         """The anchor of the next module call, and its call sites from there inward."""
         modules, i = self._tape.modules, len(self.anchors)

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from lensframe_pd.tape.functions import CONTRACTIONS
 from lensframe_pd.tape.places import Places, held_by
 from lensframe_pd.tape.tape import SLOT, Call, Tape
 
-OUTSIDE = -(1 << 62)
-"""Stands for every tensor that was made outside the module call a row belongs to."""
-
-
 Source = int | tuple[int, ...]
 
-
-class Reading(NamedTuple):
-    """The tensors one row reads: for each argument its name, and where its tensor came from.
-
-    A source is the first row of the call that made it, `-1 - k` for the k-th held parameter or
-    buffer, or `OUTSIDE`; of a list that grows, all sources together.
-    """
-
-    roles: tuple[Any, ...]
-    sources: tuple[Source, ...]
-    grows: bool = False
-    """Whether an argument is a list that grows."""
-    by_parameter: tuple[tuple[int, int], ...] = ()
-    """Where it reads a parameter: all it reads that is held. This alone decides its layer."""
-
-    def each(self) -> Iterator[int]:
-        """Every source by itself."""
-        for source in self.sources:
-            yield from each(source)
+Roles = tuple[Any, ...]
+"""The names of the arguments that hold tensors."""
 
 
 def each(source: Source) -> tuple[int, ...]:
@@ -42,34 +22,66 @@ def each(source: Source) -> tuple[int, ...]:
 
 
 class Readings:
-    """The readings of the rows that have candidates for their layer."""
+    """What the rows read that have candidates for their layer: by row, for speed.
+
+    Attributes
+    ----------
+    roles
+        The names of the arguments that hold tensors.
+    read
+        Where the tensor of each came from: the first row of the call that made it, `-1 - k` for
+        the k-th held parameter or buffer, or `outside`; of a list that grows, all together.
+    growing
+        Rows of which an argument is a list that grows.
+    by_parameter
+        Of rows that read a parameter, all they read that is held. This alone decides their layer.
+    outside
+        Stands for every tensor that was made outside the module call a row belongs to.
+    """
 
     def __init__(self, tape: Tape, places: Places) -> None:
+        self.roles: dict[int, Roles] = {}
+        self.read: dict[int, tuple[Source, ...]] = {}
+        self.growing: set[int] = set()
+        self.by_parameter: dict[int, tuple[tuple[int, int], ...]] = {}
+        self.outside = -1 - len(tape.held)
         self._tape = tape
         self._anchors = places.anchors
-        self._ends = _ends(tape)
+        self._anchored = any(places.anchors)
         self._parameters = {-1 - k for k, held in enumerate(tape.held) if held.is_parameter}
         #: By the types of the arguments, where none of them is nested: their slots, their roles.
-        self._plain: dict[Any, tuple[list[_Slots], tuple[Any, ...]]] = {}
+        self._plain: dict[Any, tuple[list[_Slots], Roles]] = {}
         self.first_slot = _first_slots(tape)
 
-    def of(self, rows: Sequence[int]) -> dict[int, Reading]:
-        """The readings of candidates for one layer.
+    def add(self, rows: Sequence[int]) -> bool:
+        """Read candidates for one layer; whether what they read is more than is known to agree.
 
         Tensors in a list are an argument each where all candidates read equally many; where the
         list grows, they are one argument together.
         """
-        calls = [self._tape.calls[self._tape.rows[row][0]] for row in rows]
+        tape_calls, tape_rows = self._tape.calls, self._tape.rows
+        calls = [tape_calls[tape_rows[row][0]] for row in rows]
         first = calls[0]
-        if first.function.name in CONTRACTIONS and self._by_parameter(first.sources):
-            return {}  # candidates share their parameters, which alone decide
-        slots = [self._slots(call) for call in calls]
-        distinct = {id(of_call): of_call for of_call, _ in slots}  # most are the very same list
-        growing = _growing(distinct.values()) if len(distinct) > 1 else ()
-        return {
-            row: self._reading(call, of_call, roles, growing)
-            for row, call, (of_call, roles) in zip(rows, calls, slots, strict=True)
-        }
+        if first.function.name in CONTRACTIONS and not self._parameters.isdisjoint(first.sources):
+            return False  # candidates share their parameters, which alone decide
+        sources = self._seen_by(calls)
+        if _of_one_kind(calls):
+            _, roles = self._slots(first)
+            self.roles.update(dict.fromkeys(rows, roles))
+        else:
+            slots = [*map(self._slots, calls)]
+            distinct = {id(of_call): of_call for of_call, _ in slots}  # most are one list
+            growing = _growing(distinct.values()) if len(distinct) > 1 else ()
+            for i, (row, (of_call, roles)) in enumerate(zip(rows, slots, strict=True)):
+                if growing:
+                    self.growing.add(row)
+                    roles, sources[i] = _together(of_call, roles, sources[i], growing)
+                self.roles[row] = roles
+        self.read.update(zip(rows, sources, strict=True))
+        for row, call in zip(rows, calls, strict=True) if self._parameters else ():
+            if not self._parameters.isdisjoint(call.sources):
+                self.by_parameter[row] = held_by(call.sources)
+        return True
 
     def sources(self, row: int) -> list[int]:
         """The rows a row reads, wherever they were made; of a call, the first row it made."""
@@ -77,7 +89,7 @@ class Readings:
         sources = self._tape.calls[self._tape.rows[row][0]].sources
         return [first[s] if first else s for s in sources if s >= 0]
 
-    def _slots(self, call: Call) -> tuple[list[_Slots], tuple[Any, ...]]:
+    def _slots(self, call: Call) -> tuple[list[_Slots], Roles]:
         """Which tensors are in which argument, and the names of these, one for each tensor."""
         kinds: tuple[Any, ...] = tuple(map(type, call.args))
         if call.kwargs:
@@ -89,33 +101,48 @@ class Readings:
                 self._plain[len(call.sources), kinds] = known
         return known
 
-    def _reading(
-        self, call: Call, slots: list[_Slots], roles: tuple[Any, ...], growing: Collection[Any]
-    ) -> Reading:
-        sources: tuple[Source, ...] = call.sources
-        if self._anchors[call.module] or self.first_slot:
-            sources = tuple([self._seen(s, call.module) for s in call.sources])
-        if growing:
-            roles, sources = _together(slots, roles, sources, growing)
-        elif not call.sources or min(call.sources) >= 0:
-            return Reading(roles, sources)  # most are of this kind
-        return Reading(roles, sources, bool(growing), self._by_parameter(call.sources))
+    def _seen_by(self, calls: Sequence[Call]) -> list[tuple[Source, ...]]:
+        """The sources of each call, as the module call that it belongs to sees them."""
+        first = self.first_slot
+        found: list[tuple[Source, ...]] = [call.sources for call in calls]
+        if first:
+            found = [tuple([s if s < 0 else first[s] for s in call.sources]) for call in calls]
+        if self._anchored:
+            for i, call in enumerate(calls):
+                anchor = self._anchors[call.module]
+                if anchor:
+                    inside = range(anchor, self._ends[anchor])
+                    found[i] = tuple(
+                        [
+                            seen if s < 0 or self._module_of(s) in inside else self.outside
+                            for s, seen in zip(call.sources, found[i], strict=True)
+                        ]
+                    )
+        return found
 
-    def _by_parameter(self, sources: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-        if not sources or min(sources) >= 0 or self._parameters.isdisjoint(sources):
-            return ()
-        return held_by(sources)
+    def _module_of(self, row: int) -> int:
+        return self._tape.calls[self._tape.rows[row][0]].module
 
-    def _seen(self, source: int, module: int) -> int:
-        """A source as the module call that a row belongs to sees it."""
-        if source < 0:
-            return source
-        anchor = self._anchors[module]
-        if anchor:
-            maker = self._tape.calls[self._tape.rows[source][0]].module
-            if not anchor <= maker < self._ends[anchor]:
-                return OUTSIDE
-        return self.first_slot[source] if self.first_slot else source
+    @cached_property
+    def _ends(self) -> list[int]:
+        """For each module call, where the calls inside it end: they follow it in `Tape.modules`."""
+        modules = self._tape.modules
+        ends = [i + 1 for i in range(len(modules))]
+        for i in range(len(ends) - 1, 0, -1):
+            around = modules[i].parent
+            ends[around] = max(ends[around], ends[i])
+        return ends
+
+
+def _of_one_kind(calls: Sequence[Call]) -> bool:
+    """Whether the arguments of all calls are of the same types one by one, and none is nested."""
+    args = [call.args for call in calls]
+    if any([call.kwargs for call in calls]) or len({*map(len, args)}) > 1:
+        return False
+    if len({len(call.sources) for call in calls}) > 1:
+        return False
+    types = [{*map(type, column)} for column in zip(*args, strict=True)]
+    return all([len(found) == 1 and _NESTED.isdisjoint(found) for found in types])
 
 
 class _Slots(NamedTuple):
@@ -127,7 +154,7 @@ class _Slots(NamedTuple):
     in_list: bool
 
 
-def _slots_of(call: Call) -> tuple[list[_Slots], tuple[Any, ...]]:
+def _slots_of(call: Call) -> tuple[list[_Slots], Roles]:
     found: list[_Slots] = []
     k = 0
     for role, value in _arguments(call):
@@ -148,8 +175,8 @@ def _slots_of(call: Call) -> tuple[list[_Slots], tuple[Any, ...]]:
 
 
 def _together(
-    slots: list[_Slots], roles: tuple[Any, ...], sources: tuple[Any, ...], growing: Collection[Any]
-) -> tuple[tuple[Any, ...], tuple[Source, ...]]:
+    slots: list[_Slots], roles: Roles, sources: tuple[Any, ...], growing: Collection[Any]
+) -> tuple[Roles, tuple[Source, ...]]:
     """Roles and sources with each growing list as one argument."""
     names: list[Any] = []
     parts: list[Source] = []
@@ -194,15 +221,6 @@ def _growing(candidates: Iterable[list[_Slots]]) -> set[Any]:
             if in_list and lengths.setdefault(role, end - begin) != end - begin:
                 growing.add(role)
     return growing
-
-
-def _ends(tape: Tape) -> list[int]:
-    """For each module call, where the calls inside it end: they follow it in `Tape.modules`."""
-    ends = [i + 1 for i in range(len(tape.modules))]
-    for i in range(len(ends) - 1, 0, -1):
-        around = tape.modules[i].parent
-        ends[around] = max(ends[around], ends[i])
-    return ends
 
 
 def _first_slots(tape: Tape) -> list[int]:

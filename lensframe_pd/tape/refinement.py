@@ -55,7 +55,7 @@ class _Refinement:
     def _look_at(self, g: int) -> None:
         """Split a group into what may still be one layer."""
         found = arranged(self.grouping, g)
-        parts = self._split(g, [sorted(a.rows) for a in found])
+        parts = self._split(g, [a.rows for a in found])
         for part, arrangement in zip(parts, found, strict=True):
             if arrangement.undecided:
                 heapq.heappush(self._undecided, (arrangement.undecided[0].first, part))

@@ -558,16 +558,18 @@ def places_of_an_outer_loop(n):
 )
 def test_twice_the_steps_are_twice_the_work(program, monkeypatch):
     done = [0]
+    read_anew, part_of = Grouping.read_anew, Grouping.part_of
 
-    def counted(method):
-        def count(*args):
-            done[0] += 1
-            return method(*args)
+    def counted_reading(grouping, rows):
+        done[0] += len(rows)
+        return read_anew(grouping, rows)
 
-        return count
+    def counted_look(grouping, row):
+        done[0] += 1
+        return part_of(grouping, row)
 
-    for name in ("signature", "part_of"):
-        monkeypatch.setattr(Grouping, name, counted(getattr(Grouping, name)))
+    monkeypatch.setattr(Grouping, "read_anew", counted_reading)
+    monkeypatch.setattr(Grouping, "part_of", counted_look)
     work = []
     for n in (500, 1000, 2000):
         forward, args = program(n)
