@@ -96,9 +96,13 @@ class Grouping:
         special = self._growing or self._by_parameter
         signatures: list[Any]
         if not special and roles.count(roles[0]) == len(roles):  # most are; argument by argument
-            columns = zip(*map(self.read.__getitem__, rows), strict=True)
-            values = zip(*[map(of, column) for column in columns], strict=True)
-            signatures = [*values] or [()] * len(roles)
+            read = zip(*map(self.read.__getitem__, rows), strict=True)
+            columns = [[*map(of, sources)] for sources in read]
+            if all([column.count(column[0]) == len(roles) for column in columns]):
+                number = self._number((roles[0], tuple([column[0] for column in columns])))
+                self._signature_of.update(dict.fromkeys(rows, number))
+                return (number,)
+            signatures = [*zip(*columns, strict=True)]
             numbers = {v: self._number((roles[0], v)) for v in dict.fromkeys(signatures)}
         else:
             signatures = [*map(self.signature, rows)]

@@ -8,12 +8,14 @@ through: a ReLU that two lines of a block share stands at two places.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 from lensframe_pd.tape.functions import CONTRACTIONS
-from lensframe_pd.tape.tape import SCRIPT, Site, Tape
+from lensframe_pd.tape.tape import SCRIPT, Call, Site, Tape
 
-_Entry = tuple[int, Any]
+_Entry = tuple[int, int]
 """One frame of a call site: the id of its code, and the position in it."""
 
 
@@ -31,7 +33,7 @@ class Places:
         self._tape = tape
         self.anchors: list[int] = []
         self._outer: list[int] = []
-        self._positions: dict[int, list[Any]] = {}
+        self._positions: dict[int, list[int]] = {}
         self._sites: dict[Site, int] = {}
         self._numbers: dict[Any, int] = {}
 
@@ -42,39 +44,35 @@ class Places:
             return i
         row = tape.rows[i]
         call = tape.calls[row[0]]  # row.call: by number, for speed
-        name, module = call.function.name, call.module
-        while len(self.anchors) <= module:
+        while len(self.anchors) <= call.module:
             self._add_module()
-        path = tape.modules[module].path
-        if name in CONTRACTIONS:
-            params = held_by(call.sources)
-            if params:
-                return name, row.slot, path, params
-        site = self._sites.get(call.site)
-        if site is None:
-            site = self._site(call.site)
-        return name, row.slot, path, site, self._outer[module]
+        return self._place(row[1], call)
 
     def shared(self) -> list[list[int]]:
         """All rows of the tape, those at one place together, in order of execution."""
         tape = self._tape
-        calls, kinds, modules = tape.calls, tape.kinds, tape.modules
-        while len(self.anchors) < len(modules):
+        calls, kinds, place_of = tape.calls, tape.kinds, self._place
+        while len(self.anchors) < len(tape.modules):
             self._add_module()
         groups: dict[Any, list[int]] = {}
-        known: dict[Any, list[int]] = {}  # what is the same without a look at positions
         for i, row in enumerate(tape.rows):
-            call = calls[row[0]]  # call.function.name, slot, path, site: by number, for speed
-            name, module = call[0][1], call[5]
-            if name in CONTRACTIONS or i in kinds:
-                groups.setdefault(self.of(i), []).append(i)
-                continue
-            same = name, row[1], modules[module][0], call[4], self._outer[module]
-            group = known.get(same)
+            place = self.of(i) if i in kinds else place_of(row[1], calls[row[0]])
+            group = groups.get(place)
             if group is None:
-                group = known[same] = groups.setdefault(self.of(i), [])
-            group.append(i)
+                groups[place] = [i]
+            else:
+                group.append(i)
         return [*groups.values()]
+
+    def _place(self, slot: int, call: Call) -> Any:
+        name, module = call[0][1], call[5]  # function.name, module: by number, for speed
+        path = self._tape.modules[module][0]
+        if name in CONTRACTIONS:
+            params = held_by(call.sources)
+            if params:
+                return name, slot, path, params
+        site = self._sites.get(call.site) or self._site(call.site)
+        return name, slot, path, site, self._outer[module]
 
     def _add_module(self) -> None:
         """The anchor of the next module call, and its call sites from there inward."""
@@ -97,31 +95,54 @@ class Places:
     def _site(self, site: Site) -> int:
         known = self._sites.get(site)
         if known is None:
-            frames = zip(site[::2], site[1::2], strict=True)
-            entries = [(code, self._position(code, offset)) for code, offset in frames]
-            known = self._sites[site] = self._number(tuple(_without_recursion(entries)))
+            codes = site[::2]
+            entries = [*zip(codes, map(self._position, codes, site[1::2]), strict=True)]
+            if len({*codes}) < len(codes):
+                entries = _without_recursion(entries)
+            known = self._sites[site] = self._number(tuple(entries))
         return known
 
     def _number(self, place: Any) -> int:
         return self._numbers.setdefault(place, len(self._numbers) + 1)
 
-    def _position(self, code_id: int, offset: int) -> Any:
-        """Lines and columns of an instruction: what a compiler writes twice is one place.
+    def _position(self, code_id: int, offset: int) -> int:
+        """The first of the instructions that stand where this one does in the source.
 
         The condition of a `while` and the body of a `finally` have several copies in the code.
-        Where columns are not known, or cover nothing, the offset says more.
         """
         if code_id == SCRIPT:
             return offset
         known = self._positions.get(code_id)
         if known is None:
-            code = self._tape.codes[code_id]
-            known = self._positions[code_id] = [*code.co_positions()]
-        unit = offset // 2  # positions are given for each two bytes of code
-        if not 0 <= unit < len(known) or None in known[unit]:
-            return offset
-        line, end_line, column, end_column = known[unit]
-        return offset if (line, column) == (end_line, end_column) else known[unit]
+            known = self._positions[code_id] = _first_copies(self._tape.codes[code_id])
+        unit = offset // 2  # an instruction is two bytes of code, or several times two
+        return known[unit] if 0 <= unit < len(known) else unit
+
+
+def _first_copies(code: CodeType) -> list[int]:
+    """For each instruction the first one at the same lines and columns.
+
+    Where columns are not known, or cover nothing, it stands for itself.
+    """
+    known = _found_before(code.co_firstlineno, code.co_linetable)
+    if not known:
+        first: dict[Any, int] = {}
+        copies = []
+        for unit, position in enumerate(code.co_positions()):
+            line, end_line, column, end_column = position
+            nowhere = None in position or (line, column) == (end_line, end_column)
+            copies.append(unit if nowhere else first.setdefault(position, unit))
+        known[:] = copies
+    return known
+
+
+@lru_cache(maxsize=4096)
+def _found_before(first_line: int, table: bytes) -> list[int]:
+    """What an earlier run found of the same code; these two alone say where instructions stand.
+
+    To read all positions takes longer than all else here, where long functions call few operations.
+    """
+    return []
 
 
 def held_by(sources: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

@@ -97,7 +97,7 @@ class Readings:
         known = self._plain.get((len(call.sources), kinds))
         if known is None:
             known = _slots_of(call)
-            if _NESTED.isdisjoint(kinds):
+            if _tell(kinds, len(call.sources)):
                 self._plain[len(call.sources), kinds] = known
         return known
 
@@ -135,14 +135,20 @@ class Readings:
 
 
 def _of_one_kind(calls: Sequence[Call]) -> bool:
-    """Whether the arguments of all calls are of the same types one by one, and none is nested."""
+    """Whether the tensors of all calls are in the same arguments, as their types tell."""
     args = [call.args for call in calls]
-    if any([call.kwargs for call in calls]) or len({*map(len, args)}) > 1:
-        return False
-    if len({len(call.sources) for call in calls}) > 1:
+    read = {len(call.sources) for call in calls}
+    if len(read) > 1 or len({*map(len, args)}) > 1 or any([call.kwargs for call in calls]):
         return False
     types = [{*map(type, column)} for column in zip(*args, strict=True)]
-    return all([len(found) == 1 and _NESTED.isdisjoint(found) for found in types])
+    return all([len(found) == 1 for found in types]) and _tell(
+        [kind for found in types for kind in found], read.pop()
+    )
+
+
+def _tell(kinds: Sequence[Any], n: int) -> bool:
+    """Whether the types of arguments tell where `n` tensors are: none is in a list."""
+    return kinds.count(type(SLOT)) == n or _NESTED.isdisjoint(kinds)
 
 
 class _Slots(NamedTuple):
