@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -15,10 +16,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lensframe_pd.capture.tracer import Tracer
+from lensframe_pd.errors import OURS
 from lensframe_pd.tape.functions import Action, describe
 from lensframe_pd.tape.storage import PLAIN, bits_of
 from lensframe_pd.tape.switches import Switches
-from lensframe_pd.tape.tape import Opaque
+from lensframe_pd.tape.tape import Opaque, Site
 from lensframe_pd.validation.elsewhere import mark
 
 
@@ -69,6 +71,16 @@ class WitnessedTracer(Tracer):
             return super()._open(func, types, args, kwargs)
         finally:
             self._inside = before
+
+    def _site(self, frame: Any) -> Site:
+        """As the plain tracer's, which has no frame of its own between a call and its caller.
+
+        With such frames every operation of an opened composite would be in one recursion.
+        """
+        site, codes = super()._site(frame), self._codes
+        frames = zip(site[::2], site[1::2], strict=True)
+        users = [here for here in frames if not codes[here[0]].co_filename.startswith(OURS)]
+        return tuple(chain.from_iterable(users))
 
     def scripted(self, func: Any, args: Any, kwargs: Any, ordinal: int) -> Any:
         before, self._inside = self._inside, []  # seen by the tracer itself, in no function's call

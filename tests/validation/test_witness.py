@@ -2,8 +2,10 @@
 
 import warnings
 
+import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import lensframe_pd as lf
 
@@ -37,3 +39,41 @@ def test_views_that_functorch_makes_on_leaving_are_no_gap():
     report = lf.trace(outer, torch.arange(4.0)).validate()
     assert report["passed"].all()
     assert report.attrs["aten_gaps"] == 0
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, n=1, **settings):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.MultiheadAttention(8, 2, **settings) for _ in range(n))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x, x, x)[0] + x
+        return x
+
+
+OPENED = {
+    "attention": SelfAttention(),
+    "attention, batch first": SelfAttention(batch_first=True),
+    "attention without bias, twice": SelfAttention(2, bias=False),
+    "attention of other keys": SelfAttention(add_bias_kv=True, batch_first=True),
+    "encoder": nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2),
+    "decoder": nn.TransformerDecoderLayer(8, 2, 16),
+    "interpolate": lambda x: F.interpolate(F.interpolate(x, scale_factor=2), scale_factor=2),
+    "loss": lambda x: F.gaussian_nll_loss(x, x * 2, x.abs()),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model", OPENED.values(), ids=OPENED)
+@pytest.mark.parametrize("grad", [False, True])
+def test_operations_of_opened_composites_are_at_their_own_places(model, grad):
+    """A frame read from a file is compared with the labels of the run that is witnessed."""
+    x = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0))
+    given = (x, x) if isinstance(model, nn.TransformerDecoderLayer) else (x,)
+    with torch.set_grad_enabled(grad):
+        if isinstance(model, nn.Module):
+            model.eval()
+        layers, activations = lf.trace(model, given)
+        report = layers.lens.validate(model, given, activations=activations)
+    assert report["passed"].all(), report.loc[~report["passed"], "reason"].to_dict()
