@@ -42,7 +42,7 @@ class Grouping:
         self._growing, self._by_parameter = readings.growing, readings.by_parameter
         #: Rows whose signature may have changed, by group.
         self._unread: dict[int, Collection[int]] = {}
-        self._signature_of: dict[int, int] = {}
+        self._signature_of = [-1] * self._n
         self._numbers: dict[Signature, int] = {}
         self.signatures: list[Signature] = []
         for g, rows in self.rows.items():
@@ -72,7 +72,7 @@ class Grouping:
         for row in moved:
             for reader in self.readers[row]:
                 g = self.of[reader]
-                if len(self.rows[g]) > 1 and reader in self.read:
+                if len(self.rows[g]) > 1 and self.read[reader]:
                     marked.setdefault(g, set()).add(reader)
         for g, readers in marked.items():
             self._unread[g] = readers.union(self._unread.get(g, ()))
@@ -100,14 +100,16 @@ class Grouping:
             columns = [[*map(of, sources)] for sources in read]
             if all([column.count(column[0]) == len(roles) for column in columns]):
                 number = self._number((roles[0], tuple([column[0] for column in columns])))
-                self._signature_of.update(dict.fromkeys(rows, number))
+                for row in rows:
+                    self._signature_of[row] = number
                 return (number,)
             signatures = [*zip(*columns, strict=True)]
             numbers = {v: self._number((roles[0], v)) for v in dict.fromkeys(signatures)}
         else:
             signatures = [*map(self.signature, rows)]
             numbers = {s: self._number(s) for s in dict.fromkeys(signatures)}
-        self._signature_of.update(zip(rows, map(numbers.__getitem__, signatures), strict=True))
+        for row, signature in zip(rows, signatures, strict=True):
+            self._signature_of[row] = numbers[signature]
         return numbers.values()
 
     def part_of(self, row: int) -> int:
@@ -203,7 +205,7 @@ class Grouping:
             reader = waiting.pop()
             if reader in self._by_parameter:
                 continue
-            read = self.read.get(reader, ())  # nothing of what ran once: it stays itself
+            read = self.read[reader]  # nothing of what ran once: it stays itself
             for source in (s for sources in read for s in each(sources)):
                 if source == cause:
                     return True

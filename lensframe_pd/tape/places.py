@@ -51,12 +51,20 @@ class Places:
     def shared(self) -> list[list[int]]:
         """All rows of the tape, those at one place together, in order of execution."""
         tape = self._tape
-        calls, kinds, place_of = tape.calls, tape.kinds, self._place
-        while len(self.anchors) < len(tape.modules):
+        calls, kinds, modules = tape.calls, tape.kinds, tape.modules
+        sites, outer = self._sites, self._outer
+        while len(self.anchors) < len(modules):
             self._add_module()
         groups: dict[Any, list[int]] = {}
         for i, row in enumerate(tape.rows):
-            place = self.of(i) if i in kinds else place_of(row[1], calls[row[0]])
+            call = calls[row[0]]  # as in `_place`, by number and without a call of it, for speed
+            name, module = call[0][1], call[5]
+            if i in kinds:
+                place = self.of(i)
+            elif name in CONTRACTIONS or call[4] not in sites:
+                place = self._place(row[1], call)
+            else:
+                place = name, row[1], modules[module][0], sites[call[4]], outer[module]
             group = groups.get(place)
             if group is None:
                 groups[place] = [i]

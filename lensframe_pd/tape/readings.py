@@ -40,8 +40,8 @@ class Readings:
     """
 
     def __init__(self, tape: Tape, places: Places) -> None:
-        self.roles: dict[int, Roles] = {}
-        self.read: dict[int, tuple[Source, ...]] = {}
+        self.roles: list[Roles] = [()] * len(tape.rows)
+        self.read: list[tuple[Source, ...]] = [()] * len(tape.rows)
         self.growing: set[int] = set()
         self.by_parameter: dict[int, tuple[tuple[int, int], ...]] = {}
         self.outside = -1 - len(tape.held)
@@ -67,7 +67,8 @@ class Readings:
         sources = self._seen_by(calls)
         if _of_one_kind(calls):
             _, roles = self._slots(first)
-            self.roles.update(dict.fromkeys(rows, roles))
+            for row, read in zip(rows, sources, strict=True):
+                self.roles[row], self.read[row] = roles, read
         else:
             slots = [*map(self._slots, calls)]
             distinct = {id(of_call): of_call for of_call, _ in slots}  # most are one list
@@ -76,8 +77,7 @@ class Readings:
                 if growing:
                     self.growing.add(row)
                     roles, sources[i] = _together(of_call, roles, sources[i], growing)
-                self.roles[row] = roles
-        self.read.update(zip(rows, sources, strict=True))
+                self.roles[row], self.read[row] = roles, sources[i]
         for row, call in zip(rows, calls, strict=True) if self._parameters else ():
             if not self._parameters.isdisjoint(call.sources):
                 self.by_parameter[row] = held_by(call.sources)
@@ -104,7 +104,7 @@ class Readings:
     def _seen_by(self, calls: Sequence[Call]) -> list[tuple[Source, ...]]:
         """The sources of each call, as the module call that it belongs to sees them."""
         first = self.first_slot
-        found: list[tuple[Source, ...]] = [call.sources for call in calls]
+        found: list[tuple[Source, ...]] = [call[3] for call in calls]  # sources: for speed
         if first:
             found = [tuple([s if s < 0 else first[s] for s in call.sources]) for call in calls]
         if self._anchored:
@@ -136,9 +136,9 @@ class Readings:
 
 def _of_one_kind(calls: Sequence[Call]) -> bool:
     """Whether the tensors of all calls are in the same arguments, as their types tell."""
-    args = [call.args for call in calls]
-    read = {len(call.sources) for call in calls}
-    if len(read) > 1 or len({*map(len, args)}) > 1 or any([call.kwargs for call in calls]):
+    args = [call[1] for call in calls]  # by number, for speed: call.args, sources and kwargs
+    read = {len(call[3]) for call in calls}
+    if len(read) > 1 or len({*map(len, args)}) > 1 or any([call[2] for call in calls]):
         return False
     types = [{*map(type, column)} for column in zip(*args, strict=True)]
     return all([len(found) == 1 for found in types]) and _tell(
