@@ -14,7 +14,7 @@ ROOMS = {
     "capture": "watch values roots modules origins writes lineage handed unseen fused tracer "
     "iterators snapshot state plan process save stimuli model run",
     "tables": "stimuli order case reshape selection indexing writes aliases sequences space "
-    "products axes readers dims layers activations",
+    "norms products axes readers dims layers activations",
     "graph": "edges parameters contract fold select diff",
     "replay": "call recording onward",
     "draw": "render style node dot",

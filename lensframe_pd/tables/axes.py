@@ -7,25 +7,37 @@ stimuli along it as one thing, so what holds for names holds for the order of st
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch._ops import OpOverloadPacket
 
 from lensframe_pd.schema import STIMULUS
-from lensframe_pd.tables import indexing, products, selection, sequences, space, writes
+from lensframe_pd.tables import indexing, norms, products, selection, sequences, space, writes
 from lensframe_pd.tables.case import (
     Case,
     Operand,
     Rule,
     Ruled,
     aligned,
+    elementwise,
     kept,
     moves,
+    of_spread,
     without_order,
 )
-from lensframe_pd.tables.order import NONE, Names, carries, of_all, of_sum
+from lensframe_pd.tables.order import (
+    MIXED,
+    NONE,
+    Names,
+    carries,
+    of_all,
+    of_axis,
+    of_both,
+)
 from lensframe_pd.tables.reshape import reshaped, squeezed, unsqueezed
 from lensframe_pd.tape.tape import SLOT
 
@@ -39,7 +51,7 @@ _POINTWISE = frozenset(
     binary_cross_entropy binary_cross_entropy_with_logits kl_div maximum minimum fmax fmin
     complex polar isclose lerp nan_to_num uniform normal exponential cauchy geometric log_normal
     random fake_quantize_per_tensor_affine stochastic_depth hardtanh softplus threshold
-    expand_as broadcast_to broadcast_tensors hardswish log_sigmoid as_tensor asarray dequantize
+    hardswish log_sigmoid as_tensor asarray dequantize
     quantize_per_tensor quantize_per_tensor_dynamic absolute negative pos invert and or xor lshift
     rshift truediv floordiv floor_divide mod divide multiply subtract true_divide greater
     greater_equal less less_equal not_equal arccos arccosh arcsin arcsinh arctan arctan2 arctanh
@@ -52,12 +64,8 @@ _POINTWISE = frozenset(
 #: They leave the axes of their first tensor what they are, whatever the others are for; entries
 #: that change places change them in the result, too.
 _KEEPING = frozenset(
-    """layer_norm group_norm batch_norm instance_norm rms_norm native_layer_norm native_group_norm
-    native_batch_norm softmax log_softmax _softmax _log_softmax softmin normalize renorm
-    local_response_norm triu tril prelu type_as isin fill index_fill lift_fresh_copy
-    fake_quantize_per_channel_affine gumbel_softmax to_dense view_as_real_copy
-    _transformer_encoder_layer_fwd special_softmax special_log_softmax embedding_renorm
-    quantize_per_channel""".split()
+    """prelu type_as fill index_fill lift_fresh_copy fake_quantize_per_channel_affine to_dense
+    view_as_real_copy embedding_renorm quantize_per_channel""".split()
 )
 _pointwise: dict[str, bool] = {}
 
@@ -77,7 +85,7 @@ def pointwise(name: str) -> bool:
 
 def rule_of(name: str) -> Rule | None:
     """The rule of an operation, by its normalised name."""
-    return RULES.get(name) or (aligned if pointwise(name) else None)
+    return RULES.get(name) or (elementwise if pointwise(name) else None)
 
 
 def _fresh(case: Case) -> Ruled:
@@ -170,49 +178,40 @@ def _frequencies(default: tuple[int, ...] | None) -> Rule:
     return rule
 
 
-def _reduced(case: Case) -> Names | None:
-    """Operations that say something of all entries along axes, such as where one stands."""
-    gone = _gone(case)
-    if gone is None:
-        return None
-    names = case.first.names
-    if len(case.shape) == len(names):
-        return tuple([None if k in gone else n for k, n in enumerate(names)])
-    return tuple([n for k, n in enumerate(names) if k not in gone])
-
-
-def _summed(case: Case) -> Ruled | None:
-    """Reductions that are the same in any order of the entries."""
-    names, gone = _reduced(case), _gone(case)
-    if names is None or gone is None:
-        return None
-    first = case.first
-    of_gone = [of_sum(first.names[k], first.shape[k], case.n) for k in gone
-               if carries(first.names[k])]  # fmt: skip
-    return Ruled(names, of_all([first.whole, *of_gone]))
-
-
-def _gone(case: Case) -> set[int] | None:
-    """The axes that a reduction goes along."""
+def _reduced(case: Case) -> Ruled | None:
     if len([o for o in case.operands if o.shape]) > 1:
         return None  # of tensors that say where, or how
-    rank = len(case.first.shape)
+    first = case.first
+    names, rank = first.names, len(first.shape)
     dim = case.arguments.get("dim", case.arguments.get("axis"))
     if dim is None:
         dim = next((a for a in case.given() if _is_axes(a)), None)
     if dim is None or isinstance(dim, bool) or dim is SLOT or dim in ((), []):
-        return {*range(rank)}
-    return {int(d) % max(1, rank) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))}
+        axes = set(range(rank))
+    else:
+        axes = {int(d) % max(1, rank) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))}
+    whole = of_all([first.whole, *[of_axis(names[k], first.shape[k], case.n) for k in axes]])
+    if len(case.shape) == rank:
+        return Ruled(tuple(None if k in axes else n for k, n in enumerate(names)), whole)
+    return Ruled(tuple(n for k, n in enumerate(names) if k not in axes), whole)
 
 
-def _first_summed(case: Case) -> Names | Ruled | None:
-    """Reductions whose second result says where the first was found."""
-    return _reduced(case) if case.slot else _summed(case)
+def _placed(places: int) -> Rule:
+    """Reductions that say where, in the result of this number: a place is in the one order."""
+
+    def rule(case: Case) -> Ruled | None:
+        found = _reduced(case)
+        if found is None or case.slot < places:
+            return found
+        gone = Counter(filter(carries, case.first.names)) - Counter(filter(carries, found.names))
+        return found._replace(whole=MIXED) if gone else found
+
+    return rule
 
 
 def _greatest(case: Case) -> Names | Ruled | None:
     """`max`, `min`: along axes, or of two tensors."""
-    return aligned(case) if len(case.operands) > 1 else _first_summed(case)
+    return elementwise(case) if len(case.operands) > 1 else _placed(1)(case)
 
 
 def _is_axes(value: Any) -> bool:
@@ -220,26 +219,53 @@ def _is_axes(value: Any) -> bool:
     return isinstance(value, (int, tuple, list)) and not isinstance(value, bool)
 
 
-def _compared(case: Case) -> Names | None:
+def _compared(case: Case) -> Ruled | None:
     """`cosine_similarity`: two tensors, aligned, then without one axis."""
     a, b = case.operands[:2]
     rank = max(len(a.shape), len(b.shape))
     axis = case.axis(1, rank)
     wide = tuple([max(o.shape[-k] for o in (a, b) if len(o.shape) >= k)
                   for k in range(rank, 0, -1)])  # fmt: skip
-    names = aligned(case._replace(shape=wide), [a, b])
-    return None if axis is None else (*names[:axis], *names[axis + 1 :])
+    return None if axis is None else _without(case, [a, b], wide, axis)
 
 
-def _without_last(case: Case) -> Names | None:
+def _without_last(case: Case) -> Ruled:
     """`pairwise_distance`."""
-    names = aligned(case._replace(shape=case.first.shape), case.operands[:2])
-    return (*names[:-1], None) if len(case.shape) == len(names) else names[:-1]
+    pair = case.operands[:2]
+    wide = np.broadcast_shapes(*[o.shape for o in pair])
+    found = _without(case, pair, wide, len(wide) - 1)
+    return found if len(case.shape) < len(wide) else found._replace(names=(*found.names, None))
 
 
-def _losses(case: Case) -> Names | None:
-    """A loss for each item: the axis of classes, the second, is gone."""
+def _without(case: Case, pair: Sequence[Operand], wide: tuple[int, ...], axis: int) -> Ruled:
+    """Two tensors, aligned at their last axes, and then summed along one."""
+    names = aligned(case._replace(shape=wide), pair)
+    along = of_axis(names[axis], wide[axis], case.n)
+    return Ruled((*names[:axis], *names[axis + 1 :]), of_both(of_spread(pair, names), along))
+
+
+def _distance(case: Case) -> Ruled:
+    """A loss of two tensors, entry by entry, or one for all entries."""
+    return _summed(case, case.operands) if not case.shape else elementwise(case)
+
+
+def _summed(case: Case, operands: Sequence[Operand]) -> Ruled:
+    """One number of all the entries of tensors, aligned at their last axes."""
+    rank = max([len(o.shape) for o in operands])
+    wide = tuple([max([o.shape[-k] for o in operands if len(o.shape) >= k])
+                  for k in range(rank, 0, -1)])  # fmt: skip
+    names = aligned(case._replace(shape=wide), operands)
+    numbers = [of_axis(name, n, case.n) for name, n in zip(names, wide, strict=True)]
+    return Ruled((), of_all([of_spread(operands, names), *numbers]))
+
+
+def _losses(case: Case) -> Names | Ruled | None:
+    """A loss for each item: the axis of classes, the second, is gone; or one loss for all."""
     names = case.first.names
+    if not case.shape and len(names) == 2:
+        items = Operand(names[:1], case.first.shape[:1], case.first.whole)
+        lost = carries(names[1])
+        return Ruled((), MIXED) if lost else _summed(case, [items, *case.operands[1:2]])
     return (names[0], *names[2:]) if len(case.shape) == len(names) - 1 and names else None
 
 
@@ -253,14 +279,17 @@ def _drawn(case: Case) -> Names:
     return (*case.first.names[:-1], None)
 
 
-def _matrices(case: Case) -> Names | None:
+def _matrices(case: Case) -> Ruled | None:
     """Functions of matrices: those before the last two axes stay what they are."""
     operands = [o for o in case.operands if len(o.shape) >= 2]
     n = max([len(o.shape) - 2 for o in operands], default=0)
     if len(case.shape) < n:
         return None
     lead = [Operand(o.names[:-2], o.shape[:-2], o.whole) for o in operands]
-    return (*aligned(case._replace(shape=case.shape[:n]), lead), *(None,) * (len(case.shape) - n))
+    names = aligned(case._replace(shape=case.shape[:n]), lead)
+    matrix = any([carries(name) for o in operands for name in o.names[-2:]])
+    whole = MIXED if matrix else of_spread(lead, names)
+    return Ruled((*names, *(None,) * (len(case.shape) - n)), whole)
 
 
 def _strided_windows(case: Case) -> Names | None:
@@ -297,7 +326,9 @@ def _gradient(case: Case) -> Ruled | None:
     if len(case.shapes) != n_inputs or case.slot >= len(inputs):
         return None
     found = inputs[case.slot]
-    return Ruled(found.names, found.whole) if found.shape == case.shape else None
+    if found.shape != case.shape:
+        return None
+    return Ruled(found.names, of_all([found.whole, *[o.whole for o in case.operands[:n_outputs]]]))
 
 
 def _slots(value: Any) -> int:
@@ -313,6 +344,20 @@ def _rules() -> dict[str, Rule]:
         rules.update(dict.fromkeys(names.split(), rule))
 
     add(kept, " ".join(_KEEPING))
+    add(
+        norms.along,
+        "softmax log_softmax _softmax _log_softmax softmin gumbel_softmax special_softmax "
+        "special_log_softmax normalize",
+    )
+    add(norms.over_last, "layer_norm rms_norm native_layer_norm")
+    add(norms.of_batch, "batch_norm native_batch_norm")
+    add(norms.in_groups, "group_norm native_group_norm")
+    add(norms.of_each(2), "instance_norm")
+    add(norms.of_rows, "renorm")
+    add(norms.by_place((1,)), "local_response_norm")
+    add(norms.by_place((-1, -2)), "_transformer_encoder_layer_fwd")
+    add(norms.triangle, "triu tril")
+    add(norms.found_in, "isin")
     add(_fresh, "zeros_like ones_like empty_like full_like rand_like randn_like randint_like")
     add(_made, "new_zeros new_ones new_full new_empty new_tensor new new_empty_strided")
     for n in (1, 2, 3):
@@ -372,17 +417,22 @@ def _rules() -> dict[str, Rule]:
     add(_frequencies((-2, -1)), "fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2")
     add(_frequencies(None), "fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_fftshift fft_ifftshift")
     add(
-        _summed,
-        "sum mean amax amin logsumexp std var norm linalg_vector_norm prod any all nansum nanmean "
-        "std_mean var_mean aminmax count_nonzero quantile nanquantile linalg_norm frobenius_norm "
-        "nuclear_norm special_logsumexp",
+        _reduced,
+        "sum mean amax amin logsumexp std var norm linalg_vector_norm "
+        "prod any all nansum nanmean std_mean var_mean aminmax count_nonzero quantile nanquantile "
+        "linalg_norm frobenius_norm nuclear_norm special_logsumexp",
     )
-    add(_reduced, "argmax argmin")
-    add(_first_summed, "median nanmedian mode kthvalue")
+    add(_placed(0), "argmax argmin")
+    add(_placed(1), "median nanmedian mode kthvalue")
     add(_greatest, "max min")
     add(_compared, "cosine_similarity")
     add(_without_last, "pairwise_distance")
     add(_losses, "nll_loss nll_loss_nd cross_entropy_loss nll_loss2d")
+    add(
+        _distance,
+        "l1_loss mse_loss smooth_l1_loss huber_loss binary_cross_entropy kl_div soft_margin_loss "
+        "binary_cross_entropy_with_logits poisson_nll_loss dist",
+    )
     add(_with_classes, "one_hot")
     add(_drawn, "multinomial")
     add(
@@ -402,7 +452,7 @@ def _rules() -> dict[str, Rule]:
     add(_gradient, "grad")
     add(indexing.getitem, "getitem")
     add(indexing.index, "index _unsafe_index")
-    add(moves(indexing.index_select), "index_select")
+    add(indexing.index_select, "index_select")
     add(indexing.gather, "gather take_along_dim")
     add(indexing.take, "take")
     add(indexing.masked_select, "masked_select")
@@ -412,7 +462,7 @@ def _rules() -> dict[str, Rule]:
     add(selection.unbind, "unbind")
     add(
         moves(selection.split),
-        "split chunk split_with_sizes tensor_split unsafe_split unsafe_chunk "
+        "split chunk split_with_sizes tensor_split unsafe_split unsafe_chunk vsplit "
         "unsafe_split_with_sizes",
     )
     add(selection.cat, "cat concat concatenate")
@@ -421,7 +471,8 @@ def _rules() -> dict[str, Rule]:
     add(selection.vstack, "vstack row_stack")
     add(moves(selection.repeat), "repeat tile")
     add(moves(selection.repeat_interleave), "repeat_interleave")
-    add(moves(selection.expand), "expand")
+    add(moves(selection.expand), "expand expand_as broadcast_to")
+    add(selection.broadcast, "broadcast_tensors")
     add(moves(selection.flip), "flip")
     add(moves(selection.flipped(1)), "fliplr")
     add(moves(selection.flipped(0)), "flipud")

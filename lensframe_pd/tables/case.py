@@ -18,6 +18,7 @@ from lensframe_pd.tables.order import (
     carries,
     named,
     numbers,
+    of_all,
     plain,
     together,
 )
@@ -44,7 +45,11 @@ class Operand(NamedTuple):
         name = self.names[axis]
         if carries(name):
             return numbers(name, self.shape[axis])
-        return np.full(self.shape[axis], entry_number(self.whole))
+        return np.full(self.shape[axis], NONE if self.whole == ALL else self.whole)
+
+    def has_stimuli(self) -> bool:
+        """Whether anything of it comes from stimuli."""
+        return self.whole != NONE or any(map(carries, self.names))
 
 
 class Ruled(NamedTuple):
@@ -137,7 +142,7 @@ def shared(
         if size != extent:
             continue
         if not carries(name):
-            unknown |= whole == MIXED
+            unknown |= whole in (MIXED, ALL)
             found = found if found is not None else name
         elif not carries(found) or found == name:
             found = name
@@ -151,17 +156,61 @@ def shared(
 def aligned(case: Case, operands: Sequence[Operand] | None = None) -> Names:
     """The axes of tensors that are worked on element by element, aligned at their last axes."""
     operands = case.operands if operands is None else operands
-    rank = len(case.shape)
-    names: list[Name] = []
-    for k in range(rank, 0, -1):
-        here = [(o.names[-k], o.shape[-k], o.whole) for o in operands if len(o.shape) >= k]
-        names.append(shared(here, case.shape[-k], case.n))
-    return tuple(names)
+    return tuple([_along(case, operands, k) for k in range(len(case.shape), 0, -1)])
 
 
-def kept(case: Case) -> Names | None:
+def _along(case: Case, operands: Sequence[Operand], k: int) -> Name:
+    """What the axis is that is the k-th from the last."""
+    extent = case.shape[-k]
+    here = []
+    for o in operands:
+        if len(o.shape) >= k:
+            # Beside stimuli along another axis, entries along this one have places of their own.
+            elsewhere = o.whole == NONE and o.has_stimuli()
+            here.append((o.names[-k], o.shape[-k], ALL if elsewhere else o.whole))
+    found = shared(here, extent, case.n)
+    single = of_all(
+        [_single(o, k) for o in operands if len(o.shape) >= k and o.shape[-k] != extent]
+    )
+    lost = found is None and any([carries(name) and n == extent for name, n, _ in here])
+    if single == NONE or lost:
+        return found
+    return named(together(numbers(found, extent), np.full(extent, single)), case.n, found)
+
+
+def _single(operand: Operand, k: int) -> int:
+    """The stimulus of the only entry along an axis, which is spread along it."""
+    return int(numbers(operand.names[-k], 1)[0]) if carries(operand.names[-k]) else NONE
+
+
+def elementwise(case: Case) -> Ruled:
+    """Tensors that are worked on entry by entry, aligned at their last axes."""
+    names = aligned(case)
+    return Ruled(names, of_spread(case.operands, names))
+
+
+def of_spread(operands: Sequence[Operand], names: Names) -> int:
+    """The number of a result whose axes are those of the operands, aligned at the last.
+
+    It is mixed where stimuli stood along an axis and stand there no more.
+    """
+    whole = of_all([o.whole for o in operands])
+    for o in operands:
+        for k, name in enumerate(reversed(o.names), 1):
+            if carries(name) and (k > len(names) or not carries(names[-k])):
+                return MIXED
+    return whole
+
+
+def kept(case: Case) -> Names | Ruled | None:
     """The axes of the first tensor, which the operation leaves what they are."""
-    return case.first.names if len(case.first.shape) == len(case.shape) else None
+    if len(case.first.shape) != len(case.shape):
+        return None
+    if any([any(map(carries, o.names)) for o in case.operands[1:] if o.shape]):
+        return Ruled(
+            case.first.names, MIXED
+        )  # weights of each stimulus, along who knows which axis
+    return case.first.names
 
 
 def without_order(names: Sequence[Name], axes: Sequence[int]) -> Names:

@@ -7,6 +7,7 @@ from first to last.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +17,9 @@ from torch import Tensor
 from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables.aliases import after_write
 from lensframe_pd.tables.axes import pointwise, rule_of
-from lensframe_pd.tables.case import Case, Operand, Ruled, aligned
+from lensframe_pd.tables.case import Case, Operand, Ruled, elementwise, without_order
 from lensframe_pd.tables.order import (
+    ALL,
     MIXED,
     NONE,
     Name,
@@ -25,8 +27,11 @@ from lensframe_pd.tables.order import (
     carries,
     fits,
     named,
+    numbers,
+    of_all,
     of_axis,
     of_both,
+    together,
 )
 from lensframe_pd.tables.readers import input_names
 from lensframe_pd.tape.tape import Call, Tape
@@ -34,7 +39,7 @@ from lensframe_pd.tape.tape import Call, Tape
 #: Their results are told apart by what the call gave in all.
 _TOGETHER = frozenset(
     """split chunk split_with_sizes tensor_split unsafe_split unsafe_chunk
-    unsafe_split_with_sizes grad""".split()
+    unsafe_split_with_sizes vsplit grad""".split()
 )
 
 
@@ -129,7 +134,7 @@ class _Followed:
             return Operand((along, *names[1:]), shape)
         # What went into it is out of sight; the order of its entries is not known.
         unseen = self.tape.kinds.get(i) == "constant" and i not in self.tape.paths
-        return Operand(names, shape, MIXED if unseen and self.tape.starts else NONE)
+        return Operand(names, shape, ALL if unseen and self.tape.starts else NONE)
 
     def _made(self, i: int, call: Call, operands: list[Operand]) -> Operand:
         row = self.tape.rows[i]
@@ -149,10 +154,15 @@ class _Followed:
             names, whole = (None,) * len(shape), None
         if whole is None:
             whole = _whole(operands, names)
-        if not all([fits(name, extent, self.n) for name, extent in zip(names, shape, strict=True)]):
-            pairs = zip(names, shape, strict=True)
-            names = tuple([name if fits(name, extent, self.n) else None for name, extent in pairs])
-            whole = of_both(whole, MIXED) if whole != NONE or _any_carries(operands) else NONE
+        if self.n > 1:
+            names = _with_whole(names, shape, whole, self.n)
+        unfit = [not fits(n, extent, self.n) for n, extent in zip(names, shape, strict=True)]
+        if any(unfit):
+            if any([carries(name) for name, out in zip(names, unfit, strict=True) if out]):
+                whole = MIXED
+            names = tuple([None if out else n for n, out in zip(names, unfit, strict=True)])
+            if self.n > 1:
+                names = _with_whole(names, shape, whole, self.n)
         if self.n == 1 and shape[:1] == (1,) and names[0] is None and whole != NONE:
             names = (STIMULUS, *names[1:])  # there is but one
         return Operand(tuple(names), shape, whole)
@@ -162,15 +172,13 @@ class _Followed:
         if self.tape.kinds.get(i) == "alias":
             return self._alias(call, case)
         if self.tape.rows[i].call in self.tape.wrapped:
-            # Inside vmap an argument such as `dim` does not count the axis that is mapped over.
-            inside = all([not o.shape or o.shape == case.shape for o in case.operands])
-            return aligned(case) if inside and pointwise(name) else None
+            return _inside_vmap(case) if pointwise(name) else None
         rule = rule_of(name)
         if rule is None:
             return None
         try:
             return rule(case)
-        except (IndexError, ValueError, TypeError):  # arguments that the rule does not expect
+        except Exception:  # arguments that the rule does not expect, of whatever kind
             return None
 
     def _shapes_of(self, i: int) -> tuple[tuple[int, ...], ...]:
@@ -208,24 +216,53 @@ class _Followed:
         return written.whole != NONE or any(map(carries, written.names))
 
 
+def _inside_vmap(case: Case) -> Ruled | None:
+    """Element by element, where the axes of an unwrapped value can be told apart.
+
+    An argument such as `dim` does not count the axis that is mapped over, and torch moves that
+    axis to the front as it likes: axes of one extent may have changed places.
+    """
+    for o in case.operands:
+        if o.shape and o.shape != case.shape:
+            return None
+        for name, extent in zip(o.names, o.shape, strict=True):
+            if carries(name) and o.shape.count(extent) > 1:
+                return None
+    return elementwise(case)
+
+
 def _entries(selection: dict[int, Tensor]) -> dict[int, Any]:
     """As arrays; torch takes bytes as masks."""
     arrays = {k: tensor.cpu().numpy() for k, tensor in selection.items()}
     return {k: a.astype(np.bool_) if a.dtype == np.uint8 else a for k, a in arrays.items()}
 
 
-def _any_carries(operands: Sequence[Operand]) -> bool:
-    return any([carries(name) for operand in operands for name in operand.names])
+def _with_whole(names: Names, shape: Sequence[int], whole: int, n: int) -> Names:
+    """The axes of a tensor that comes from a stimulus as a whole, too, or from who knows which."""
+    if whole == MIXED:
+        return without_order(names, range(len(names)))
+    if whole < 0 or not any(map(carries, names)):
+        return names
+    found: list[Name] = []
+    for name, extent in zip(names, shape, strict=True):
+        along = together(numbers(name, extent), np.full(extent, whole))
+        found.append(named(along, n) if carries(name) else name)
+    return tuple(found)
 
 
 def _whole(operands: Sequence[Operand], names: Sequence[Name]) -> int:
-    """The number of a result: of its operands, and of the stimuli along axes that are gone."""
-    whole = NONE
+    """The number of a result of a rule that says nothing of it.
+
+    Stimuli along an axis that is gone went in who knows how; of one alone it is that one's.
+    """
+    whole = of_all([operand.whole for operand in operands])
+    here = Counter([name for name in names if carries(name)])
     for operand in operands:
-        whole = of_both(whole, operand.whole)
-        for name, extent in zip(operand.names, operand.shape, strict=True):
-            if carries(name) and name not in names:
-                whole = of_both(whole, of_axis(name, extent))
+        there = Counter(zip(operand.names, operand.shape, strict=True))
+        for (name, extent), times in there.items():
+            if carries(name) and times > here[name]:
+                number = of_axis(name, extent, 0)
+                whole = of_both(whole, number if number >= 0 else MIXED)
     return whole
 
 

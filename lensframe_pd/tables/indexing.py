@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, shared
+from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, of_spread, shared
 from lensframe_pd.tables.order import (
     MIXED,
     NONE,
@@ -142,7 +142,7 @@ def _sliced(case: Case, basic: Basic) -> Operand:
     for axis, entry in basic.fixed:
         if carries(first.names[axis]):
             number = int(numbers(first.names[axis], first.shape[axis])[entry])
-            whole = number if whole == MIXED else of_both(whole, number)
+            whole = of_both(whole, number)
     return Operand(tuple(names), tuple(shape), whole)
 
 
@@ -161,8 +161,17 @@ def indexed(case: Case, operand: Operand, advanced: dict[int, Any], others: Any)
         decided = by_axis(_grid(operand, advanced), case.n)
         made: Sequence[Name] = decided or [None] * rank
         whole = MIXED if decided is None else whole
+        # Which stimuli are picked is in their numbers; what is picked of them depends on the rest.
+        ordered = [carries(operand.names[k]) for k in advanced]
+        rest_of = [o for o, told in zip(others, ordered, strict=False) if not told]
+        if rest_of and decided is not None:
+            extents = tuple(_grid(operand, advanced).shape)
+            told = Operand(tuple(decided), extents)
+            made = aligned(case._replace(shape=extents), [told, *rest_of])
+            whole = of_both(whole, of_spread([told, *rest_of], tuple(made)))
     else:
         made = _axes_of_indices(case, others, rank)
+        whole = of_both(whole, of_spread(others, tuple(made)))
         if len(advanced) == rank == 1 and not any(made):
             made = [operand.names[next(iter(advanced))]]
     return Ruled((*rest[:at], *made, *rest[at:]), whole)
@@ -217,7 +226,7 @@ def index(case: Case) -> Ruled | None:
     return indexed(case, _sliced(case, basic), basic.advanced, case.operands[1:])
 
 
-def index_select(case: Case) -> Names | None:
+def index_select(case: Case) -> Ruled | None:
     axis = case.axis()
     if axis is None or not case.first.shape:
         return None
@@ -225,11 +234,15 @@ def index_select(case: Case) -> Names | None:
     if not carries(name):
         order = case.operands[-1].names
         made = order[0] if order and carries(order[0]) else name
-        return (*case.first.names[:axis], made, *case.first.names[axis + 1 :])
-    return None if 1 not in case.values else along_axis(case, axis, case.values[1].reshape(-1))
+        names = (*case.first.names[:axis], made, *case.first.names[axis + 1 :])
+        return Ruled(names, of_both(case.first.whole, of_spread([case.operands[-1]], (made,))))
+    if 1 not in case.values:
+        return None
+    names = along_axis(case, axis, case.values[1].reshape(-1))
+    return Ruled(names, case.first.whole)
 
 
-def gather(case: Case) -> Names | None:
+def gather(case: Case) -> Ruled | None:
     """Along one axis entries are picked, one by one; along the others they stay where they are."""
     axis = case.axis()
     if axis is None or len(case.operands) < 2 or len(case.first.shape) != len(case.shape):
@@ -250,7 +263,16 @@ def gather(case: Case) -> Names | None:
             return None
         both = zip(names, decided, case.shape, strict=True)
         names = [shared(((a, n, NONE), (b, n, NONE)), n, case.n) for a, b, n in both]
-    return tuple(names)
+    whole = of_both(first.whole, chosen.whole)
+    if not _told(first, names, axis if 1 in case.values else None):
+        whole = MIXED
+    return Ruled(tuple(names), MIXED if not _told(chosen, names, None) else whole)
+
+
+def _told(operand: Operand, names: Sequence[Name], but: int | None) -> bool:
+    """Whether the stimuli along each axis are told along the same one."""
+    return all([carries(names[k]) or k == but or not carries(name)
+                for k, name in enumerate(operand.names)])  # fmt: skip
 
 
 def take(case: Case) -> Names | None:

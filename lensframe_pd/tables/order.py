@@ -22,11 +22,10 @@ NONE = -1
 MIXED = -2
 """The number of an entry, or of a tensor, that several stimuli went into, or it is not known which.
 
-In a tensor that is mixed, an axis without numbers may be in any order.
+A tensor that is mixed as a whole has no stimuli along any axis.
 """
 ALL = -3
-"""The number of a tensor that all stimuli went into alike: in another order of theirs it is the
-same, as their mean is."""
+"""The number of a tensor that all stimuli went into alike: in another order they give the same."""
 
 
 class Order:
@@ -137,7 +136,10 @@ def of_both(a: int, b: int) -> int:
     """The number of what two tensors went into."""
     if a == b or b == NONE or (b == ALL and a != NONE):
         return a
-    return b if a in (NONE, ALL) else MIXED
+    if a == NONE:
+        return b
+    # One stimulus beside what is the same for all is that stimulus', whatever the order.
+    return max(a, b) if ALL in (a, b) and max(a, b) >= 0 else MIXED
 
 
 def of_all(numbers: Sequence[int]) -> int:
@@ -148,15 +150,25 @@ def of_all(numbers: Sequence[int]) -> int:
     return found
 
 
-def of_axis(name: Name, extent: int) -> int:
-    """The number of what all the entries along an axis went into.
+def of_axis(name: Name, extent: int, n: int) -> int:
+    """The number of what all the entries along an axis went into, each in the same way.
 
     Examples
     --------
-    >>> of_axis("stimulus", 3), of_axis(Order(np.array([1, 1])), 2), of_axis("channel", 4)
-    (-2, 1, -1)
+    >>> of_axis("stimulus", 3, 3), of_axis(Order(np.array([1, 1])), 2, 3), of_axis("channel", 4, 3)
+    (-3, 1, -1)
+    >>> of_axis(Order(np.array([1, 0, 1])), 3, 3)
+    -2
     """
-    return of_all(np.unique(numbers(name, extent)).tolist()) if carries(name) else NONE
+    if not carries(name):
+        return NONE
+    found, counts = np.unique(numbers(name, extent), return_counts=True)
+    counts = counts[found != NONE]
+    found = found[found != NONE]
+    if len(found) < 2:
+        return int(found[0]) if len(found) else NONE
+    even = len(found) == n and found[0] >= 0 and bool((counts == counts[0]).all())
+    return ALL if even else MIXED
 
 
 def of_sum(name: Name, extent: int, n: int) -> int:

@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
-from lensframe_pd.tables.case import Case, Operand, aligned, shared
-from lensframe_pd.tables.order import Name, Names, carries
+from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, of_spread, shared
+from lensframe_pd.tables.order import (
+    ALL,
+    MIXED,
+    NONE,
+    Name,
+    Names,
+    carries,
+    of_all,
+    of_axis,
+    of_both,
+)
+
+Part = tuple[Name, int]
+"""An axis: what it is, and its extent."""
 
 
-def linear(case: Case) -> Names:
+def _summed(case: Case, a: Part, b: Part) -> int:
+    """The number of a sum over an axis that two tensors have in common.
+
+    Stimuli that meet places are mixed: what is made of them depends on where each stands.
+    """
+    if a == b or 1 in (a[1], b[1]):
+        return of_all([of_axis(*a, case.n), of_axis(*b, case.n)])
+    return MIXED if carries(a[0]) or carries(b[0]) else NONE
+
+
+def _part(operand: Operand, axis: int) -> Part:
+    return operand.names[axis], operand.shape[axis]
+
+
+def linear(case: Case) -> Ruled | Names:
     made: Name = "feature"
-    if len(case.operands) > 1 and len(case.operands[1].shape) == 2:
-        rows = case.operands[1].names[0]
-        made = rows if carries(rows) else made
-    return (*case.first.names[:-1], made)
+    if len(case.operands) < 2:
+        return (*case.first.names[:-1], made)
+    weight = case.operands[1]
+    summed = _summed(case, _part(case.first, -1), _part(weight, -1))
+    if len(weight.shape) == 2:
+        made = weight.names[0] if carries(weight.names[0]) else made
+    names = (*case.first.names[:-1], made)[: len(case.shape)]
+    added = aligned(case, [Operand(names, case.shape), *case.operands[2:]])
+    whole = of_spread([Operand(names, case.shape), *case.operands[2:]], added)
+    return Ruled(added, of_all([summed, whole, case.first.whole, weight.whole]))
 
 
 def cell(case: Case) -> Names | None:
@@ -19,59 +52,70 @@ def cell(case: Case) -> Names | None:
     states = [o for o in case.operands[1:3] if len(o.shape) == len(case.shape)]
     if len(case.shape) != 2:
         return ("feature",) if len(case.shape) == 1 else None
-    here = [(o.names[0], o.shape[0], o.whole) for o in (case.first, *states)]
+    read = (case.first, *states)
+    if any([carries(o.names[1]) for o in read if len(o.names) == 2]):
+        return None  # features of a step are summed
+    here = [(o.names[0], o.shape[0], o.whole) for o in read]
     return (shared(here, case.shape[0], case.n), "feature")
 
 
-def bilinear(case: Case) -> Names:
+def bilinear(case: Case) -> Ruled | None:
+    if any([carries(o.names[-1]) for o in case.operands[:2]]):
+        return None
     lead = [Operand(o.names[:-1], o.shape[:-1], o.whole) for o in case.operands[:2]]
-    return (*aligned(case._replace(shape=case.shape[:-1]), lead), "feature")
+    ahead = aligned(case._replace(shape=case.shape[:-1]), lead)
+    return Ruled((*ahead, "feature"), of_spread([*lead, *case.operands[2:]], ahead))
 
 
 def embedding(case: Case) -> Names | None:
     index = case.operands[1].names if len(case.operands) > 1 else ()  # the first is the weight
-    if len(index) != len(case.shape) - 1:
+    if len(index) != len(case.shape) - 1 or any(map(carries, case.first.names)):
         return None
     return (*(n or ("token" if k else None) for k, n in enumerate(index)), "feature")
 
 
 def embedding_bag(case: Case) -> Names | None:
     index = case.operands[1] if len(case.operands) > 1 else None
-    return (index.names[0], "feature") if index is not None and len(index.shape) == 2 else None
+    if index is None or len(index.shape) != 2 or any(map(carries, case.first.names)):
+        return None
+    return (index.names[0], "feature")
 
 
-def matmul(case: Case) -> Names | None:
+def matmul(case: Case) -> Ruled | None:
     a, b = case.operands[-2:]
     return _product(case, a, b)
 
 
-def _product(case: Case, a: Operand, b: Operand) -> Names:
+def _product(case: Case, a: Operand, b: Operand) -> Ruled:
     """A matrix product over the last axis of `a` and the last but one of `b`, or its only one."""
     rows = a.names[-2:-1] if len(a.shape) > 1 else ()
     columns = b.names[-1:] if len(b.shape) > 1 else ()
     n = len(case.shape) - len(rows) - len(columns)
     lead = [Operand(o.names[:-2], o.shape[:-2], o.whole) for o in (a, b) if len(o.shape) > 2]
-    over = (a.names[-1], b.names[-2] if len(b.shape) > 1 else b.names[-1])
-    if over[0] != over[1] and (carries(over[0]) or carries(over[1])):
-        # stimuli meet places: what is made of a stimulus depends on where the others stand
-        rows, columns = [tuple([None if carries(n) else n for n in p]) for p in (rows, columns)]
-    return (*aligned(case._replace(shape=case.shape[:n]), lead), *rows, *columns)
+    ahead = aligned(case._replace(shape=case.shape[:n]), lead)
+    summed = _summed(case, _part(a, -1), _part(b, -2 if len(b.shape) > 1 else -1))
+    whole = of_all([summed, of_spread(lead, ahead), a.whole, b.whole])
+    return Ruled((*ahead, *rows, *columns), whole)
 
 
-def added_product(case: Case) -> Names | None:
+def added_product(case: Case) -> Ruled | None:
     """`addmm` and the like: a first tensor is added to the product of the other two."""
     if len(case.operands) < 3:
         return None
     product = _product(case, case.operands[1], case.operands[2])
-    if len(product) != len(case.shape):
+    if len(product.names) != len(case.shape):
         return None
-    made = Operand(product, case.shape)
-    return aligned(case, [made, case.operands[0]])
+    made = [Operand(product.names, case.shape, product.whole), case.operands[0]]
+    names = aligned(case, made)
+    return Ruled(names, of_spread(made, names))
 
 
-def batches_added(case: Case) -> Names | None:
+def batches_added(case: Case) -> Ruled | None:
     a, b = case.operands[-2:]
-    return (a.names[-2], b.names[-1]) if len(a.shape) == len(b.shape) == 3 else None
+    if len(a.shape) != 3 or len(b.shape) != 3 or any(map(carries, case.first.names)):
+        return None
+    summed = [_summed(case, _part(a, -1), _part(b, -2)), _summed(case, _part(a, 0), _part(b, 0))]
+    return Ruled((a.names[-2], b.names[-1]), of_all([*summed, *[o.whole for o in case.operands]]))
 
 
 def outer(case: Case) -> Names | None:
@@ -79,54 +123,74 @@ def outer(case: Case) -> Names | None:
     return (*a.names, *b.names) if len(a.names) + len(b.names) == len(case.shape) else None
 
 
-def multiplied(case: Case) -> Names | None:
-    first, last = case.operands[0], case.operands[-1]
-    if len(case.shape) != 2 or len(first.shape) != 2 or len(last.shape) != 2:
+def multiplied(case: Case) -> Ruled | None:
+    """`multi_dot`: a chain of matrices."""
+    if any([len(o.shape) != 2 for o in case.operands]) or len(case.shape) != 2:
         return None
-    return (first.names[0], last.names[1])
+    found = case.first
+    for other in case.operands[1:]:
+        product = _product(case, found, other)
+        found = Operand(product.names, (found.shape[0], other.shape[1]), product.whole)
+    return Ruled(found.names, found.whole)
 
 
-def inner(case: Case) -> Names:
+def inner(case: Case) -> Ruled:
     a, b = case.operands[:2]
-    return (*a.names[:-1], *b.names[:-1])
+    whole = of_all([_summed(case, _part(a, -1), _part(b, -1)), a.whole, b.whole])
+    return Ruled((*a.names[:-1], *b.names[:-1]), whole)
 
 
-def distances(case: Case) -> Names | None:
+def distances(case: Case) -> Ruled | None:
     """`cdist`: each row of the one with each row of the other."""
     a, b = case.operands[:2]
     lead = [Operand(o.names[:-2], o.shape[:-2], o.whole) for o in (a, b)]
-    return (*aligned(case._replace(shape=case.shape[:-2]), lead), a.names[-2], b.names[-2])
+    ahead = aligned(case._replace(shape=case.shape[:-2]), lead)
+    whole = of_both(_summed(case, _part(a, -1), _part(b, -1)), of_spread(lead, ahead))
+    return Ruled((*ahead, a.names[-2], b.names[-2]), whole)
 
 
-def correlations(case: Case) -> Names | None:
-    return (case.first.names[0],) * 2 if len(case.first.shape) == len(case.shape) == 2 else None
+def correlations(case: Case) -> Ruled | None:
+    if len(case.first.shape) != 2 or len(case.shape) != 2 or len(case.operands) > 1:
+        return None
+    summed = of_axis(*_part(case.first, 1), case.n)
+    return Ruled((case.first.names[0],) * 2, of_both(summed, case.first.whole))
 
 
-def tensordot(case: Case) -> Names | None:
+def tensordot(case: Case) -> Ruled | None:
     axes = case.argument("dims_self", "dims")
     others = case.argument("dims_other", default=axes)
     if not isinstance(axes, (list, tuple)) or not isinstance(others, (list, tuple)):
         return None
+    a, b = case.operands[:2]
     out: list[Name] = []
-    for operand, gone in zip(case.operands[:2], (axes, others), strict=True):
+    for operand, gone in ((a, axes), (b, others)):
         rank = len(operand.shape)
         used = {int(d) % rank for d in gone}
         out += [name for k, name in enumerate(operand.names) if k not in used]
-    return tuple(out)
+    summed = [_summed(case, _part(a, i), _part(b, j)) for i, j in zip(axes, others, strict=True)]
+    return Ruled(tuple(out), of_all([*summed, a.whole, b.whole]))
 
 
-def attention(case: Case) -> Names | None:
+def attention(case: Case) -> Ruled | None:
     if len(case.shape) < 3 or len(case.operands) < 3:
         return None
     query, key, value = case.operands[:3]
+    summed = of_both(
+        _summed(case, _part(query, -1), _part(key, -1)),
+        _summed(case, _part(key, -2), _part(value, -2)),
+    )
+    masked = len(case.operands) > 3 or case.argument("is_causal", default=False) is not False
+    if masked and (carries(key.names[-2]) or carries(query.names[-2])):
+        return None  # a mask is of places
     lead = [Operand(o.names[:-2], o.shape[:-2], o.whole) for o in (query, key, value)]
     lead += [Operand(o.names[:-2], o.shape[:-2], o.whole) for o in case.operands[3:4]]
     names = aligned(case._replace(shape=case.shape[:-2]), lead)
+    whole = of_both(summed, of_spread(lead, names))
     names = (*names[:-1], names[-1] or ("head" if len(case.shape) > 3 else None))
-    return (*names, query.names[-2] or "token", value.names[-1] or "feature")
+    return Ruled((*names, query.names[-2] or "token", value.names[-1] or "feature"), whole)
 
 
-def einsum(case: Case) -> Names | None:
+def einsum(case: Case) -> Ruled | None:
     equation = next((a for a in case.arguments.values() if isinstance(a, str)), "")
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
@@ -139,15 +203,25 @@ def einsum(case: Case) -> Names | None:
     letters: dict[str, list[tuple[Name, int, int]]] = {}
     for term, operand in zip(terms, case.operands, strict=True):
         spelt = _spelt(term, len(operand.shape) - len(term.replace("...", "")))
+        number = ALL if operand.whole == NONE and operand.has_stimuli() else operand.whole
         for letter, name, n in zip(spelt, operand.names, operand.shape, strict=True):
-            letters.setdefault(letter, []).append((name, n, operand.whole))
+            letters.setdefault(letter, []).append((name, n, number))
     out = _spelt(right, dots)
     if len(out) != len(case.shape):
         return None
-    return tuple(
+    names = tuple(
         [shared(letters.get(letter, []), n, case.n)
          for letter, n in zip(out, case.shape, strict=True)]
     )  # fmt: skip
+    wholes = [o.whole for o in case.operands]
+    for letter, parts in letters.items():
+        if any([carries(name) for name, _, _ in parts]):
+            if letter not in out:
+                ends = [(name, n) for name, n, _ in parts]
+                wholes += [_summed(case, ends[0], end) for end in ends]
+            elif not carries(names[out.index(letter)]):
+                wholes.append(MIXED)
+    return Ruled(names, of_all(wholes))
 
 
 def _spelt(term: str, dots: int) -> list[str]:

@@ -8,6 +8,8 @@ import numpy as np
 
 from lensframe_pd.tables.case import Case, Ruled
 from lensframe_pd.tables.order import (
+    MIXED,
+    NONE,
     Merged,
     Name,
     Names,
@@ -36,9 +38,15 @@ def reshaped(case: Case) -> Ruled | None:
     for old, new in runs:
         made = _regrouped(parts[old], case.shape[new], sequence, case.n)
         if not any(map(carries, made)):  # the stimuli along these axes are told by none any more
-            whole = of_all([whole, *[of_axis(name, n) for name, n in parts[old]]])
+            whole = of_all([whole, *[_cut_number(name, n) for name, n in parts[old]]])
         out += made
     return Ruled(tuple(out), whole)
+
+
+def _cut_number(name: Name, n: int) -> int:
+    """The number of what has an axis with stimuli that are told along none any more."""
+    number = of_axis(name, n, 0)
+    return number if number >= 0 or number == NONE else MIXED
 
 
 def _equal_runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[slice, slice]] | None:

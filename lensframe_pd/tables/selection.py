@@ -78,7 +78,7 @@ def _without(case: Case, axis: int, entry: int) -> Ruled:
     whole = first.whole
     if carries(first.names[axis]):
         number = int(numbers(first.names[axis], first.shape[axis])[entry])
-        whole = number if whole == MIXED else of_both(whole, number)
+        whole = of_both(whole, number)
     return Ruled((*first.names[:axis], *first.names[axis + 1 :]), whole)
 
 
@@ -120,8 +120,8 @@ def joined(case: Case, operands: Sequence[Operand], axis: int) -> Ruled | None:
 
 
 def _beside(operands: Sequence[Operand]) -> int:
-    """The number of a join whose joined axis tells the single stimuli."""
-    return of_all([o.whole for o in operands if o.whole in (MIXED, ALL)])
+    """The number of a join whose joined axis tells the single stimuli, and what is mixed."""
+    return ALL if any([o.whole == ALL for o in operands]) else NONE
 
 
 def stack(case: Case) -> Ruled | None:
@@ -132,7 +132,9 @@ def stack(case: Case) -> Ruled | None:
     whole = of_all([o.whole for o in case.operands])
     along: Name = None
     if any([o.whole >= 0 for o in case.operands]):
-        along = named(np.array([entry_number(o.whole) for o in case.operands]), case.n)
+        along = named(
+            np.array([NONE if o.whole == ALL else o.whole for o in case.operands]), case.n
+        )
         whole = _beside(case.operands)
     names = aligned(case._replace(shape=(*case.shape[:axis], *case.shape[axis + 1 :])))
     return Ruled((*names[:axis], along, *names[axis:]), whole)
@@ -188,6 +190,12 @@ def expand(case: Case) -> Names:
         else:
             names.append(named(np.repeat(numbers(name, n), extent), case.n))
     return tuple(names)
+
+
+def broadcast(case: Case) -> Ruled:
+    """`broadcast_tensors`: each by itself."""
+    one = case.operands[case.slot]
+    return Ruled(expand(case._replace(operands=[one])), one.whole)
 
 
 def flip(case: Case) -> Names:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lensframe_pd.tables.case import Case, Ruled, aligned, entry_number, shared
+from lensframe_pd.tables.case import Case, Ruled, aligned, of_spread, shared
 from lensframe_pd.tables.order import (
     ALL,
     MIXED,
@@ -93,12 +93,17 @@ def recurrent(case: Case) -> Names | Ruled | None:
     return (along, "time", "feature") if batch_first else ("time", along, "feature")
 
 
-def searched(case: Case) -> Names | None:
+def searched(case: Case) -> Ruled | None:
     """`searchsorted`, `bucketize`: where the values of one tensor stand in another."""
     values = [o for o in case.operands if o.shape == case.shape]
     if not values:
         return None
-    return aligned(case, [values[-1], *[o for o in case.operands if len(o.shape) > 1]])
+    read = [values[-1], *[o for o in case.operands if len(o.shape) > 1]]
+    names = aligned(case, read)
+    lines = [o for o in case.operands if len(o.shape) == 1 and o is not values[-1]]
+    if any([o.has_stimuli() for o in lines]):
+        return Ruled(names, MIXED)
+    return Ruled(names, of_spread(read, names))
 
 
 def padded(case: Case) -> Ruled | None:

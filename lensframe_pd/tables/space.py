@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lensframe_pd.tables.case import Case, Rule, shared, without_order
-from lensframe_pd.tables.order import Name, Names, carries, named, of_all
+from lensframe_pd.tables.case import Case, Rule, Ruled, shared, without_order
+from lensframe_pd.tables.order import MIXED, Name, Names, carries, named, of_all
 
 SPATIAL: dict[int, Names] = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}
 
@@ -29,22 +29,27 @@ def spatial(n: int, channel: str | None) -> Rule:
 def convolution(n: int) -> Rule:
     names_of = spatial(n, "channel")
 
-    def rule(case: Case) -> Names | None:
+    def rule(case: Case) -> Names | Ruled | None:
         names = names_of(case)
-        if names is None or len(case.operands) < 2:
-            return names  # type: ignore[return-value]
+        if names is None or len(case.operands) < 2 or isinstance(names, Ruled):
+            return names
         at = len(case.shape) - n - 1
+        places = [*case.first.names[at + 1 :], *case.operands[1].names[1:]]
+        if any(map(carries, places)):
+            return Ruled(names, MIXED)
         channels, weights = case.first.names[at], case.operands[1].names[0]
-        if carries(channels) or carries(weights):
-            return (*names[:at], _by_group(case, at), *names[at + 1 :])
-        return names  # type: ignore[return-value]
+        if not carries(channels) and not carries(weights):
+            return names
+        made = _by_group(case, at)
+        whole = of_all([o.whole for o in case.operands]) if carries(made) else MIXED
+        return Ruled((*names[:at], made, *names[at + 1 :]), whole)
 
     return rule
 
 
-def any_convolution(case: Case) -> Names | None:
+def any_convolution(case: Case) -> Names | Ruled | None:
     n = len(case.shape) - 2
-    return _CONVOLUTIONS[n](case) if n in SPATIAL else None  # type: ignore[return-value]
+    return _CONVOLUTIONS[n](case) if n in SPATIAL else None
 
 
 def _by_group(case: Case, at: int) -> Name:

@@ -321,3 +321,68 @@ def test_an_input_has_the_names_its_first_reader_knows(model, shape, expected):
 def test_tokens_of_an_embedding():
     found = lf.trace(nn.Embedding(9, 4).eval(), torch.ones(2, 5, dtype=torch.long)).activations
     assert found["input_1"].dims == ("stimulus", "token_5")
+
+
+#: What is made of one stimulus meets the place, the part or the number of another.
+ENTANGLED = {
+    "less the first": lambda x: x - x[:1],
+    "less the first, by number": lambda x: x + x[0],
+    "a part of the stimuli summed": lambda x: x + x[:2].sum(0),
+    "picked, one of them summed": lambda x: x.gather(1, COLUMN % 6) + x[P[:1]].sum(),
+    "a weighted sum": lambda x: x + (torch.arange(4.0) @ x),
+    "einsum with places": lambda x: torch.einsum("nf,nm->mf", x, torch.rand(N, N)),
+    "einsum with places, residual": lambda x: x + torch.einsum("nf,n->f", x, torch.rand(N)),
+    "tensordot with places": lambda x: torch.tensordot(x, torch.rand(N, N), ([0], [0])).T,
+    "tensordot with itself": lambda x: torch.tensordot(x[:, :N], x, ([1], [0])),
+    "a chain of matrices": lambda x: torch.linalg.multi_dot([x, x.T, torch.rand(N, N)]),
+    "a linear layer over stimuli": lambda x: F.linear(x[:, :N], x.T[:N]),
+    "inner with places": lambda x: torch.inner(torch.rand(N, N), x.T).T,
+    "attention over places": lambda x: F.scaled_dot_product_attention(
+        x[None], torch.rand(1, N, 6), x[None])[0],
+    "recurrent cell over stimuli": lambda x: nn.RNNCell(N, 6)(x.T[:N]),
+    "its transpose added": lambda x: x[:, :N] + x[:, :N].T,
+    "the place of the greatest": lambda x: x + x.argmax(0, keepdim=True),
+    "the place of the middle": lambda x: x + x.median(0).indices,
+    "features chosen by all": lambda x: x[:, x.sum(1).argsort()],
+    "features selected by all": lambda x: x.index_select(1, x.sum(1).argsort()),
+    "summed up, as a scalar": lambda x: x * x.cumsum(0).max(),
+    "padded, and a scalar": lambda x: x + F.pad(x, (0, 0, 1, 0)).cumsum(0)[-2].sum(),
+    "the first, spread": lambda x: x[:1].expand_as(x),
+    "the first, broadcast": lambda x: torch.broadcast_tensors(x[:1], x)[0],
+    "weights of another order": lambda x: F.batch_norm(x[:, :N], None, None, x[:, 0], None, True),
+    "norm with weights over stimuli": lambda x: F.layer_norm(x.T, (N,), torch.rand(N)).T,
+    "norm of a part": lambda x: torch.cat([x[:2].softmax(0), x[2:].softmax(0)]),
+    "gradient of what is summed up": lambda x: torch.autograd.grad(
+        (y := x.clone().requires_grad_()).cumsum(0).cos().sum(), y)[0],
+    "mapped over another axis": lambda x: torch.func.vmap(lambda r: r * 2, 1)(x[:, :N]),
+    "cosine of unlike axes": lambda x: F.cosine_similarity(
+        x[:, :N], x[:, 0], 0).expand(N, N),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENTANGLED)
+def test_what_mixes_stimuli_by_their_place_has_no_stimuli(name):
+    assert "stimulus" not in last(ENTANGLED[name], (N, 6)).dims
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda x: x + x.mean(),
+        lambda x: x - torch.einsum("nf->f", x),
+        lambda x: x + x.flip(0).sum(0),
+        lambda x: x + x.repeat(2, 1).sum(0),
+        lambda x: x + F.mse_loss(x, x * 0),
+        lambda x: torch.stack([row - x.mean(0) for row in x]),
+        lambda x: x @ (x.T @ x),
+        lambda x: torch.linalg.multi_dot([x, x.T, x]),
+        lambda x: x + torch.tensor(2.0),
+        lambda x: x.expand_as(torch.zeros(2, N, 6))[0],
+        lambda x: torch.autograd.grad(F.mse_loss(y := x.clone().requires_grad_(), x * 0), y)[0],
+        lambda x: x.vsplit(1)[0],
+        lambda x: F.layer_norm(x, (6,), torch.rand(6)),
+        lambda x: x[torch.arange(N), (x.sum(1) > 3).long()],
+    ],
+)
+def test_what_is_the_same_for_all_leaves_the_order(forward):
+    assert last(forward, (N, 6)).dims[0] == "stimulus"
