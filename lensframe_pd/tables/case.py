@@ -142,7 +142,7 @@ def shared(
         if size != extent:
             continue
         if not carries(name):
-            unknown |= whole in (MIXED, ALL)
+            unknown |= whole == MIXED
             found = found if found is not None else name
         elif not carries(found) or found == name:
             found = name
@@ -167,7 +167,7 @@ def _along(case: Case, operands: Sequence[Operand], k: int) -> Name:
         if len(o.shape) >= k:
             # Beside stimuli along another axis, entries along this one have places of their own.
             elsewhere = o.whole == NONE and o.has_stimuli()
-            here.append((o.names[-k], o.shape[-k], ALL if elsewhere else o.whole))
+            here.append((o.names[-k], o.shape[-k], MIXED if elsewhere else o.whole))
     found = shared(here, extent, case.n)
     single = of_all(
         [_single(o, k) for o in operands if len(o.shape) >= k and o.shape[-k] != extent]

@@ -134,7 +134,9 @@ class _Followed:
             return Operand((along, *names[1:]), shape)
         # What went into it is out of sight; the order of its entries is not known.
         unseen = self.tape.kinds.get(i) == "constant" and i not in self.tape.paths
-        return Operand(names, shape, ALL if unseen and self.tape.starts else NONE)
+        if not unseen or not self.tape.starts:
+            return Operand(names, shape, NONE)
+        return Operand(names, shape, MIXED if self.n in shape else ALL)
 
     def _made(self, i: int, call: Call, operands: list[Operand]) -> Operand:
         row = self.tape.rows[i]

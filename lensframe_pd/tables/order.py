@@ -136,10 +136,7 @@ def of_both(a: int, b: int) -> int:
     """The number of what two tensors went into."""
     if a == b or b == NONE or (b == ALL and a != NONE):
         return a
-    if a == NONE:
-        return b
-    # One stimulus beside what is the same for all is that stimulus', whatever the order.
-    return max(a, b) if ALL in (a, b) and max(a, b) >= 0 else MIXED
+    return b if a in (NONE, ALL) else MIXED
 
 
 def of_all(numbers: Sequence[int]) -> int:
@@ -169,20 +166,6 @@ def of_axis(name: Name, extent: int, n: int) -> int:
         return int(found[0]) if len(found) else NONE
     even = len(found) == n and found[0] >= 0 and bool((counts == counts[0]).all())
     return ALL if even else MIXED
-
-
-def of_sum(name: Name, extent: int, n: int) -> int:
-    """The number of a sum along an axis, which is the same in any order of its entries.
-
-    Examples
-    --------
-    >>> of_sum("stimulus", 3, 3), of_sum(Order(np.array([1, 0, 2, 0])), 4, 3)
-    (-3, -2)
-    """
-    along = numbers(name, extent)
-    counts = np.bincount(along[along >= 0], minlength=n)
-    alike = not bool((along == MIXED).any()) and counts.min() == counts.max()
-    return ALL if alike and counts.max() else of_axis(name, extent)
 
 
 def by_axis(grid: Numbers, n: int) -> list[Name] | None:

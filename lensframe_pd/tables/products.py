@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, of_spread, shared
 from lensframe_pd.tables.order import (
-    ALL,
     MIXED,
     NONE,
     Name,
@@ -203,7 +202,7 @@ def einsum(case: Case) -> Ruled | None:
     letters: dict[str, list[tuple[Name, int, int]]] = {}
     for term, operand in zip(terms, case.operands, strict=True):
         spelt = _spelt(term, len(operand.shape) - len(term.replace("...", "")))
-        number = ALL if operand.whole == NONE and operand.has_stimuli() else operand.whole
+        number = MIXED if operand.whole == NONE and operand.has_stimuli() else operand.whole
         for letter, name, n in zip(spelt, operand.names, operand.shape, strict=True):
             letters.setdefault(letter, []).append((name, n, number))
     out = _spelt(right, dots)

@@ -132,9 +132,7 @@ def stack(case: Case) -> Ruled | None:
     whole = of_all([o.whole for o in case.operands])
     along: Name = None
     if any([o.whole >= 0 for o in case.operands]):
-        along = named(
-            np.array([NONE if o.whole == ALL else o.whole for o in case.operands]), case.n
-        )
+        along = named(np.array([entry_number(o.whole) for o in case.operands]), case.n)
         whole = _beside(case.operands)
     names = aligned(case._replace(shape=(*case.shape[:axis], *case.shape[axis + 1 :])))
     return Ruled((*names[:axis], along, *names[axis:]), whole)

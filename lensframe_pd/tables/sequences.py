@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lensframe_pd.tables.case import Case, Ruled, aligned, of_spread, shared
+from lensframe_pd.tables.case import Case, Ruled, aligned, entry_number, of_spread, shared
 from lensframe_pd.tables.order import (
     ALL,
     MIXED,

@@ -80,7 +80,7 @@ def written(
     for k, name in enumerate(value.names):
         here = places[lead + k] if lead + k >= 0 else []
         if not carries(name):
-            unknown = value.whole in (MIXED, ALL) and value.shape[k] != 1
+            unknown = value.whole == MIXED and value.shape[k] != 1
             if unknown and any([carries(target.names[axis]) for axis, _ in here]):
                 return _spoilt(case)
             continue
