@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 from weakref import ref
@@ -31,9 +31,18 @@ _CLOSED = (nn.Module, FunctionType)
 
 
 class Origins:
-    """Names tensors that existed before the trace; what it cannot name is a broken link."""
+    """Names tensors that existed before the trace; what it cannot name is a broken link.
 
-    def __init__(self, state: Iterable[tuple[str, Tensor]]) -> None:
+    Parameters
+    ----------
+    state
+        Tensors that the model holds, with their names.
+    ends
+        Code that runs the model: whoever called that, such as a notebook's kernel, is not asked.
+    """
+
+    def __init__(self, state: Iterable[tuple[str, Tensor]], ends: Container[CodeType]) -> None:
+        self._ends = ends
         self._state: dict[int, tuple[Callable[[], Tensor | None], str]] = {
             id(tensor): (Unswapped(tensor), path) for path, tensor in state
         }
@@ -47,7 +56,7 @@ class Origins:
     def find(self, tensor: Tensor, frame: FrameType | None) -> str | None:
         """The name under which the model, or the code that runs, holds `tensor`."""
         found = self.name(tensor)
-        while found is None and frame is not None:
+        while found is None and frame is not None and frame.f_code not in self._ends:
             # torch's own frames hold what a module has just returned, whatever made it
             if not frame.f_code.co_filename.startswith((_TORCH, OURS)):
                 found = next((p for p, value in _reachable(frame) if value is tensor), None)

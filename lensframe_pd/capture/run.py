@@ -72,11 +72,12 @@ class Run:
         self.save = save_of(save, stop, self.tape, roots)
         self.values = self.save.values
         kept = cached_by_methods([module for _, module in named])
-        self.origins = Origins(chain(extra_tensors(named), kept, held_by_callable(model)))
+        ends = (Run._call.__code__, Run._execute.__code__)
+        state = chain(extra_tensors(named), kept, held_by_callable(model))
+        self.origins = Origins(state, ends)
         watchers: list[Watcher] = [self.save]
         if also is not None:
             watchers.append(also(self.tape))
-        ends = (Run._call.__code__, Run._execute.__code__)
         self.tracer = tracer(self.tape, self.values, self.origins, roots, named, watchers, ends)
         self.tracer.writes_unseen = may_write_unseen(model, [module for _, module in named])
         for path, module in named:
