@@ -17,7 +17,7 @@ import xarray as xr
 from lensframe_pd.capture.model import check_model, check_output, warn_of_training
 from lensframe_pd.capture.run import Run, bound_arguments
 from lensframe_pd.capture.state import Origin, Start
-from lensframe_pd.capture.stimuli import stimuli
+from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.errors import LensValueError, warn
 from lensframe_pd.profile.repeats import retime
 from lensframe_pd.tables import activations
@@ -213,7 +213,8 @@ def trace(
     args, kwargs = bound_arguments(args, kwargs)
     table = stimulus_table(stimulus)
     n_stimuli = None if table is None else len(table)
-    stimuli(model, args, kwargs, n_stimuli)  # refuses what does not fit, before anything runs
+    if table is not None:  # what does not fit is refused before anything runs
+        stimuli(by_parameter(model, args, kwargs), n_stimuli)
     run = Run(model, save, stop, _caller())
     warn_of_training(run.named)
     if seed is not None:

@@ -98,11 +98,12 @@ class Run:
 
     def _execute(self, args: tuple[Any, ...], kwargs: dict[str, Any], n_stimuli: int | None) -> Any:
         tracer = self.tracer
-        self.tape.n_stimuli, found = stimuli(self.model, args, kwargs, n_stimuli)
+        given = by_parameter(self.model, args, kwargs)
+        self.tape.n_stimuli, found = stimuli(given, n_stimuli)
         starts = {id(tensor): start for tensor, start in found}
         start = perf_counter()  # of a run that its inputs end; else the model's own
         try:
-            for path, tensor in named_inputs(self.model, args, kwargs):
+            for path, tensor in named_inputs(given):
                 row = tracer.given("input", path, tensor)
                 if id(tensor) in starts:
                     self.tape.starts[row] = starts[id(tensor)]
@@ -151,12 +152,10 @@ def bound_arguments(
     return (args,), named
 
 
-def named_inputs(
-    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Iterator[tuple[str, Tensor]]:
+def named_inputs(given: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """Each tensor in the arguments once, with the name of the parameter it is passed to."""
     seen = set()
-    for name, value in by_parameter(model, args, kwargs).items():
+    for name, value in given.items():
         for path, tensor in tensors_in(value, name):
             if id(tensor) not in seen:
                 seen.add(id(tensor))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,7 @@ Start = int | np.ndarray[Any, Any]
 """The number of the stimulus that a tensor is, or those of the entries along its axis 0."""
 
 
-def stimuli(
-    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], n: int | None
-) -> tuple[int, list[tuple[Tensor, Start]]]:
+def stimuli(given: Mapping[str, Any], n: int | None) -> tuple[int, list[tuple[Tensor, Start]]]:
     """How many stimuli there are, and the tensors that are or hold them.
 
     They are along axis 0 of the first tensor that has `n` there; or a list of n tensors, one of
@@ -28,8 +26,8 @@ def stimuli(
 
     Parameters
     ----------
-    model, args, kwargs
-        What is called, and with what.
+    given
+        The arguments of the model, by parameter.
     n
         How many ids were given. None without ids: then the first tensor with an axis has them.
 
@@ -39,7 +37,7 @@ def stimuli(
         There is no place for n stimuli, or a list that can be read in two ways.
     """
     extents: list[int] = []
-    for value in _parts(by_parameter(model, args, kwargs).values()):
+    for value in _parts(given.values()):
         if isinstance(value, PackedSequence):
             extents.append(int(value.batch_sizes[0]))
             if n in (None, extents[-1]):

@@ -16,7 +16,7 @@ from lensframe_pd.capture.roots import find_roots, named_modules
 from lensframe_pd.capture.run import Run, named_inputs
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.capture.state import Generators, Start, State, outputs_of
-from lensframe_pd.capture.stimuli import stimuli
+from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.capture.values import WRITTEN_UNSEEN
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensValueError
@@ -137,7 +137,7 @@ def _n_stimuli(evidence: Evidence) -> int | None:
         return None
     n = activations.sizes[STIMULUS]
     try:
-        stimuli(*evidence.origin[:3], n)
+        stimuli(by_parameter(*evidence.origin[:3]), n)
     except LensValueError:
         return None
     return n
@@ -183,7 +183,9 @@ def _is_given(row: LiveRow) -> bool:
 def _give_inputs(model: Any, args: Any, kwargs: Any, tape: Tape) -> None:
     """Give the inputs the values they had at the trace, where they have been changed since."""
     rows = [row for row, kind in tape.kinds.items() if kind == "input"]
-    for (_, tensor), row in zip(named_inputs(model, args, kwargs), rows, strict=False):
+    for (_, tensor), row in zip(
+        named_inputs(by_parameter(model, args, kwargs)), rows, strict=False
+    ):
         value = tape.values[row]
         if value is not None and not difference(tensor, value).same:
             with torch.no_grad():
