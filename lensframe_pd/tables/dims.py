@@ -39,7 +39,7 @@ from lensframe_pd.tape.tape import Call, Tape
 #: Their results are told apart by what the call gave in all.
 _TOGETHER = frozenset(
     """split chunk split_with_sizes tensor_split unsafe_split unsafe_chunk
-    unsafe_split_with_sizes vsplit grad""".split()
+    unsafe_split_with_sizes vsplit hsplit grad""".split()
 )
 
 

@@ -70,8 +70,9 @@ def of_rows(case: Case) -> Ruled | None:
 
 
 def triangle(case: Case) -> Ruled | None:
-    both = all(map(carries, case.first.names[-2:]))
-    return _spoilt(case, _among(case, ()), (-1, -2) if both else ())
+    lines = [carries(name) for name in case.first.names[-2:]]
+    uneven = all(lines) or case.first.whole == ALL
+    return _spoilt(case, _among(case, ()), (-1, -2) if uneven else ())
 
 
 def found_in(case: Case) -> Ruled | None:

@@ -40,6 +40,8 @@ def reshaped(case: Case) -> Ruled | None:
         if not any(map(carries, made)):  # the stimuli along these axes are told by none any more
             whole = of_all([whole, *[_cut_number(name, n) for name, n in parts[old]]])
         out += made
+        alone = [of_axis(name, n, 1) for name, n in parts[old] if n == 1 and name not in made]
+        whole = of_all([whole, *alone])  # of axes of one entry, which are left out
     return Ruled(tuple(out), whole)
 
 

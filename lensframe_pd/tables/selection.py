@@ -87,7 +87,15 @@ def split(case: Case) -> Names | None:
     axis = case.argument("dim", "axis", default=0)
     if type(axis) is not int or not case.first.shape:
         return None
-    axis %= len(case.first.shape)
+    return cut(case, axis % len(case.first.shape))
+
+
+def columns(case: Case) -> Names | None:
+    """`hsplit`: along the second axis, or the only one."""
+    return cut(case, min(1, len(case.first.shape) - 1)) if case.first.shape else None
+
+
+def cut(case: Case, axis: int) -> Names | None:
     if not carries(case.first.names[axis]):
         return case.first.names
     if len(case.shapes) <= case.slot:
@@ -271,7 +279,7 @@ def pad(case: Case) -> Names | None:
     return tuple(names)
 
 
-def diagonal(case: Case) -> Names | None:
+def diagonal(case: Case) -> Ruled | None:
     rank = len(case.first.shape)
     if rank < 2:
         return None
@@ -284,4 +292,7 @@ def diagonal(case: Case) -> Names | None:
         for axis, begin in ((a, max(0, -offset)), (b, max(0, offset)))
     )
     along = shared(((first, extent, NONE), (second, extent, NONE)), extent, case.n)
-    return (*[n for k, n in enumerate(case.first.names) if k not in (a, b)], along)
+    names = (*[n for k, n in enumerate(case.first.names) if k not in (a, b)], along)
+    # Each stimulus at a place of its own: among what all went into, that is another for each.
+    uneven = case.first.whole == ALL and carries(first) != carries(second)
+    return Ruled(names, MIXED if uneven else case.first.whole)

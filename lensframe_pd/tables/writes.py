@@ -70,6 +70,8 @@ def written(
     there; `fixed` is the entry along each axis that the region has not.
     """
     target = case.first
+    if value is not None and value.whole == ALL and _some(target, places, fixed):
+        return _spoilt(case)  # of some stimuli only what is the same for all is left
     if value is None or not _tells(value):
         return Ruled(target.names, of_both(target.whole, NONE if value is None else value.whole))
     if not places and target.shape and len(fixed) < len(target.shape):
@@ -99,6 +101,19 @@ def written(
         whole = of_both(whole, value.whole)
     names = [named(along[k], case.n, target.names[k]) for k in range(len(target.shape))]
     return Ruled(tuple(names), whole)
+
+
+def _some(
+    target: Operand, places: list[list[tuple[int, Any]]], fixed: list[tuple[int, int]]
+) -> bool:
+    """Whether a region has some of the stimuli of a tensor, but not all of them."""
+    cuts = [*fixed, *[part for place in places for part in place]]
+    for axis, entries in cuts:
+        if carries(target.names[axis]):
+            extent = target.shape[axis]
+            if isinstance(entries, int) or len(np.unique(np.arange(extent)[entries])) < extent:
+                return True
+    return False
 
 
 def _is_one(entries: Any) -> bool:

@@ -351,6 +351,10 @@ ENTANGLED = {
     "the first, broadcast": lambda x: torch.broadcast_tensors(x[:1], x)[0],
     "weights of another order": lambda x: F.batch_norm(x[:, :N], None, None, x[:, 0], None, True),
     "norm with weights over stimuli": lambda x: F.layer_norm(x.T, (N,), torch.rand(N)).T,
+    "the diagonal of what is mixed": lambda x: F.batch_norm(x, None, None, training=True)[
+        :, :N].diagonal(),
+    "the mean in place of one": lambda x: (
+        y := x.clone(), y.__setitem__(0, x.mean(0)), y * 1)[2],
     "norm of a part": lambda x: torch.cat([x[:2].softmax(0), x[2:].softmax(0)]),
     "gradient of what is summed up": lambda x: torch.autograd.grad(
         (y := x.clone().requires_grad_()).cumsum(0).cos().sum(), y)[0],
@@ -380,6 +384,7 @@ def test_what_mixes_stimuli_by_their_place_has_no_stimuli(name):
         lambda x: x.expand_as(torch.zeros(2, N, 6))[0],
         lambda x: torch.autograd.grad(F.mse_loss(y := x.clone().requires_grad_(), x * 0), y)[0],
         lambda x: x.vsplit(1)[0],
+        lambda x: x.hsplit(2)[1],
         lambda x: F.layer_norm(x, (6,), torch.rand(6)),
         lambda x: x[torch.arange(N), (x.sum(1) > 3).long()],
     ],
