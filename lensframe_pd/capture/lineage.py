@@ -23,7 +23,14 @@ from lensframe_pd.capture.roots import named_modules
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.writes import Writes
 from lensframe_pd.tape.regions import covers, region_of
-from lensframe_pd.tape.storage import Unswapped, same_view, storage_of, unwrapped, wrapped_by
+from lensframe_pd.tape.storage import (
+    Unswapped,
+    same_view,
+    sparse_parts,
+    storage_of,
+    unwrapped,
+    wrapped_by,
+)
 from lensframe_pd.tape.tape import Held, Tape
 
 NEVER = -sys.maxsize
@@ -174,6 +181,9 @@ class Lineage:
             if writes is None:
                 writes = self.writes[storage] = Writes(tensor)
             writes.add(row, tensor)
+        elif not storage:  # of a sparse layout, maybe, whose indices and values others can hold
+            for part in sparse_parts(tensor):
+                self.wrote(part, row)
         for part in wrapped_by(tensor):
             self.wrote(part, row)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from lensframe_pd.capture.iterators import Uncopyable, copied, is_iterator, moved
-from lensframe_pd.tape.compare import SPARSE, parts_of, same
+from lensframe_pd.tape.compare import parts_of, same
 from lensframe_pd.tape.objects import (
     Child,
     cell_content,
@@ -28,7 +28,7 @@ from lensframe_pd.tape.objects import (
     walk,
 )
 from lensframe_pd.tape.regions import region_of
-from lensframe_pd.tape.storage import same_view, storage_of
+from lensframe_pd.tape.storage import SPARSE, same_view, storage_of
 
 
 class Snapshot:

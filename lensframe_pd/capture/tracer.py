@@ -42,6 +42,7 @@ from lensframe_pd.tape.storage import (
     distinct,
     is_foreign,
     perform,
+    sparse_parts,
     storage_address,
     storage_of,
     unwrapped,
@@ -190,6 +191,8 @@ class Tracer(TorchFunctionMode):
             storage = known.storage if known else storage_of(tensor)
             self.values.preserve(storage)
             self.lineage.about_to_write(storage)
+            for part in () if storage else sparse_parts(tensor):
+                self.values.preserve(storage_of(part))
         state = generator_state(args, kwargs) if function.random else None
         selection = _selection(args, kwargs) if function.selects else None  # before it is written
         done = perform(function, args, kwargs, writable)

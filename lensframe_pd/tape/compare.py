@@ -11,19 +11,10 @@ from torch.nn import Parameter
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lensframe_pd.tape.objects import attributes
-from lensframe_pd.tape.storage import unwrapped
+from lensframe_pd.tape.storage import SPARSE, sparse_parts, unwrapped
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _OF_JAGGED = ("_values", "_offsets", "_lengths")
-_COMPRESSED = {
-    torch.sparse_csr: "crow_indices col_indices", torch.sparse_bsr: "crow_indices col_indices",
-    torch.sparse_csc: "ccol_indices row_indices", torch.sparse_bsc: "ccol_indices row_indices",
-}  # fmt: skip
-#: How the tensors are called that one of a sparse layout is made of.
-SPARSE = {
-    torch.sparse_coo: ("_indices", "_values"),
-    **{layout: (*names.split(), "values") for layout, names in _COMPRESSED.items()},
-}
 
 
 class Difference(NamedTuple):
@@ -113,7 +104,7 @@ def parts_of(tensor: Tensor) -> list[Tensor]:
         held = (getattr(tensor, name, None) for name in _OF_JAGGED)  # extents are cached beside
         return [part for part in held if part is not None]
     if tensor.layout in SPARSE:
-        return [getattr(tensor.detach(), name)() for name in SPARSE[tensor.layout]]
+        return sparse_parts(tensor)
     if is_traceable_wrapper_subclass(tensor):
         return [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
     if not (tensor.is_meta or has_memory(tensor)):

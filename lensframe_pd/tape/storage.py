@@ -17,6 +17,16 @@ from lensframe_pd.tape.objects import tensors_in
 #: Address of a tensor's storage; raises where it has none (sparse tensors, vmap's wrappers).
 storage_address: Callable[[Tensor], int] = torch._C._storage_address  # type: ignore[attr-defined]
 
+_COMPRESSED = {
+    torch.sparse_csr: "crow_indices col_indices", torch.sparse_bsr: "crow_indices col_indices",
+    torch.sparse_csc: "ccol_indices row_indices", torch.sparse_bsc: "ccol_indices row_indices",
+}  # fmt: skip
+#: How the tensors are called that one of a sparse layout is made of.
+SPARSE = {
+    torch.sparse_coo: ("_indices", "_values"),
+    **{layout: (*names.split(), "values") for layout, names in _COMPRESSED.items()},
+}
+
 _use_count: Callable[[int], int] = torch._C._storage_Use_Count
 _LONE = torch.empty(0)
 _STORAGE = _LONE.untyped_storage()
@@ -102,6 +112,12 @@ def wrapped_by(tensor: Tensor) -> list[Tensor]:
 
 
 _PLAIN = (Tensor, Parameter)  # most are: the question is not asked of them
+
+
+def sparse_parts(tensor: Tensor) -> list[Tensor]:
+    """The tensors that one of a sparse layout is made of, in its own memory; of any other none."""
+    names = SPARSE.get(tensor.layout, ())
+    return [getattr(tensor.detach(), name)() for name in names]
 
 
 def same_view(a: Tensor, b: Tensor) -> bool:

@@ -194,7 +194,7 @@ def _give_inputs(model: Any, args: Any, kwargs: Any, tape: Tape) -> None:
 
 def _give(tensor: Tensor, value: Tensor, stride: Sequence[int]) -> None:
     """Write a value into a tensor whose shape may have been changed in place as well."""
-    if tensor.dtype != value.dtype:
+    if tensor.dtype != value.dtype or tensor.layout is not torch.strided:
         tensor.data = value.clone()
         return
     if tensor.shape != value.shape:
