@@ -79,6 +79,7 @@ def written(
     along = {k: target.number(k) if carries(target.names[k]) else np.full(n, NONE)
              for k, n in enumerate(target.shape)}  # fmt: skip
     lead = len(places) - len(value.shape)
+    told: set[int] = set()
     for k, name in enumerate(value.names):
         here = places[lead + k] if lead + k >= 0 else []
         if not carries(name):
@@ -88,6 +89,7 @@ def written(
             continue
         if not _place(along, here, numbers(name, value.shape[k]), target):
             return _spoilt(case)
+        told |= {axis for axis, _ in here}
     whole = target.whole
     if value.whole >= 0:
         singles = [(axis, np.array([entry])) for axis, entry in fixed]
@@ -97,8 +99,11 @@ def written(
             if any(map(carries, target.names)):
                 return _spoilt(case)
             whole = of_both(whole, value.whole)
+        told |= {axis for axis, _ in singles}
     elif value.whole != NONE:
         whole = of_both(whole, value.whole)
+    if any([carries(name) and k not in told for k, name in enumerate(target.names)]):
+        return _spoilt(case)  # stimuli come to stand along another axis than those before
     names = [named(along[k], case.n, target.names[k]) for k in range(len(target.shape))]
     return Ruled(tuple(names), whole)
 
