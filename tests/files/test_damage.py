@@ -176,16 +176,28 @@ def forge(folder, change):
     file.write_text(json.dumps(content))
 
 
-@pytest.fixture
-def opened():
-    """Every path that Python opens, once asked for."""
+@pytest.fixture(scope="module")
+def audited():
+    """Every path that Python opens, while the second is true.
+
+    There is no way to remove a hook, and torch's own calls and a tracer's raise many events: so
+    one for all tests here, that does nothing in a hurry.
+    """
     paths, on = [], [False]
 
     def hook(event, args):
-        if event in ("open", "os.scandir", "os.listdir") and on[0]:
+        if on[0] and event in ("open", "os.scandir", "os.listdir"):
             paths.append(str(args[0]))
 
-    sys.addaudithook(hook)  # there is no way to remove one
+    sys.addaudithook(hook)
+    return paths, on
+
+
+@pytest.fixture
+def opened(audited):
+    """Every path that Python opens in a test."""
+    paths, on = audited
+    paths.clear()
     on[0] = True
     yield paths
     on[0] = False
