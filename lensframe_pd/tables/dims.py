@@ -213,7 +213,8 @@ class _Followed:
         before = self.tape.calls[self.tape.rows[source].call].sources[:1] if source >= 0 else ()
         if before and before[0] >= 0:
             old = self.operands[self.found[before[0]]]
-            if old.names == written.names and old.whole == written.whole:
+            same = old.names == written.names and old.whole == written.whole
+            if same and written.whole != MIXED:  # what is mixed may be in another order now
                 return False
         return written.whole != NONE or any(map(carries, written.names))
 

@@ -357,6 +357,8 @@ ENTANGLED = {
         y := x.clone(), y.__setitem__(0, x.mean(0)), y * 1)[2],
     "written across": lambda x: (
         y := x[:, :N].clone(), y.T.copy_(x[:, :N]), y * 1)[2],
+    "turned through windows": lambda x: (
+        y := x.clone(), y.unfold(0, 1, 1).copy_(y.unfold(0, 1, 1).flip(0)), y * 1)[2],
     "norm of a part": lambda x: torch.cat([x[:2].softmax(0), x[2:].softmax(0)]),
     "gradient of what is summed up": lambda x: torch.autograd.grad(
         (y := x.clone().requires_grad_()).cumsum(0).cos().sum(), y)[0],
