@@ -57,9 +57,11 @@ class Origins:
         """The name under which the model, or the code that runs, holds `tensor`."""
         found = self.name(tensor)
         while found is None and frame is not None and frame.f_code not in self._ends:
-            # torch's own frames hold what a module has just returned, whatever made it
-            if not frame.f_code.co_filename.startswith((_TORCH, OURS)):
-                found = next((p for p, value in _reachable(frame) if value is tensor), None)
+            file = frame.f_code.co_filename
+            if not file.startswith(OURS):
+                # torch's own frames hold what a module has just returned, whatever made it
+                where = _kept_globally if file.startswith(_TORCH) else _reachable
+                found = next((p for p, value in where(frame) if value is tensor), None)
             frame = frame.f_back
         if found is not None:
             held = isinstance(tensor, Parameter)  # others may be gone before the run is over
@@ -84,6 +86,11 @@ def _reachable(frame: FrameType) -> Iterator[tuple[str, Tensor]]:
     for name in _names(code):
         if name in frame.f_globals:
             yield from _within(frame.f_globals[name], name)
+
+
+def _kept_globally(frame: FrameType) -> Iterator[tuple[str, Any]]:
+    """What the module of a frame keeps for all its functions."""
+    yield from list(frame.f_globals.items())
 
 
 def _names(code: CodeType) -> Iterator[str]:

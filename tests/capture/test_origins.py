@@ -3,6 +3,7 @@
 import functools
 import types
 import typing
+import warnings
 
 import pytest
 import torch
@@ -175,3 +176,14 @@ class HeldByAClass(Base):
 def test_what_a_class_holds_for_all_its_objects_is_named(run, name):
     layers = lf.trace(HeldByAClass(run).eval(), X).layers
     assert list(layers.loc[layers["kind"] == "constant", "path"]) == [name]
+
+
+def test_a_tensor_that_torch_keeps_for_itself_is_no_broken_link():
+    def forward(x):
+        return torch.nested.as_nested_tensor([x, x], layout=torch.jagged).values() * 2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        forward(torch.ones(2, 3))  # torch makes a tensor for such views once, and keeps it
+        warnings.simplefilter("error", lf.LensWarning)
+        lf.trace(forward, torch.ones(2, 3))
