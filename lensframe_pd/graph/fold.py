@@ -31,8 +31,8 @@ def roll(frame: pd.DataFrame) -> pd.DataFrame:
 
     Sizes and times are those of all passes together, `shape` is that of the last pass, and
     `shape_str` shows the first and the last where they differ. Parents are layers; what an
-    earlier pass carried round is among them. A frame without a recurrent layer is given back as
-    it is.
+    earlier pass carried round is among them. A frame in which neither a layer nor a module ran
+    twice is given back as it is.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def roll(frame: pd.DataFrame) -> pd.DataFrame:
             ops, frame["layer"], frame["pass_num"], frame["n_passes"], strict=True
         )
     }
-    if all(n == 1 for _, _, n in place.values()):
+    if all(n == 1 for _, _, n in place.values()) and not _has_second_calls(frame):
         return frame.copy()
     in_order = np.argsort(frame["step"].to_numpy(), kind="stable").tolist()
     layers = [*frame["layer"]]
@@ -98,6 +98,14 @@ def roll(frame: pd.DataFrame) -> pd.DataFrame:
     rows.sort(key=lambda row: row["step"])
     index = pd.Index([row["layer"] for row in rows], name="op", dtype=frame.index.dtype)
     return frame_like(frame, rows, [*frame.columns, *ROLLED], index)
+
+
+def _has_second_calls(frame: pd.DataFrame) -> bool:
+    """Whether a module was called twice: its calls, collapsed later, are passes."""
+    if "module_stack" not in frame.columns:
+        return False
+    stacks = {tuple(names("module_stack", stack)) for stack in frame["module_stack"]}
+    return any([split_call(call)[1] != 1 for stack in stacks for call in stack])
 
 
 def unroll(frame: pd.DataFrame) -> pd.DataFrame:

@@ -297,6 +297,21 @@ def test_the_calls_of_a_model_are_one_row_of_a_rolled_frame():
         assert row["parents"] == ("input_1", "getitem_1", "MODEL")
 
 
+def test_a_module_called_twice_whose_operations_are_no_passes_commutes():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.ReLU())
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.inner(self.linear(self.inner(x).sin()))
+
+    layers = lf.trace(Twice().eval(), torch.ones(2, 3)).layers
+    same_graph(layers.lens.roll().lens.collapse(depth=1), layers.lens.collapse(depth=1).lens.roll())
+    assert layers.lens.roll().lens.unroll().equals(layers)
+
+
 @given(programs())
 @settings(deadline=None, max_examples=40)
 def test_rolling_and_collapsing_random_programs_commute(program):
