@@ -57,15 +57,17 @@ class Unswapped:
     tensor, torch refuses to swap it.
     """
 
-    __slots__ = ("_content", "tensor")
+    __slots__ = ("_content", "_is_plain", "tensor")
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
+        self._is_plain = type(tensor) is Tensor or type(tensor) is Parameter
         self._content = _content(tensor)
 
     def __call__(self) -> Tensor | None:
-        tensor = self.tensor
-        return tensor if _content(tensor) == self._content else None
+        tensor = self.tensor  # asked at each read of a parameter, so in few steps
+        content = tensor._cdata if self._is_plain else _content(tensor)
+        return tensor if content == self._content else None
 
 
 def _content(tensor: Tensor) -> int:
