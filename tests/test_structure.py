@@ -11,10 +11,10 @@ ROOMS = {
     "schema": "",
     "tape": "functions domains silence switches objects storage regions tape compare context "
     "config facts places readings grouping openings cuts refinement passes",
-    "capture": "watch values roots modules origins writes lineage handed unseen fused tracer "
-    "iterators snapshot state plan process save stimuli model run",
+    "capture": "watch values roots modules origins writes lineage handed unseen fused "
+    "selections tracer iterators snapshot state plan process save stimuli model run",
     "tables": "stimuli order case reshape selection indexing writes aliases sequences space "
-    "norms products axes readers dims layers activations",
+    "norms products reductions axes readers dims layers activations",
     "graph": "edges parameters contract fold select diff",
     "replay": "call recording onward",
     "draw": "render style node dot",

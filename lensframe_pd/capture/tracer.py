@@ -31,6 +31,7 @@ from lensframe_pd.capture.handed import HandedBack
 from lensframe_pd.capture.lineage import Known, Lineage
 from lensframe_pd.capture.modules import ModuleStack
 from lensframe_pd.capture.origins import Origins
+from lensframe_pd.capture.selections import selection_of
 from lensframe_pd.capture.unseen import UnseenWrites, recordable, writes_unseen
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.watch import Watcher, overridden, together
@@ -57,8 +58,6 @@ _ATOMS = frozenset(
 _NUMBERS = frozenset((bool, int, float, complex))
 _CPU = torch.device("cpu")
 _SMALL = 2**16  # bytes of a NumPy argument that is kept as it was, not only described
-_MOST_SELECTED = 2**20  # entries of an index
-_SELECTING = frozenset((torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
 _NO_KWARGS: dict[str, Any] = {}
 
 _SYNTHETIC = {
@@ -194,7 +193,7 @@ class Tracer(TorchFunctionMode):
             for part in () if storage else sparse_parts(tensor):
                 self.values.preserve(storage_of(part))
         state = generator_state(args, kwargs) if function.random else None
-        selection = _selection(args, kwargs) if function.selects else None  # before it is written
+        selection = selection_of(args, kwargs) if function.selects else None  # before it is written
         done = perform(function, args, kwargs, writable)
         if state is not None and torch.equal(state, generator_state(args, kwargs)):
             state = None
@@ -242,7 +241,7 @@ class Tracer(TorchFunctionMode):
 
     def _note_selection(self, call: int, args: Any, kwargs: Any) -> None:
         """Which entries a call took: needed to say which stimulus each entry of its result is."""
-        selection = _selection(args, kwargs or _NO_KWARGS)
+        selection = selection_of(args, kwargs or _NO_KWARGS)
         if selection:
             self.tape.selections[call] = selection
 
@@ -561,36 +560,6 @@ class _ScriptOperators(TorchDispatchMode):
         self._count += 1
         with torch._C.DisableTorchFunction():
             return self._tracer.scripted(func, args, kwargs or {}, self._count)
-
-
-def _selection(args: Any, kwargs: Any) -> dict[int, Tensor]:
-    """Copies of the integers and masks among the tensors of a call, but for the first tensor."""
-    return {
-        k: tensor.detach().clone()
-        for k, tensor in enumerate(_in_order((*args, *kwargs.values())))
-        if k and tensor.dtype in _SELECTING and _is_small(tensor)
-    }
-
-
-def _in_order(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among arguments, in the order of the slots of a template."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _in_order(value)
-        elif isinstance(value, slice):
-            yield from _in_order((value.start, value.stop, value.step))
-        elif isinstance(value, dict):
-            yield from _in_order(value.values())
-
-
-def _is_small(tensor: Tensor) -> bool:
-    """Whether these are entries to pick that can be had, and kept at little cost."""
-    own = type(tensor) is Tensor or type(tensor) is Parameter
-    if not own or tensor.is_meta or tensor.layout is not torch.strided:
-        return False
-    return tensor.numel() <= _MOST_SELECTED and unwrapped(tensor) is tensor
 
 
 def _caller() -> Any:

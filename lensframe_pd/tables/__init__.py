@@ -3,7 +3,7 @@
 `layers` is the frame of operations, `activations` the Dataset of values, with the ids of `stimuli`.
 The axes: `order` says which stimulus each entry of an axis is, `case` what a rule on axes may look
 at; the rules, by what an operation does, are in `reshape`, `selection`, `indexing`, `writes`,
-`sequences`, `space`, `products` and `axes`, which has the table of them; `aliases` is for writes
-through views, `readers` for inputs; `dims` follows all of it along the tape and gives dimensions
-their names.
+`sequences`, `space`, `norms`, `products`, `reductions` and `axes`, which has the table of them;
+`aliases` is for writes through views, `readers` for inputs; `dims` follows all of it along the tape
+and gives dimensions their names.
 """

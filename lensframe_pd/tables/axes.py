@@ -7,16 +7,23 @@ stimuli along it as one thing, so what holds for names holds for the order of st
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch._ops import OpOverloadPacket
 
 from lensframe_pd.schema import STIMULUS
-from lensframe_pd.tables import indexing, norms, products, selection, sequences, space, writes
+from lensframe_pd.tables import (
+    indexing,
+    norms,
+    products,
+    reductions,
+    selection,
+    sequences,
+    space,
+    writes,
+)
 from lensframe_pd.tables.case import (
     Case,
     Operand,
@@ -35,8 +42,6 @@ from lensframe_pd.tables.order import (
     Names,
     carries,
     of_all,
-    of_axis,
-    of_both,
 )
 from lensframe_pd.tables.reshape import reshaped, squeezed, unsqueezed
 from lensframe_pd.tape.tape import SLOT
@@ -176,97 +181,6 @@ def _frequencies(default: tuple[int, ...] | None) -> Rule:
         return tuple([None if k in gone else n for k, n in enumerate(case.first.names)])
 
     return rule
-
-
-def _reduced(case: Case) -> Ruled | None:
-    if len([o for o in case.operands if o.shape]) > 1:
-        return None  # of tensors that say where, or how
-    first = case.first
-    names, rank = first.names, len(first.shape)
-    dim = case.arguments.get("dim", case.arguments.get("axis"))
-    if dim is None:
-        dim = next((a for a in case.given() if _is_axes(a)), None)
-    if dim is None or isinstance(dim, bool) or dim is SLOT or dim in ((), []):
-        axes = set(range(rank))
-    else:
-        axes = {int(d) % max(1, rank) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))}
-    whole = of_all([first.whole, *[of_axis(names[k], first.shape[k], case.n) for k in axes]])
-    if len(case.shape) == rank:
-        return Ruled(tuple(None if k in axes else n for k, n in enumerate(names)), whole)
-    return Ruled(tuple(n for k, n in enumerate(names) if k not in axes), whole)
-
-
-def _placed(places: int) -> Rule:
-    """Reductions that say where, in the result of this number: a place is in the one order."""
-
-    def rule(case: Case) -> Ruled | None:
-        found = _reduced(case)
-        if found is None or case.slot < places:
-            return found
-        gone = Counter(filter(carries, case.first.names)) - Counter(filter(carries, found.names))
-        return found._replace(whole=MIXED) if gone else found
-
-    return rule
-
-
-def _greatest(case: Case) -> Names | Ruled | None:
-    """`max`, `min`: along axes, or of two tensors."""
-    return elementwise(case) if len(case.operands) > 1 else _placed(1)(case)
-
-
-def _is_axes(value: Any) -> bool:
-    """Whether an argument can be an axis, or several: `keepdim=True` is a number, too."""
-    return isinstance(value, (int, tuple, list)) and not isinstance(value, bool)
-
-
-def _compared(case: Case) -> Ruled | None:
-    """`cosine_similarity`: two tensors, aligned, then without one axis."""
-    a, b = case.operands[:2]
-    rank = max(len(a.shape), len(b.shape))
-    axis = case.axis(1, rank)
-    wide = tuple([max(o.shape[-k] for o in (a, b) if len(o.shape) >= k)
-                  for k in range(rank, 0, -1)])  # fmt: skip
-    return None if axis is None else _without(case, [a, b], wide, axis)
-
-
-def _without_last(case: Case) -> Ruled:
-    """`pairwise_distance`."""
-    pair = case.operands[:2]
-    wide = np.broadcast_shapes(*[o.shape for o in pair])
-    found = _without(case, pair, wide, len(wide) - 1)
-    return found if len(case.shape) < len(wide) else found._replace(names=(*found.names, None))
-
-
-def _without(case: Case, pair: Sequence[Operand], wide: tuple[int, ...], axis: int) -> Ruled:
-    """Two tensors, aligned at their last axes, and then summed along one."""
-    names = aligned(case._replace(shape=wide), pair)
-    along = of_axis(names[axis], wide[axis], case.n)
-    return Ruled((*names[:axis], *names[axis + 1 :]), of_both(of_spread(pair, names), along))
-
-
-def _distance(case: Case) -> Ruled:
-    """A loss of two tensors, entry by entry, or one for all entries."""
-    return _summed(case, case.operands) if not case.shape else elementwise(case)
-
-
-def _summed(case: Case, operands: Sequence[Operand]) -> Ruled:
-    """One number of all the entries of tensors, aligned at their last axes."""
-    rank = max([len(o.shape) for o in operands])
-    wide = tuple([max([o.shape[-k] for o in operands if len(o.shape) >= k])
-                  for k in range(rank, 0, -1)])  # fmt: skip
-    names = aligned(case._replace(shape=wide), operands)
-    numbers = [of_axis(name, n, case.n) for name, n in zip(names, wide, strict=True)]
-    return Ruled((), of_all([of_spread(operands, names), *numbers]))
-
-
-def _losses(case: Case) -> Names | Ruled | None:
-    """A loss for each item: the axis of classes, the second, is gone; or one loss for all."""
-    names = case.first.names
-    if not case.shape and len(names) == 2:
-        items = Operand(names[:1], case.first.shape[:1], case.first.whole)
-        lost = carries(names[1])
-        return Ruled((), MIXED) if lost else _summed(case, [items, *case.operands[1:2]])
-    return (names[0], *names[2:]) if len(case.shape) == len(names) - 1 and names else None
 
 
 def _with_classes(case: Case) -> Names:
@@ -417,19 +331,19 @@ def _rules() -> dict[str, Rule]:
     add(_frequencies((-2, -1)), "fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2")
     add(_frequencies(None), "fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_fftshift fft_ifftshift")
     add(
-        _reduced,
+        reductions.reduced,
         "sum mean amax amin logsumexp std var norm linalg_vector_norm "
         "prod any all nansum nanmean std_mean var_mean aminmax count_nonzero quantile nanquantile "
         "linalg_norm frobenius_norm nuclear_norm special_logsumexp",
     )
-    add(_placed(0), "argmax argmin")
-    add(_placed(1), "median nanmedian mode kthvalue")
-    add(_greatest, "max min")
-    add(_compared, "cosine_similarity")
-    add(_without_last, "pairwise_distance")
-    add(_losses, "nll_loss nll_loss_nd cross_entropy_loss nll_loss2d")
+    add(reductions.placed(0), "argmax argmin")
+    add(reductions.placed(1), "median nanmedian mode kthvalue")
+    add(reductions.greatest, "max min")
+    add(reductions.compared, "cosine_similarity")
+    add(reductions.without_last, "pairwise_distance")
+    add(reductions.losses, "nll_loss nll_loss_nd cross_entropy_loss nll_loss2d")
     add(
-        _distance,
+        reductions.distance,
         "l1_loss mse_loss smooth_l1_loss huber_loss binary_cross_entropy kl_div soft_margin_loss "
         "binary_cross_entropy_with_logits poisson_nll_loss dist",
     )
