@@ -202,10 +202,10 @@ def module_asked(name: str) -> str | None:
     >>> module_asked("module=relu_1"), module_asked("relu_1")
     ('relu_1', None)
     """
-    return name.removeprefix(_MODULE) if name.startswith(_MODULE) else None
+    return name.removeprefix(MODULE) if name.startswith(MODULE) else None
 
 
-_MODULE = "module="
+MODULE = "module="
 
 
 def calls_text(calls: Iterable[str]) -> str:

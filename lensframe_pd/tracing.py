@@ -14,13 +14,16 @@ import pandas as pd
 import torch
 import xarray as xr
 
+from lensframe_pd.capture.gradients import Births
 from lensframe_pd.capture.model import check_model, check_output, warn_of_training
 from lensframe_pd.capture.run import Run, bound_arguments
 from lensframe_pd.capture.state import Origin, Start
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
-from lensframe_pd.errors import LensValueError, warn
+from lensframe_pd.errors import LensRuntimeError, LensValueError, warn
+from lensframe_pd.graph.select import asked
 from lensframe_pd.profile.repeats import retime
 from lensframe_pd.tables import activations
+from lensframe_pd.tables import gradients as differentiated
 from lensframe_pd.tables import layers as frame
 from lensframe_pd.tables.stimuli import (
     coordinates,
@@ -29,6 +32,7 @@ from lensframe_pd.tables.stimuli import (
     stimulus_table,
 )
 from lensframe_pd.tape.facts import Sources
+from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.passes import Passes, passes
 from lensframe_pd.tape.switches import Switches
 from lensframe_pd.tape.tape import Tape
@@ -50,12 +54,19 @@ class Trace:
     """
 
     def __init__(
-        self, tape: Tape, output: Any, stimulus: pd.DataFrame | None, origin: Origin
+        self,
+        tape: Tape,
+        output: Any,
+        stimulus: pd.DataFrame | None,
+        origin: Origin,
+        births: Births | None = None,
     ) -> None:
         self.tape = tape
         self.output = output
         self._stimulus = stimulus
         self._origin = origin
+        self._births = births
+        self._is_used_up = False
 
     @cached_property
     def layers(self) -> pd.DataFrame:
@@ -67,9 +78,7 @@ class Trace:
     def activations(self) -> xr.Dataset:
         """One read-only variable per saved row, named by its label."""
         with _collector_paused():
-            if self._stimulus is None:
-                return self._values
-            return self._values.assign_coords(coordinates(self._stimulus))
+            return self._described(self._values)
 
     def validate(
         self,
@@ -110,6 +119,87 @@ class Trace:
         tables = evidence(self.layers, self.activations, self._origin, self.tape, self._stimulus)
         return judged(tables, tolerance, downstream, alignment, raise_on_failure)
 
+    def gradients(self, loss: Any, rows: Any = None, retain_graph: bool = False) -> xr.Dataset:
+        """The gradient of a loss for every row, of a trace made with `gradients=True`.
+
+        It is what `torch.autograd.grad` gives for the tensor as the row was made, whatever was
+        written into it later; a row that is a write through a view has the gradient of what all
+        aliases show there. No `.grad` of a parameter or input changes.
+
+        Parameters
+        ----------
+        loss
+            One number computed from `output`, or a function that is given `output`. 0-d, or with
+            one element.
+        rows
+            Which rows: a selection of `layers`, a label, layer or module path (what the module
+            returned), or a list of these. All by default, whatever was saved.
+        retain_graph
+            Keep autograd's graph for another call. Else it is used up, as by torch.
+
+        Returns
+        -------
+        xarray.Dataset
+            Named, with the dimensions and coordinates of `activations`; dtypes are the rows',
+            bfloat16 as float32; complex ones by torch's convention. Rows without a gradient are
+            absent: the attribute `without` says why, by label (as JSON text once in a file).
+
+        Raises
+        ------
+        LensKeyError
+            Nothing in the trace has a name in `rows`.
+        LensRuntimeError
+            The trace was made without `gradients=True`; its graph was used up; or a reentrant
+            checkpoint is on the way.
+        LensTypeError
+            The loss is no tensor, and no function that gives one.
+        LensValueError
+            The loss is no one real number, nothing it was made of requires grad, or it is of
+            another run.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> trace = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3), gradients=True)
+        >>> gradients = trace.gradients(lambda output: output.square().sum())
+        >>> bool((gradients["linear_1"] == 2 * trace.activations["linear_1"]).all())
+        True
+        >>> gradients.attrs["without"]
+        '{"input_1": "nothing upstream requires grad"}'
+        """
+        births = self._births
+        if births is None:
+            raise LensRuntimeError(
+                "this trace kept no graph to take gradients from: give lf.trace gradients=True"
+            )
+        if self._is_used_up:
+            raise LensRuntimeError(
+                "the graph of this trace was used up by an earlier call of gradients: trace again, "
+                "or give retain_graph=True to every call but the last"
+            )
+        asked_for = range(len(self.tape.rows)) if rows is None else self._rows(rows, "gradients")
+        number = differentiated.loss_of(loss, self.output)
+        inputs = [t for _, t in tensors_in((self._origin.args, self._origin.kwargs))]
+        with _collector_paused(), differentiated.unchanged(inputs):
+            found = differentiated.gradients(
+                self.tape, self._passes, births, number, asked_for, retain_graph
+            )
+            if found.data_vars and not retain_graph:
+                self._is_used_up = True
+                births.edges.clear()  # what else they keep alive is of no use any more
+            return self._described(found)
+
+    def _rows(self, rows: Any, verb: str) -> list[int]:
+        """The numbers of the rows that were asked for."""
+        wanted = {*asked(self.layers, rows, verb)}
+        return [row for row, label in enumerate(self._passes.labels()) if label in wanted]
+
+    def _described(self, dataset: xr.Dataset) -> xr.Dataset:
+        """A Dataset with what is known of the stimuli."""
+        if self._stimulus is None:
+            return dataset
+        return dataset.assign_coords(coordinates(self._stimulus))
+
     @cached_property
     def _passes(self) -> Passes:
         return passes(self.tape)
@@ -142,6 +232,7 @@ def trace(
     seed: int | None = None,
     stimulus: Any = None,
     repeats: int = 0,
+    gradients: bool = False,
 ) -> Trace:
     """Run `model` once and record every tensor operation it executes.
 
@@ -174,6 +265,9 @@ def trace(
         Measure `seconds` as the median of so many further runs from the same state, which keep no
         values; the run itself then only warms up. Meanwhile all that the model holds is in memory
         twice more. 0: the times of the run itself.
+    gradients
+        Keep autograd's graph, for `Trace.gradients`. Nothing is made to require grad: where no
+        parameter does, let the input.
 
     Returns
     -------
@@ -182,6 +276,8 @@ def trace(
 
     Raises
     ------
+    LensRuntimeError
+        `gradients` where grad mode is off.
     LensTypeError
         `model` is not callable, is a class, async or a generator; or `stimulus` holds no ids.
     LensKeyError
@@ -210,12 +306,14 @@ def trace(
     check_model(model)
     if type(repeats) is not int or repeats < 0:
         raise LensValueError(f"repeats must be 0 or a number of runs, not {repeats!r}")
+    if gradients:
+        _check_grad_mode()
     args, kwargs = bound_arguments(args, kwargs)
     table = stimulus_table(stimulus)
     n_stimuli = None if table is None else len(table)
     if table is not None:  # what does not fit is refused before anything runs
         stimuli(by_parameter(model, args, kwargs), n_stimuli)
-    run = Run(model, save, stop, _caller())
+    run = Run(model, save, stop, _caller(), Births if gradients else None)
     warn_of_training(run.named)
     if seed is not None:
         torch.manual_seed(seed)
@@ -230,13 +328,25 @@ def trace(
     check_output(output)
     if before is not None and not run.tape.stopped:
         retime(run.tape, origin, before, repeats)
-    result = Trace(run.tape, output, table, origin)
+    births = run.also if isinstance(run.also, Births) else None
+    if births is not None:
+        births.settle()
+    result = Trace(run.tape, output, table, origin, births)
     run.save.finish(lambda: result._passes, lambda: result.layers)
     if run.origins.unknown:
         _warn_of_broken_links(run, result._passes)
     if table is not None and may_be_generated(table):
         _check_columns(result, table)
     return result
+
+
+def _check_grad_mode() -> None:
+    if not torch.is_grad_enabled():
+        where = "inference mode" if torch.is_inference_mode_enabled() else "torch.no_grad()"
+        raise LensRuntimeError(
+            f"gradients=True keeps autograd's graph, and there is none in {where}: call lf.trace "
+            "outside of it, or under torch.enable_grad()"
+        )
 
 
 def _repeatable(origin: Origin, repeats: int) -> Start:

@@ -11,10 +11,11 @@ ROOMS = {
     "schema": "",
     "tape": "functions domains silence switches objects storage regions tape compare context "
     "config facts places readings grouping openings cuts refinement passes",
-    "capture": "watch values roots modules origins writes lineage handed unseen fused "
+    "capture": "watch gradients values roots modules origins writes lineage handed unseen fused "
     "selections tracer iterators snapshot state plan process save stimuli model run",
     "tables": "stimuli order case reshape selection indexing writes aliases sequences space "
-    "norms products reductions axes readers dims layers activations",
+    "norms products reductions axes readers dims layers activations without "
+    "gradients",
     "graph": "edges parameters contract fold select diff",
     "replay": "call recording onward",
     "draw": "render style node dot",

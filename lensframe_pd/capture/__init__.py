@@ -8,6 +8,6 @@ to make) and `stimuli` (where they are among the arguments); `model` says what c
 what is in train mode; `fused` sees where torch left its fused attention for us, and
 `selections` which entries of tensors a call takes.
 `watch` is the seam for whoever looks on: `values` and `save` (what is kept), `plan` (an earlier run
-as what to expect). `process` holds what is set process-wide meanwhile, `state` what a run may
-change, to put it back: `snapshot`, with `iterators`.
+as what to expect), `gradients` (where autograd has each tensor). `process` holds what is set
+process-wide meanwhile, `state` what a run may change, to put it back: `snapshot`, with `iterators`.
 """

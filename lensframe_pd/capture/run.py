@@ -76,8 +76,10 @@ class Run:
         state = chain(extra_tensors(named), kept, held_by_callable(model))
         self.origins = Origins(state, ends)
         watchers: list[Watcher] = [self.save]
-        if also is not None:
-            watchers.append(also(self.tape))
+        #: The watcher that `also` made, if it was given.
+        self.also = None if also is None else also(self.tape)
+        if self.also is not None:
+            watchers.append(self.also)
         self.tracer = tracer(self.tape, self.values, self.origins, roots, named, watchers, ends)
         self.tracer.writes_unseen = may_write_unseen(model, [module for _, module in named])
         for path, module in named:

@@ -97,6 +97,7 @@ class Tracer(TorchFunctionMode):
         self._made = together(overridden(watchers, "made"))
         self._returned = overridden(watchers, "returned")
         self.left = overridden(watchers, "left")
+        self._about_to_write = overridden(watchers, "about_to_write")
         # Other objects' own lists and dicts: an attribute less to look up, several times per call.
         self._calls, self._rows = tape.calls, tape.rows
         self._live, self._newest = self.lineage.live, self.lineage.newest
@@ -192,6 +193,8 @@ class Tracer(TorchFunctionMode):
             self.lineage.about_to_write(storage)
             for part in () if storage else sparse_parts(tensor):
                 self.values.preserve(storage_of(part))
+        for watch in self._about_to_write:
+            watch(template[2])
         state = generator_state(args, kwargs) if function.random else None
         selection = selection_of(args, kwargs) if function.selects else None  # before it is written
         done = perform(function, args, kwargs, writable)

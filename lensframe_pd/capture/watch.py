@@ -1,8 +1,9 @@
 """The seam through which a run is watched: what keeps values, follows a plan, ends the run.
 
-A watcher is told of every tensor that gets a row, of every tensor that a module call returns, and
-of every module call that ends. It overrides what it needs: the tracer binds those methods once,
-before the run, and what nobody overrides costs nothing.
+A watcher is told of every tensor that gets a row, of every tensor that a module call returns, of
+every call that may write, before it is made, and of every module call that ends. It overrides what
+it needs: the tracer binds those methods once, before the run, and what nobody overrides costs
+nothing.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ class Watcher:
 
     def returned(self, row: int, tensor: Tensor, module: int) -> None:
         """The call `module` of `Tape.modules` returned the tensor of `row`."""
+
+    def about_to_write(self, sources: tuple[int, ...]) -> None:
+        """A call is to be made that may write what it reads: these rows, and what is held."""
 
     def left(self, module: int) -> None:
         """The call `module` of `Tape.modules` has ended, after all it returned was told."""

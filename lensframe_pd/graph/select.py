@@ -10,7 +10,7 @@ import pandas as pd
 
 from lensframe_pd.errors import LensTypeError, LensValueError, shown, unknown_names, warn
 from lensframe_pd.graph.edges import edges, with_edges
-from lensframe_pd.schema import labels, module_asked, names, path_of, require
+from lensframe_pd.schema import MODULE, labels, module_asked, names, path_of, require
 
 Mask = pd.Series | Sequence[bool] | np.ndarray[Any, Any] | Callable[[pd.DataFrame], Any]
 
@@ -180,6 +180,63 @@ def _warn_of_module(key: str, ops: list[str], meant: list[bool], inside: list[bo
             f"{key!r} is read as the operation; the module of that path has {shown(other, 5)}: ask "
             f"for it as 'module={key}'"
         )
+
+
+def asked(frame: pd.DataFrame, rows: Any, verb: str) -> list[str]:
+    """The labels of rows that were asked for, each once and in the order of the frame.
+
+    Parameters
+    ----------
+    frame
+        Rows of `layers`.
+    rows
+        A selection of rows of a frame; or a label, a layer, the path of a module or one call of it
+        (what that returned, as `save=` has it), or several of these.
+    verb
+        What an error calls the caller.
+
+    Raises
+    ------
+    LensKeyError
+        Nothing in the frame has one of the names; all are named, with near misses.
+    LensTypeError
+        `rows` is neither.
+    """
+    if isinstance(rows, pd.DataFrame):
+        given: Any = labels(rows, verb)
+    else:
+        given = [rows] if isinstance(rows, str) else rows
+    try:
+        given = [*given]
+    except TypeError:
+        given = [given]
+    if not all(isinstance(name, str) for name in given):
+        raise LensTypeError(
+            f"{verb}: rows= got {rows!r}; give rows of the trace's layers, or labels, layers or "
+            "module paths"
+        )
+    known = _by_name(frame, verb)
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise unknown_names(unknown, known, "op, layer or module")
+    found = {op for name in given for op in known[name]}
+    return [op for op in labels(frame, verb) if op in found]
+
+
+def _by_name(frame: pd.DataFrame, verb: str) -> dict[str, list[str]]:
+    """What each name stands for: a label before a layer, and a layer before a module."""
+    require(frame, verb, "layer", "returned_by")
+    ops = labels(frame, verb)
+    found = {op: [op] for op in ops}
+    by_layer: dict[str, list[str]] = {}
+    by_module: dict[str, list[str]] = {}
+    cells = zip(ops, frame["layer"], frame["returned_by"], strict=True)
+    for op, layer, calls in cells:
+        by_layer.setdefault(str(layer), []).append(op)
+        for name in dict.fromkeys(n for c in names("returned_by", calls) for n in (c, path_of(c))):
+            by_module.setdefault(name, []).append(op)
+            by_module.setdefault(f"{MODULE}{name}", []).append(op)
+    return {**by_module, **by_layer, **found}
 
 
 def ancestors(frame: pd.DataFrame, key: str) -> pd.DataFrame:
