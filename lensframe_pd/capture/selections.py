@@ -15,13 +15,32 @@ _MOST_SELECTED = 2**20  # entries of an index
 _SELECTING = frozenset((torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
 
 
-def selection_of(args: Any, kwargs: Any) -> dict[int, Tensor]:
-    """Copies of the integers and masks among the tensors of a call, but for the first tensor."""
+def selection_of(first: int, args: Any, kwargs: Any) -> dict[int, Tensor]:
+    """Copies of the integers and masks among the tensors of a call that say what it takes.
+
+    The `first` tensor may be the first of them.
+    """
+    tensors = list(_in_order((*args, *kwargs.values())))
+    if not first and len(tensors) > 1:
+        return {}  # `where` of two tensors: each entry is of one of them, and stays where it is
     return {
-        k: tensor.detach().clone()
-        for k, tensor in enumerate(_in_order((*args, *kwargs.values())))
-        if k and tensor.dtype in _SELECTING and _is_small(tensor)
+        k: _copied(tensor)
+        for k, tensor in enumerate(tensors)
+        if k >= first and tensor.dtype in _SELECTING and _can_be_had(tensor)
     }
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """A copy; an axis that a few entries are spread along is spread again."""
+    return _narrowed(tensor.detach()).clone().expand(tensor.shape)
+
+
+def _narrowed(tensor: Tensor) -> Tensor:
+    """Without the repetitions along axes that were expanded."""
+    if 0 not in tensor.stride():
+        return tensor
+    spread = zip(tensor.stride(), tensor.shape, strict=True)
+    return tensor[tuple([slice(0, 1) if not step and n else slice(None) for step, n in spread])]
 
 
 def _in_order(values: Iterable[Any]) -> Iterator[Tensor]:
@@ -37,9 +56,11 @@ def _in_order(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from _in_order(value.values())
 
 
-def _is_small(tensor: Tensor) -> bool:
-    """Whether these are entries to pick that can be had, and kept at little cost."""
+def _can_be_had(tensor: Tensor) -> bool:
+    """Whether the entries are there, and kept at little cost."""
     own = type(tensor) is Tensor or type(tensor) is Parameter
     if not own or tensor.is_meta or tensor.layout is not torch.strided:
         return False
-    return tensor.numel() <= _MOST_SELECTED and unwrapped(tensor) is tensor
+    if unwrapped(tensor) is not tensor:
+        return False
+    return tensor.numel() <= _MOST_SELECTED or _narrowed(tensor).numel() <= _MOST_SELECTED

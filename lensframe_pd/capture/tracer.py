@@ -130,8 +130,8 @@ class Tracer(TorchFunctionMode):
             if type(result) is Tensor:
                 template = self._template(args, kwargs)
                 call = self._call(function, template, seconds, None, sys._getframe(1))
-                if function.selects:
-                    self._note_selection(call, args, kwargs)
+                if function.selects is not None:
+                    self._note_selection(call, function.selects, args, kwargs)
                 self._row(result, call, 0)
             elif type(result) in _NUMBERS:  # a decision: Python has it now, and no tensor does
                 self._note_read(function.name, args, kwargs or _NO_KWARGS)
@@ -196,7 +196,8 @@ class Tracer(TorchFunctionMode):
         for watch in self._about_to_write:
             watch(template[2])
         state = generator_state(args, kwargs) if function.random else None
-        selection = selection_of(args, kwargs) if function.selects else None  # before it is written
+        first = function.selects
+        selection = None if first is None else selection_of(first, args, kwargs)  # as it was before
         done = perform(function, args, kwargs, writable)
         if state is not None and torch.equal(state, generator_state(args, kwargs)):
             state = None
@@ -237,14 +238,14 @@ class Tracer(TorchFunctionMode):
         made = [tensor for _, tensor in tensors_in(result)]
         if made:
             call = self._call(function, self._template(args, kwargs), seconds)
-            if function.selects:
-                self._note_selection(call, args, kwargs)
+            if function.selects is not None:
+                self._note_selection(call, function.selects, args, kwargs)
             for slot, tensor in enumerate(made):
                 self._row(tensor, call, slot)
 
-    def _note_selection(self, call: int, args: Any, kwargs: Any) -> None:
+    def _note_selection(self, call: int, first: int, args: Any, kwargs: Any) -> None:
         """Which entries a call took: needed to say which stimulus each entry of its result is."""
-        selection = selection_of(args, kwargs or _NO_KWARGS)
+        selection = selection_of(first, args, kwargs or _NO_KWARGS)
         if selection:
             self.tape.selections[call] = selection
 

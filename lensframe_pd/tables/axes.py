@@ -48,9 +48,9 @@ from lensframe_pd.tape.tape import SLOT
 
 #: Element by element, though torch does not tag them so.
 _POINTWISE = frozenset(
-    """dropout feature_dropout alpha_dropout feature_alpha_dropout clone contiguous to detach
+    """dropout feature_dropout alpha_dropout feature_alpha_dropout clone contiguous detach
     requires_grad half float bfloat16 double int long short char byte bool cfloat cdouble chalf
-    type _to_copy alias output identity deepcopy lift_fresh zero where masked_fill native_dropout
+    type _to_copy alias output identity deepcopy lift_fresh zero masked_fill native_dropout
     bernoulli conj resolve_conj resolve_neg conj_physical real imag positive cpu cuda xpu
     pin_memory rename rrelu rrelu_with_noise l1_loss mse_loss smooth_l1_loss huber_loss
     binary_cross_entropy binary_cross_entropy_with_logits kl_div maximum minimum fmax fmin
@@ -69,7 +69,7 @@ _POINTWISE = frozenset(
 #: They leave the axes of their first tensor what they are, whatever the others are for; entries
 #: that change places change them in the result, too.
 _KEEPING = frozenset(
-    """prelu type_as fill index_fill lift_fresh_copy fake_quantize_per_channel_affine to_dense
+    """prelu fill index_fill lift_fresh_copy fake_quantize_per_channel_affine to_dense
     view_as_real_copy embedding_renorm quantize_per_channel""".split()
 )
 _pointwise: dict[str, bool] = {}
@@ -100,6 +100,11 @@ def _fresh(case: Case) -> Ruled:
         return Ruled((None,) * len(case.shape), NONE)
     names = [n if n == STIMULUS or not carries(n) else None for n in first.names]
     return Ruled(tuple(names), NONE)
+
+
+def _converted(case: Case) -> Ruled:
+    """A tensor made of the kind of another, of which nothing else is read."""
+    return Ruled(case.first.names, case.first.whole)
 
 
 def _made(case: Case) -> Ruled:
@@ -258,6 +263,7 @@ def _rules() -> dict[str, Rule]:
         rules.update(dict.fromkeys(names.split(), rule))
 
     add(kept, " ".join(_KEEPING))
+    add(_converted, "to type_as")
     add(
         norms.along,
         "softmax log_softmax _softmax _log_softmax softmin gumbel_softmax special_softmax "
@@ -370,6 +376,8 @@ def _rules() -> dict[str, Rule]:
     add(indexing.gather, "gather take_along_dim")
     add(indexing.take, "take")
     add(indexing.masked_select, "masked_select")
+    add(indexing.chosen, "where")
+    add(indexing.places, "nonzero argwhere")
     add(moves(selection.narrow), "narrow narrow_copy")
     add(moves(selection.piece), "slice")
     add(selection.select, "select")

@@ -51,6 +51,14 @@ class Operand(NamedTuple):
         """Whether anything of it comes from stimuli."""
         return self.whole != NONE or any(map(carries, self.names))
 
+    def elsewhere(self) -> int:
+        """The number of the entries along an axis that tells no stimuli itself.
+
+        Beside stimuli along another axis they have places of their own: of each, all stimuli.
+        """
+        beside = self.whole in (NONE, ALL) and any(map(carries, self.names))
+        return MIXED if beside else self.whole
+
 
 class Ruled(NamedTuple):
     """What a rule says of a result, where it knows its number, too."""
@@ -162,12 +170,7 @@ def aligned(case: Case, operands: Sequence[Operand] | None = None) -> Names:
 def _along(case: Case, operands: Sequence[Operand], k: int) -> Name:
     """What the axis is that is the k-th from the last."""
     extent = case.shape[-k]
-    here = []
-    for o in operands:
-        if len(o.shape) >= k:
-            # Beside stimuli along another axis, entries along this one have places of their own.
-            elsewhere = o.whole == NONE and o.has_stimuli()
-            here.append((o.names[-k], o.shape[-k], MIXED if elsewhere else o.whole))
+    here = [(o.names[-k], o.shape[-k], o.elsewhere()) for o in operands if len(o.shape) >= k]
     found = shared(here, extent, case.n)
     single = of_all(
         [_single(o, k) for o in operands if len(o.shape) >= k and o.shape[-k] != extent]

@@ -214,7 +214,8 @@ class _Followed:
         if before and before[0] >= 0:
             old = self.operands[self.found[before[0]]]
             same = old.names == written.names and old.whole == written.whole
-            if same and written.whole != MIXED:  # what is mixed may be in another order now
+            # What is mixed may be in another order now, and what all went into at some places only.
+            if same and written.whole not in (MIXED, ALL):
                 return False
         return written.whole != NONE or any(map(carries, written.names))
 

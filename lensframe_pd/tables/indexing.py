@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, of_spread, shared
+from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, elementwise, of_spread, shared
 from lensframe_pd.tables.order import (
     MIXED,
     NONE,
@@ -16,6 +16,7 @@ from lensframe_pd.tables.order import (
     Numbers,
     by_axis,
     carries,
+    named,
     numbers,
     of_both,
     together,
@@ -254,7 +255,10 @@ def gather(case: Case) -> Ruled | None:
             names.append(None if carries(first.names[k]) else first.names[k])
             continue
         name = picked(case, first.names[k], k, slice(0, extent))
-        pair = ((name, extent, first.whole), (chosen.names[k], chosen.shape[k], chosen.whole))
+        pair = (
+            (name, extent, first.elsewhere()),
+            (chosen.names[k], chosen.shape[k], chosen.elsewhere()),
+        )
         names.append(shared(pair, extent, case.n))
     if carries(first.names[axis]) and 1 in case.values:
         grid = np.broadcast_to(first.number(axis)[case.values[1]], case.shape)
@@ -277,6 +281,30 @@ def _told(operand: Operand, names: Sequence[Name], but: int | None) -> bool:
 
 def take(case: Case) -> Names | None:
     return None if any(map(carries, case.first.names)) else case.operands[-1].names
+
+
+def chosen(case: Case) -> Ruled | None:
+    """`where`: of a mask alone its places, else entries of one tensor or another."""
+    return elementwise(case) if len(case.arguments) > 1 else places(case)
+
+
+def places(case: Case) -> Ruled | None:
+    """`nonzero`, `where` of a mask: where it is true, an axis each.
+
+    An entry of a stimulus says where in it; along the axis of the stimuli it says which stimulus
+    that is, by its place.
+    """
+    mask = case.first
+    ordered = [k for k, name in enumerate(mask.names) if carries(name)]
+    if not ordered:
+        return Ruled((None,) * len(case.shape), mask.whole)
+    if len(case.shape) != 1 or case.slot in ordered or 0 not in case.values:
+        return None
+    found = np.nonzero(case.values[0])
+    along = np.full(len(found[0]), NONE)
+    for k in ordered:
+        along = together(along, mask.number(k)[found[k]])
+    return Ruled((named(along, case.n),), mask.whole)
 
 
 def masked_select(case: Case) -> Names | None:

@@ -202,9 +202,8 @@ def einsum(case: Case) -> Ruled | None:
     letters: dict[str, list[tuple[Name, int, int]]] = {}
     for term, operand in zip(terms, case.operands, strict=True):
         spelt = _spelt(term, len(operand.shape) - len(term.replace("...", "")))
-        number = MIXED if operand.whole == NONE and operand.has_stimuli() else operand.whole
         for letter, name, n in zip(spelt, operand.names, operand.shape, strict=True):
-            letters.setdefault(letter, []).append((name, n, number))
+            letters.setdefault(letter, []).append((name, n, operand.elsewhere()))
     out = _spelt(right, dots)
     if len(out) != len(case.shape):
         return None
@@ -218,8 +217,12 @@ def einsum(case: Case) -> Ruled | None:
             if letter not in out:
                 ends = [(name, n) for name, n, _ in parts]
                 wholes += [_summed(case, ends[0], end) for end in ends]
-            elif not carries(names[out.index(letter)]):
+                continue
+            k = out.index(letter)
+            if not carries(names[k]):
                 wholes.append(MIXED)
+            # An only entry that is spread along the axis.
+            wholes += [of_axis(name, 1, case.n) for name, n, _ in parts if n != case.shape[k]]
     return Ruled(names, of_all(wholes))
 
 

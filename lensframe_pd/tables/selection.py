@@ -122,9 +122,9 @@ def joined(case: Case, operands: Sequence[Operand], axis: int) -> Ruled | None:
         along = next((o.names[axis] for o in operands if o.names[axis] is not None), None)
     names: list[Name] = []
     for k, extent in enumerate(case.shape):
-        here = [(o.names[k], o.shape[k], o.whole) for o in operands]
+        here = [(o.names[k], o.shape[k], o.elsewhere()) for o in operands]
         names.append(along if k == axis else shared(here, extent, case.n))
-    return Ruled(tuple(names), whole)
+    return Ruled(tuple(names), MIXED if _lose(operands, names) else whole)
 
 
 def _beside(operands: Sequence[Operand]) -> int:
@@ -143,7 +143,20 @@ def stack(case: Case) -> Ruled | None:
         along = named(np.array([entry_number(o.whole) for o in case.operands]), case.n)
         whole = _beside(case.operands)
     names = aligned(case._replace(shape=(*case.shape[:axis], *case.shape[axis + 1 :])))
+    if _lose(case.operands, names):
+        whole = MIXED
     return Ruled((*names[:axis], along, *names[axis:]), whole)
+
+
+def _lose(operands: Sequence[Operand], names: Sequence[Name]) -> bool:
+    """Whether stimuli stood along an axis of tensors of one shape, and stand there no more."""
+    return any(
+        [
+            carries(name) and not carries(now)
+            for o in operands
+            for name, now in zip(o.names, names, strict=True)
+        ]
+    )
 
 
 def hstack(case: Case) -> Ruled | None:

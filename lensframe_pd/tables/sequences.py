@@ -86,7 +86,7 @@ def recurrent(case: Case) -> Names | Ruled | None:
         return None  # each step has all those before it
     states = [o for o in case.operands[1:] if len(o.shape) == 3]
     here = [(lead[batch], case.first.shape[batch], case.first.whole)]
-    here += [(o.names[1], o.shape[1], o.whole) for o in states]
+    here += [(o.names[1], o.shape[1], o.elsewhere()) for o in states]
     along = shared(here, case.first.shape[batch], case.n)
     if case.slot:
         return (None, along, "feature")

@@ -85,7 +85,7 @@ def sampled(case: Case) -> Names | None:
     names = spatial(2 if len(case.shape) == 4 else 3, None)(case)
     if names is None or len(case.operands) < 2:
         return None
-    pair = [(o.names[0], o.shape[0], o.whole) for o in case.operands[:2]]
+    pair = [(o.names[0], o.shape[0], o.elsewhere()) for o in case.operands[:2]]
     return (shared(pair, case.shape[0], case.n), *names[1:])
 
 

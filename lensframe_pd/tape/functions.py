@@ -52,8 +52,9 @@ class Function(NamedTuple):
     marks: bool = False
     """It changes marks of the arguments that it is said to write, such as `requires_grad`, and
     not their values."""
-    selects: bool = False
-    """Whether integers and masks among its tensors say which entries of others it takes."""
+    selects: int | None = None
+    """Place of the first of its tensors that may say, by integers or as a mask, which entries it
+    takes; None where none does."""
 
 
 _OPERATORS = frozenset(
@@ -150,12 +151,16 @@ _SEQUENCES = {
 # They drop out inside one kernel call, and torch does not tag them.
 _RANDOM_UNTAGGED = frozenset("lstm gru rnn_tanh rnn_relu _transformer_encoder_layer_fwd".split())
 
-_SELECTING = frozenset(
-    """getitem setitem index _unsafe_index index_select gather take_along_dim masked_select
-    index_put _index_put_impl _unsafe_index_put index_copy index_add index_reduce scatter
-    scatter_add scatter_reduce repeat_interleave _pack_padded_sequence _pad_packed_sequence lstm
-    gru rnn_tanh rnn_relu""".split()
-)
+_SELECTING = {
+    **dict.fromkeys(
+        """getitem setitem index _unsafe_index index_select gather take_along_dim masked_select
+        index_put _index_put_impl _unsafe_index_put index_copy index_add index_reduce scatter
+        scatter_add scatter_reduce repeat_interleave masked_scatter _pack_padded_sequence
+        _pad_packed_sequence lstm gru rnn_tanh rnn_relu""".split(),
+        1,
+    ),
+    **dict.fromkeys("where nonzero argwhere".split(), 0),
+}
 
 #: Functions that contract a parameter with their input: the parameter alone makes the layer.
 CONTRACTIONS = frozenset(
@@ -273,7 +278,7 @@ def _describe(func: Any) -> Function:
     return Function(
         func, name, target, action, arg_names, written, written_names, certain, switch, random,
         gathers=gathers, repoints=raw in _REPOINTS, marks=raw in _MARKS,
-        selects=name in _SELECTING,
+        selects=_SELECTING.get(name),
     )  # fmt: skip
 
 

@@ -28,6 +28,16 @@ def placed(write, target=torch.zeros(N, 6)):  # noqa: B008
     return forward
 
 
+def routed(x):
+    """A mixture of two experts as transformers has it: who goes to which, and back."""
+    out, weights = torch.zeros_like(x), x[:, :1] * 0 + 1
+    mask = torch.stack([x[:, :1] > 1, x[:, :1] <= 1]).permute(0, 2, 1)
+    for of_expert in mask:
+        choice, token = torch.where(of_expert)
+        out.index_add_(0, token, x[token] * weights[token, choice, None])
+    return out
+
+
 def last(forward, shape, *more):
     """The last variable of a trace over stimuli whose values are all their own number."""
     x = torch.arange(shape[0]).view(-1, *[1] * (len(shape) - 1)).expand(shape).clone().float()
@@ -83,6 +93,13 @@ MOVES = {
     "merged, joined, viewed": (lambda x: (lambda y: torch.cat([x, y], 1).reshape(N, 12))(
         x.view(N, 2, 3).transpose(1, 2).reshape(N, 6)), 0),
     "vmap": (lambda x: torch.func.vmap(lambda row: row * 1)(x), 0),
+    "routed to experts": (routed, 0),
+    "found, and put where found": (lambda x: (lambda i: torch.zeros_like(x).index_copy(
+        0, i, x[i]))((x.sum(1) > -1).nonzero(as_tuple=True)[0]), 0),
+    "picked by an index spread wide": (lambda x: x[:, :1].expand(N, 2**19).gather(
+        0, P[:, None].expand(N, 2**19)).gather(0, P.argsort()[:, None].expand(N, 2**19))[:, :2], 0),
+    "of the dtype of a part": (lambda x: x.to(x[:, :1]), 0),
+    "of the type of a mean": (lambda x: x.type_as(x.cumsum(0).double()), 0),
 }  # fmt: skip
 
 
@@ -166,6 +183,11 @@ LOST = {
     "shuffled": lambda x: x[torch.randperm(N)],
     "transposed, flipped, transposed": lambda x: x.T.flip(1).T,
     "as strided": lambda x: x.flip(0).as_strided((N, 6), (6, 1)),
+    "constants of its dtype": lambda x: torch.ones(N, 6).to(x),
+    "constants of its type": lambda x: torch.ones(N, 6).type_as(x),
+    "the places of a mask": lambda x: torch.where((x > -1).all(1))[0],
+    "the places of some, twice": lambda x: torch.where((x[:, :2] > 1.5).T)[0],
+    "the places, as a table": lambda x: torch.nonzero((x > -1).all(1)).expand(N, 6),
 }
 
 
@@ -362,6 +384,17 @@ ENTANGLED = {
     "norm of a part": lambda x: torch.cat([x[:2].softmax(0), x[2:].softmax(0)]),
     "gradient of what is summed up": lambda x: torch.autograd.grad(
         (y := x.clone().requires_grad_()).cumsum(0).cos().sum(), y)[0],
+    "its transpose joined": lambda x: torch.cat([x[:, :N], x[:, :N].T], 1),
+    "its transpose added, less the mean": lambda x: (y := (x - x.mean(0))[:, :N]) + y.T,
+    "einsum with its transpose, less the mean": lambda x: torch.einsum(
+        "ab,ba->ab", y := (x - x.mean(0))[:, :N], y),
+    "einsum with the first": lambda x: torch.einsum("nf,nf->nf", x[:1], x),
+    "stacked on products of two": lambda x: torch.stack([x[:, :N], x @ x.T]),
+    "gathered by its transpose": lambda x: x[:, :N].gather(1, x[:, :N].T.long()),
+    "sampled by the grid of another": lambda x: F.grid_sample(
+        x[:, None, :2, None], x[:, :N].T[:, :, None, None].expand(N, N, 1, 2)),
+    "one of them more, after a norm": lambda x: (
+        y := x - x.mean(0), y[:1].add_(x.mean()), y * 1)[2],
     "mapped over another axis": lambda x: torch.func.vmap(lambda r: r * 2, 1)(x[:, :N]),
     "cosine of unlike axes": lambda x: F.cosine_similarity(
         x[:, :N], x[:, 0], 0).expand(N, N),
