@@ -2,5 +2,6 @@
 
 Read `view` (one layer as one array), `ids` and `features` (matrices, stimulus x feature) first;
 then `distances`, `rdm`, `cka`; `score` with `references` (what layers are scored against),
-`comparisons` (of RDMs) and `intervals`; and `handoff` (to other packages).
+`comparisons` (of RDMs; Kendall's by `concordance`) and `intervals`; and `handoff` (to other
+packages).
 """

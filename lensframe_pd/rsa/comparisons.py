@@ -13,9 +13,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from lensframe_pd.rsa.concordance import Concordance, Rankings
 from lensframe_pd.rsa.distances import Array
 
 Weights = NDArray[np.int64]
+Statistic = Callable[[Weights], Array]
+"""Of samples, weights `(sample, pair)`, one number each."""
+_ROUNDING = 1e-12
+"""Of the largest value: what differs by no more is equal."""
+_FEW = 1024
+"""Pairs that are looked at first for whether they vary."""
 
 
 class Pairs:
@@ -25,14 +32,23 @@ class Pairs:
         self.values = values
 
     @cached_property
-    def order(self) -> NDArray[np.int64]:
+    def order(self) -> NDArray[np.intp]:
         """Of each pair the place of its value among the different values; equal ones share it."""
         return np.unique(self.values, return_inverse=True)[1]
 
-    @property
-    def alike(self) -> bool:
-        """Equal but for rounding, so that their order means nothing."""
-        return bool(np.ptp(self.values) <= 1e-12 * np.abs(self.values).max())
+    @cached_property
+    def largest(self) -> float:
+        """The largest absolute value."""
+        return float(np.abs(self.values).max(initial=0))
+
+    def vary(self, weights: Weights) -> bool:
+        """Whether those there differ by more than rounding; else their order means nothing."""
+        # A thousand samples of all pairs take a while, and few are enough to see that they vary.
+        few = self.values[:_FEW][weights[:_FEW] > 0]
+        if len(few) and np.ptp(few) > _ROUNDING * self.largest:
+            return True
+        there = self.values[weights > 0]
+        return len(there) > 1 and bool(np.ptp(there) > _ROUNDING * np.abs(there).max())
 
     def where(self, chosen: NDArray[np.bool_]) -> Pairs:
         """Some of the pairs; they keep their places in the order of all."""
@@ -48,12 +64,36 @@ class Pairs:
 
 def similarity(comparison: str, first: Pairs, second: Pairs, weights: Weights) -> float:
     """The statistic of this name over pairs that are there so many times; NaN if it has none."""
-    chosen = weights > 0
-    if not chosen.all():
-        first, second, weights = first.where(chosen), second.where(chosen), weights[chosen]
-    if len(weights) < 2 or first.alike or second.alike:
-        return np.nan
-    return COMPARISONS[comparison](first, second, weights)
+    return float(statistic(comparison, first, second)(weights[None])[0])
+
+
+def statistic(comparison: str, first: Pairs, second: Pairs) -> Statistic:
+    """What gives the statistic of this name of sample after sample; NaN of those without one."""
+    of_samples = COMPARISONS[comparison](first, second)
+
+    def compare(weights: Weights) -> Array:
+        found = np.full(len(weights), np.nan)
+        defined = np.array([first.vary(times) and second.vary(times) for times in weights], bool)
+        if defined.any():
+            found[defined] = of_samples(weights if defined.all() else weights[defined])
+        return found
+
+    return compare
+
+
+def _one_by_one(
+    of_sample: Callable[[Pairs, Pairs, Weights], float],
+) -> Callable[[Pairs, Pairs], Statistic]:
+    def of_those_there(first: Pairs, second: Pairs, times: Weights) -> float:
+        chosen = times > 0
+        if chosen.all():
+            return of_sample(first, second, times)
+        return of_sample(first.where(chosen), second.where(chosen), times[chosen])
+
+    def made(first: Pairs, second: Pairs) -> Statistic:
+        return lambda weights: np.array([of_those_there(first, second, w) for w in weights])
+
+    return made
 
 
 def _pearson(first: Pairs, second: Pairs, weights: Weights) -> float:
@@ -77,13 +117,6 @@ def _cosine(first: Pairs, second: Pairs, weights: Weights) -> float:
     return float((weights * x) @ y / np.sqrt(((weights * x) @ x) * ((weights * y) @ y)))
 
 
-def _kendall(first: Pairs, second: Pairs, weights: Weights) -> float:
-    from scipy.stats import kendalltau
-
-    x, y = (pairs.order.astype(np.int32).repeat(weights) for pairs in (first, second))
-    return float(kendalltau(x, y).statistic)
-
-
 def _rho_a(first: Pairs, second: Pairs, weights: Weights) -> float:
     """Expected Spearman correlation with ties broken at random."""
     n = int(weights.sum())
@@ -91,10 +124,28 @@ def _rho_a(first: Pairs, second: Pairs, weights: Weights) -> float:
     return float(12 * product / (float(n) ** 3 - n) - 3 * (n + 1) / (n - 1))
 
 
-COMPARISONS: dict[str, Callable[[Pairs, Pairs, Weights], float]] = {
-    "spearman": _spearman,
-    "pearson": _pearson,
-    "kendall": _kendall,
-    "cosine": _cosine,
-    "rho-a": _rho_a,
+def _kendall(of_counts: Callable[[Concordance], Array]) -> Callable[[Pairs, Pairs], Statistic]:
+    def made(first: Pairs, second: Pairs) -> Statistic:
+        rankings = Rankings(first.order, second.order)
+        return lambda weights: of_counts(rankings.concordance(weights))
+
+    return made
+
+
+def _tau_b(counts: Concordance) -> Array:
+    first, second = counts.untied
+    return np.clip(counts.net / np.sqrt(first) / np.sqrt(second), -1, 1)
+
+
+def _tau_a(counts: Concordance) -> Array:
+    return np.asarray(counts.net / counts.all)
+
+
+COMPARISONS: dict[str, Callable[[Pairs, Pairs], Statistic]] = {
+    "spearman": _one_by_one(_spearman),
+    "pearson": _one_by_one(_pearson),
+    "kendall": _kendall(_tau_b),
+    "tau-a": _kendall(_tau_a),
+    "cosine": _one_by_one(_cosine),
+    "rho-a": _one_by_one(_rho_a),
 }

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lensframe_pd.rsa.cka import alignment, centred, debias
-from lensframe_pd.rsa.comparisons import Pairs, similarity
+from lensframe_pd.rsa.comparisons import Pairs, statistic
 from lensframe_pd.rsa.distances import Array
 
 FEWEST = {"cka": 2, "cka-debiased": 4}
 """Stimuli that CKA needs to be defined."""
+_TOGETHER = 2**22
+"""Weights of pairs that are made at a time, 32 MB: those of some samples."""
+_SAMPLES = (8, 16)
+"""How many samples that is: at least, as a batch has work of its own; at most, as caches fill."""
 
 
 class Scored(NamedTuple):
@@ -45,16 +50,31 @@ def rdm_score(
     if np.isnan(first.values).any() or np.isnan(second.values).any():
         return Scored(np.nan)
     once = np.ones(len(first.values), dtype=np.int64)
-    score = similarity(comparison, first, second, once)
+    compare = statistic(comparison, first, second)
+    score = float(compare(once[None])[0])
     if not samples or np.isnan(score):
         return Scored(score)
-    i, j = np.triu_indices(n, 1)
-    drawn = np.empty(samples)
-    for k, chosen in enumerate(np.random.default_rng(seed).integers(0, n, size=(samples, n))):
-        times = np.bincount(chosen, minlength=n)
-        drawn[k] = similarity(comparison, first, second, times[i] * times[j])
-    low, high, failed = _percentiles(drawn, confidence)
+    drawn = np.random.default_rng(seed).integers(0, n, size=(samples, n))
+    together = int(np.clip(_TOGETHER // len(once), *_SAMPLES))
+    found = [compare(times) for times in _times_of_pairs(drawn, together)]
+    low, high, failed = _percentiles(np.concatenate(found), confidence)
     return Scored(score, low, high, failed)
+
+
+def _times_of_pairs(drawn: NDArray[np.int64], together: int) -> Iterator[NDArray[np.int64]]:
+    """How often samples have each pair, some samples at a time; each is gone with the next.
+
+    That is the product of how often the sample drew the two.
+    """
+    n = drawn.shape[1]
+    i, j = np.triu_indices(n, 1)
+    times = np.empty((together, len(i)), dtype=np.int64)
+    for k in range(0, len(drawn), together):
+        some = drawn[k : k + together]
+        for own, chosen in zip(times, some, strict=False):
+            of_stimuli = np.bincount(chosen, minlength=n)
+            np.multiply(of_stimuli[i], of_stimuli[j], out=own)
+        yield times[: len(some)]
 
 
 def cka_score(

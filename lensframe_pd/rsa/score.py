@@ -50,8 +50,8 @@ def score(
         Rows of `layers`: those whose value is in the dataset are scored, and joined. Or labels,
         layers and module paths; None for every variable with a stimulus axis and another.
     comparison
-        Of RDMs: `spearman`, `pearson`, `kendall` (tau-b), `cosine`, `rho-a`. Of feature
-        matrices: `cka`, `cka-debiased` (linear).
+        Of RDMs: `spearman`, `pearson`, `kendall` (tau-b), `tau-a`, `cosine`, `rho-a`. Of
+        feature matrices: `cka`, `cka-debiased` (linear).
     metric, pool
         Of the RDMs, as for `rdm`; references that are features get the same metric.
     bootstrap

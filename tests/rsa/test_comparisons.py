@@ -15,10 +15,17 @@ def rho_a(x, y):
     return 12 * (rankdata(x) @ rankdata(y)) / (n**3 - n) - 3 * (n + 1) / (n - 1)
 
 
+def tau_a(x, y):
+    """Concordant less discordant pairs, of all pairs, ties too (Kendall 1938)."""
+    i, j = np.triu_indices(len(x), 1)
+    return np.mean(np.sign(x[i] - x[j]) * np.sign(y[i] - y[j]))
+
+
 SLOW = {
     "spearman": lambda x, y: spearmanr(x, y).statistic,
     "pearson": lambda x, y: pearsonr(x, y).statistic,
     "kendall": lambda x, y: kendalltau(x, y).statistic,
+    "tau-a": tau_a,
     "cosine": lambda x, y: x @ y / np.linalg.norm(x) / np.linalg.norm(y),
     "rho-a": rho_a,
 }
@@ -53,3 +60,18 @@ def test_what_does_not_vary_has_no_score(comparison):
     only_alike = np.array([0.0, 1, 1, 1, 2, 3])
     some = np.array([0, 2, 1, 1, 0, 0])
     assert np.isnan(similarity(comparison, Pairs(only_alike), Pairs(x), some))
+
+
+@pytest.mark.parametrize("comparison", [*SLOW])
+def test_whether_they_vary_is_known_by_any_of_them(comparison):
+    """Also where the first thousand pairs, or all but one, are equal or left out."""
+    x, y = np.full(3000, 0.5), RNG.random(3000)
+    once = np.ones(3000, int)
+    assert np.isnan(similarity(comparison, Pairs(x), Pairs(y), once))
+    x[-1] = 0.75
+    assert similarity(comparison, Pairs(x), Pairs(y), once) == pytest.approx(SLOW[comparison](x, y))
+    once[-1] = 0
+    assert np.isnan(similarity(comparison, Pairs(x), Pairs(y), once))
+    small = np.concatenate([RNG.random(2999) * 1e-16, [1e3]])
+    found = similarity(comparison, Pairs(small), Pairs(y), once)
+    assert found == pytest.approx(SLOW[comparison](small[:-1], y[:-1]))

@@ -5,6 +5,7 @@ import pytest
 from scipy.spatial.distance import pdist
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
+from lensframe_pd.rsa import intervals
 from lensframe_pd.rsa.comparisons import Pairs
 from lensframe_pd.rsa.distances import inner_products
 from lensframe_pd.rsa.intervals import cka_score, rdm_score
@@ -93,6 +94,9 @@ SLOW = {
     "spearman": lambda x, y: spearmanr(x, y).statistic,
     "pearson": lambda x, y: pearsonr(x, y).statistic,
     "kendall": lambda x, y: kendalltau(x, y).statistic,
+    "tau-a": lambda x, y: (
+        np.sign(x[:, None] - x).ravel() @ np.sign(y[:, None] - y).ravel() / (len(x) * (len(x) - 1))
+    ),
     "cosine": lambda x, y: x @ y / np.linalg.norm(x) / np.linalg.norm(y),
 }
 
@@ -134,13 +138,29 @@ def test_a_missing_pair_is_not_left_out():
     assert np.isnan(rdm_score("pearson", Pairs(values), Pairs(lacking), 10).score)
 
 
-@pytest.mark.parametrize("comparison", ["spearman", "kendall", "rho-a"])
+@pytest.mark.parametrize("comparison", ["spearman", "kendall", "tau-a", "rho-a"])
 def test_dissimilarities_are_sorted_once(comparison, monkeypatch):
     """Else a thousand samples of 300 stimuli take a minute."""
     lengths = []
     unique = np.unique
     monkeypatch.setattr(np, "unique", lambda x, **k: lengths.append(len(x)) or unique(x, **k))
+
+    def sorts_again(*_):
+        raise AssertionError("scipy sorts what it is given")
+
+    monkeypatch.setattr("scipy.stats.kendalltau", sorts_again)
     first, second = (Pairs(pdist(x)) for x in related(30, 0.5))
     for _ in range(2):  # with one reference and the next
         rdm_score(comparison, first, second, 20)
     assert lengths.count(30 * 29 // 2) == 2  # numpy's percentiles take some of a few numbers too
+
+
+@pytest.mark.parametrize("comparison", [*SLOW])
+@pytest.mark.parametrize("samples", [1, 2, 17, 33])
+def test_samples_are_the_same_few_or_many_at_a_time(comparison, samples, monkeypatch):
+    first, second = (Pairs(pdist(x)) for x in related(12, 0.6))
+    found = [rdm_score(comparison, first, second, samples)]
+    for fewest in (1, 5, 100):
+        monkeypatch.setattr(intervals, "_SAMPLES", (fewest, fewest))
+        found.append(rdm_score(comparison, first, second, samples))
+    assert len({*found}) == 1
