@@ -21,7 +21,7 @@ ROOMS = {
     "draw": "render style node dot",
     "profile": "meta costs profile memory summary chrome plots repeats",
     "validation": "evidence verdicts invariants facts elsewhere witness metadata probes dependence "
-    "determinism twice replayed resumed arranged retraced along ids alignment validate",
+    "determinism twice kept replayed resumed arranged retraced along ids alignment validate",
     "rsa": "view ids features distances rdm cka references concordance comparisons intervals score "
     "handoff",
     "files": "damage checksums places atomic steady names checked frames arrow stores files",

@@ -129,6 +129,13 @@ class State:
         except (RuntimeError, NotImplementedError):
             self.facts[f"{name} is"] = type(tensor).__name__
 
+    def moved(self, before: State) -> list[str]:
+        """Names of what is not as it was in `before`, a state of which nothing had changed yet."""
+        facts = {**before.facts, **self.facts}
+        apart = [name for name in facts if self.facts.get(name) != before.facts.get(name)]
+        bare = [name.removesuffix(" is").removesuffix(".requires_grad") for name in apart]
+        return [*dict.fromkeys([*bare, *self.tensors])]
+
     def differences(self, other: State) -> list[str]:
         """What is not as in `other`, in words."""
         found = [

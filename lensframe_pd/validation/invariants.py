@@ -142,10 +142,7 @@ def against(rows: Rows, fresh: Rows) -> Problems:
     for op, row in rows.items():
         new = fresh.get(op)
         if new is None:
-            problems[op] = [
-                "the model has no such operation when traced again; one that keeps state between "
-                "calls (a cache) must be given as it was before the trace"
-            ]
+            problems[op] = ["the model has no such operation when traced again"]
             continue
         wrong = [
             f"{column} is {row[column]!r}; traced again it is {new[column]!r}"

@@ -25,6 +25,7 @@ from lensframe_pd.validation.alignment import check_alignment
 from lensframe_pd.validation.evidence import Evidence, evidence
 from lensframe_pd.validation.facts import check_facts
 from lensframe_pd.validation.ids import check_ids
+from lensframe_pd.validation.kept import say_what_was_kept
 from lensframe_pd.validation.replayed import replay
 from lensframe_pd.validation.resumed import resume
 from lensframe_pd.validation.twice import run_twice
@@ -59,10 +60,13 @@ def validate(
       the code, are those of a new trace.
 
     Nothing it is given is changed. The model runs from the state it is in: twice, and where there
-    are several stimuli again with some of them replaced by their neighbours. Give it all rows
-    of the trace: those that were filtered out are reported as missing. What `seed=` and `stop=`
-    of the trace did stands in the column `context`, so `attrs` are not needed: random numbers of
-    a seeded trace are drawn again, and a stopped one is compared with a run that is stopped there.
+    are several stimuli again with some of them replaced by their neighbours. A model that changed
+    something of its own in the traced forward, as one that fills a cache, does other things now:
+    its rows fail, and say what it may be; `trace.validate()` judges by the traced run, and passes
+    them. Give it all rows of the trace: those that were filtered out are reported as missing. What
+    `seed=` and `stop=` of the trace did stands in the column `context`, so `attrs` are not needed:
+    random numbers of a seeded trace are drawn again, and a stopped one is compared with a run that
+    is stopped there.
 
     Parameters
     ----------
@@ -138,7 +142,9 @@ def judged(
     try:
         # the traced run has given the model's warnings; it began with these switches
         with silenced(), standing(evidence.origin.switches):
-            _judge(evidence, verdicts, tolerance, downstream, alignment)
+            fresh = _judge(evidence, verdicts, tolerance, downstream, alignment)
+            if fresh is not None:
+                say_what_was_kept(evidence, fresh, verdicts)
     finally:
         generators.restore()
         switches.restore()
@@ -154,20 +160,21 @@ def _judge(
     tolerance: float | None,
     downstream: str | None,
     alignment: str | None,
-) -> None:
+) -> Rows | None:
+    """Make the checks; the rows of a new trace, or None where there can be none."""
     rows = evidence.rows
     again = run_twice(evidence, verdicts)
     reference = evidence.tape or again
     if reference is None:  # nothing is known but what the frame says
         _check_frame(rows, evidence.ops, None, verdicts)
-        return
+        return None
     grouped = passes(reference)
     fresh = frames.layers(reference, grouped, unsaved_reasons(reference))
     new = rows_of(fresh, list(fresh.index))
     _check_frame(rows, evidence.ops, new, verdicts)
     check_facts(evidence, reference, grouped, new, verdicts)
     if evidence.activations is None:
-        return
+        return new
     ops = grouped.labels()
     witnessed = {} if again is None else again.bits
     bits = {ops[row]: bits for row, bits in witnessed.items() if row < len(ops)}
@@ -182,6 +189,7 @@ def _judge(
     check_ids(evidence, verdicts)
     if alignment and again is not None:
         check_alignment(evidence, reference, grouped, alignment, verdicts)
+    return new
 
 
 def _failure(report: pd.DataFrame) -> LensValidationError:
