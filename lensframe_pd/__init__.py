@@ -12,6 +12,7 @@ from lensframe_pd.errors import (
     LensWarning,
 )
 from lensframe_pd.extract.concat import concat
+from lensframe_pd.extract.extract import extract
 from lensframe_pd.files.files import read, write
 from lensframe_pd.tracing import Trace, trace
 
@@ -25,6 +26,7 @@ __all__ = [
     "LensWarning",
     "Trace",
     "concat",
+    "extract",
     "read",
     "schema",
     "trace",

@@ -19,7 +19,7 @@ from lensframe_pd.capture.model import check_model, check_output, warn_of_traini
 from lensframe_pd.capture.run import Run, bound_arguments
 from lensframe_pd.capture.state import Origin, Start
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
-from lensframe_pd.errors import LensRuntimeError, LensValueError, warn
+from lensframe_pd.errors import OURS, LensRuntimeError, LensValueError, warn
 from lensframe_pd.graph.select import asked
 from lensframe_pd.profile.repeats import retime
 from lensframe_pd.tables import activations
@@ -428,4 +428,6 @@ def _check_columns(trace: Trace, table: pd.DataFrame) -> None:
 
 def _caller() -> str:
     code = sys._getframe(2)
+    while code.f_code.co_filename.startswith(OURS) and code.f_back is not None:
+        code = code.f_back
     return f"{os.path.basename(code.f_code.co_filename)}:{code.f_lineno}"

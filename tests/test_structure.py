@@ -24,9 +24,10 @@ ROOMS = {
     "determinism twice kept replayed resumed arranged retraced along ids alignment validate",
     "rsa": "view ids features distances rdm cka references concordance comparisons intervals score "
     "handoff",
-    "files": "damage checksums places atomic steady names checked frames arrow stores files",
-    "extract": "concat",
+    "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
     "tracing": "",
+    "extract": "concat data columns cast reduce batches source picked plan compare fingerprint "
+    "randomness first store fill resume progress extraction extract",
     "accessor": "",
 }
 FOLDER = Path(lensframe_pd.__file__).parent

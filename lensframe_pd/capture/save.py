@@ -55,6 +55,14 @@ class Save(Watcher):
         """
 
 
+class Selection:
+    """What `save=` may be besides, for callers inside: something that makes its own watcher."""
+
+    def watcher(self, tape: Tape, values: Values) -> Save:
+        """The watcher of a run that writes `tape`."""
+        raise NotImplementedError
+
+
 def save_of(save: Any, stop: bool, tape: Tape, roots: dict[str, nn.Module]) -> Save:
     """`save=` and `stop=` of `lf.trace` as the watcher that does it.
 
@@ -82,6 +90,8 @@ def _save_of(save: Any, stop: bool, tape: Tape, roots: dict[str, nn.Module]) -> 
     if isinstance(save, str) and save == "all":
         return Everything(tape, Values(tape, all_kept=True))
     values = Values(tape, all_kept=False)
+    if isinstance(save, Selection):
+        return save.watcher(tape, values)
     if save is None:
         return Nothing(tape, values)
     if isinstance(save, pd.DataFrame):

@@ -77,6 +77,29 @@ def new_folder(path: Path, content: dict[str, Any] | None = None) -> Iterator[Pa
             _swap(new, path, folder)
 
 
+@contextmanager
+def first_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to write in, which becomes `path` if the block ends well.
+
+    Unless somebody else has put something there by then: that stays, and this one is removed.
+    """
+    with told(path), _working_folder(path) as folder:
+        new = folder / path.name
+        new.mkdir()
+        yield new
+        for at, _, files in os.walk(new):
+            for name in files:
+                _flush(Path(at, name))
+        with alone(path):
+            try:
+                os.rename(new, path)  # refused where there is a folder that is not empty
+            except OSError:
+                if not path.exists():
+                    raise
+            else:
+                _flush(path.parent)
+
+
 def _swap(new: Path, path: Path, folder: Path) -> None:
     """Put `new` in the place of `path`, and what was there into the working folder."""
     aside = aside_of(path)

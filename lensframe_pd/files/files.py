@@ -22,7 +22,7 @@ import pyarrow as pa
 import xarray as xr
 
 from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError
-from lensframe_pd.files import arrow, checksums, frames, stores
+from lensframe_pd.files import arrow, blocks, checksums, frames, stores
 from lensframe_pd.files.atomic import alone, new_file, new_folder
 from lensframe_pd.files.damage import check_inside, refused
 from lensframe_pd.files.places import MARK, place_to_write, present, stamp
@@ -112,7 +112,8 @@ def read(path: str | os.PathLike[str], chunks: Any = None) -> Any:
         The folder or file.
     chunks
         None: values are read when used, whole variables at a time, or mapped (Arrow). `"auto"`, or
-        sizes by dimension such as `{"stimulus": 100}`: dask arrays, computed by chunk.
+        sizes by dimension such as `{"stimulus": 100}`: dask arrays, computed by chunk; `{}`: the
+        chunks of the file.
 
     Returns
     -------
@@ -178,6 +179,8 @@ def _read(given: Path, found: Path, chunks: Any) -> Any:
 
 def _read_folder(found: Path, chunks: Any, write: str | None) -> Any:
     if (found / "zarr.json").exists():
+        if write is None and blocks.is_blocks(found):
+            return _chunked(blocks.read_blocks(found), chunks)
         return _chunked(stores.read_zarr(found, write), chunks)
     content = _content(found)
     if write is not None and content["write"] != write:
@@ -271,6 +274,17 @@ def _chunked(values: Any, chunks: Any) -> Any:
         import dask  # noqa: F401
     except ImportError as error:
         raise LensRuntimeError("chunks need the package dask: pip install dask") from error
+    if chunks == {} and isinstance(values, xr.Dataset):
+        return _as_in_file(values)
     if isinstance(chunks, dict):
         chunks = {dim: n for dim, n in chunks.items() if dim in values.dims}
     return values.chunk(chunks, token=uuid.uuid4().hex)  # else dask reads all to name its tasks
+
+
+def _as_in_file(dataset: xr.Dataset) -> xr.Dataset:
+    """Each variable in the chunks it is stored in, or as one."""
+    arrays = {
+        name: array.chunk(array.encoding.get("preferred_chunks", {}), token=uuid.uuid4().hex)
+        for name, array in dataset.items()
+    }
+    return dataset.assign(arrays)

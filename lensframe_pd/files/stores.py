@@ -38,14 +38,14 @@ from lensframe_pd.files.places import stamp
 from lensframe_pd.files.steady import Steady
 from lensframe_pd.schema import STIMULUS
 
-_NAME, _DTYPE, _ORDER = "lensframe_name", "lensframe_dtype", "lensframe_order"
-_DIMS, _MISSING = "lensframe_dims", "lensframe_missing"
-_MARK, _WRITE, _SUMS = "lensframe", "lensframe_write", "lensframe_sums"
+NAME, _DTYPE, ORDER = "lensframe_name", "lensframe_dtype", "lensframe_order"
+DIMS, _MISSING = "lensframe_dims", "lensframe_missing"
+MARK, _WRITE, _SUMS = "lensframe", "lensframe_write", "lensframe_sums"
 _FILES, _CHECKSUM = "lensframe_files", "lensframe_checksum"
 _VERSION = 1
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _CHUNK_BYTES = 2**24
-_AS_STORED: dict[str, Any] = {"cache": False, "decode_times": False, "mask_and_scale": False}
+AS_STORED: dict[str, Any] = {"cache": False, "decode_times": False, "mask_and_scale": False}
 
 
 def write_netcdf(dataset: xr.Dataset, path: Path, write: str) -> None:
@@ -53,7 +53,7 @@ def write_netcdf(dataset: xr.Dataset, path: Path, write: str) -> None:
     needs("h5netcdf", "netCDF files")
     import h5netcdf
 
-    packed = _packed(dataset, narrow=True)
+    packed = as_stored(dataset, narrow=True)
     for name, coord in packed.coords.items():
         if coord.dtype == object and any("\0" in text for text in coord.values.flat):
             raise LensTypeError(
@@ -62,7 +62,7 @@ def write_netcdf(dataset: xr.Dataset, path: Path, write: str) -> None:
             )
     with new_file(path) as temporary:
         with Steady(temporary) as file:
-            packed.to_netcdf(file, engine="h5netcdf", encoding=_as_it_is(packed))
+            packed.to_netcdf(file, engine="h5netcdf", encoding=as_it_is(packed))
         with _opened_netcdf(temporary) as stored:
             attrs = _sealed(packed, stored, write, {})
         with Steady(temporary) as file, h5netcdf.File(file, "r+") as group:
@@ -83,7 +83,7 @@ def read_netcdf(path: Path, write: str | None = None) -> xr.Dataset:
 
 
 def _opened_netcdf(path: Path) -> xr.Dataset:
-    return xr.open_dataset(path, engine="h5netcdf", **_AS_STORED)
+    return xr.open_dataset(path, engine="h5netcdf", **AS_STORED)
 
 
 def _check_holds_all(path: Path) -> None:
@@ -109,8 +109,8 @@ def write_zarr(dataset: xr.Dataset, path: Path, write: str) -> None:
     needs("zarr", "zarr stores")
     import zarr
 
-    packed = _packed(dataset, narrow=False)
-    encoding = _as_it_is(packed)
+    packed = as_stored(dataset, narrow=False)
+    encoding = as_it_is(packed)
     for name, variable in packed.items():
         if variable.chunks is None:
             encoding.setdefault(name, {})["chunks"] = _chunks(variable)
@@ -118,7 +118,7 @@ def write_zarr(dataset: xr.Dataset, path: Path, write: str) -> None:
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
         with zarr.config.set({"array.write_empty_chunks": True}):  # a chunk not there is damage
             packed.to_zarr(folder, zarr_format=3, consolidated=False, encoding=encoding, mode="w")
-        with xr.open_dataset(folder, engine="zarr", consolidated=False, **_AS_STORED) as stored:
+        with xr.open_dataset(folder, engine="zarr", consolidated=False, **AS_STORED) as stored:
             attrs = _sealed(packed, stored, write, {_FILES: json.dumps(_chunk_files(folder))})
         zarr.open_group(folder, mode="r+").attrs.update(attrs)
         zarr.consolidate_metadata(folder)
@@ -137,7 +137,7 @@ def read_zarr(path: Path, write: str | None = None) -> xr.Dataset:
             inside(path, name)
         opened = xr.open_dataset(
             LocalStore(path, read_only=True),  # type: ignore[arg-type]  # a path may be an address
-            engine="zarr", zarr_format=3, consolidated=True, **_AS_STORED,
+            engine="zarr", zarr_format=3, consolidated=True, **AS_STORED,
         )  # fmt: skip
         expected, found = json.loads(opened.attrs.get(_FILES, "{}")), _chunk_files(path)
         bad = sorted(name for name in expected if expected[name] != found.get(name))
@@ -148,7 +148,7 @@ def read_zarr(path: Path, write: str | None = None) -> xr.Dataset:
         return _unpacked(opened, path, metadata, write)
 
 
-def _as_it_is(packed: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
+def as_it_is(packed: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
     """The encoding in which no number stands for a missing one."""
     floats = [name for name, v in packed.variables.items() if v.dtype.kind == "f"]
     return {name: {"_FillValue": None} for name in floats}
@@ -189,7 +189,7 @@ def _facts(dataset: xr.Dataset, attrs: Mapping[Any, Any]) -> str:
     return checksums.of_facts([said, variables])
 
 
-def _packed(dataset: xr.Dataset, narrow: bool) -> xr.Dataset:
+def as_stored(dataset: xr.Dataset, narrow: bool) -> xr.Dataset:
     """The Dataset under stored names; `narrow` for a format without float16 and complex."""
     everything = [*dataset.data_vars, *dataset.coords]
     others = [d for d in dataset.dims if d not in dataset.variables]
@@ -198,7 +198,7 @@ def _packed(dataset: xr.Dataset, narrow: bool) -> xr.Dataset:
     variables: dict[str, xr.Variable] = {}
     for order, name in enumerate(everything):
         variable = dataset.variables[name]
-        attrs = pack_attrs(variable.attrs) | {_NAME: str(name), _ORDER: order}
+        attrs = pack_attrs(variable.attrs) | {NAME: str(name), ORDER: order}
         if "\0" in str(name):
             raise LensTypeError(f"{name!r} is no name that a file can hold")
         if name in dataset.coords:
@@ -212,8 +212,8 @@ def _packed(dataset: xr.Dataset, narrow: bool) -> xr.Dataset:
         stored = variables[names[str(name)]] = variable.copy(deep=False)
         stored.dims = tuple(dims.get(str(d), str(d)) for d in variable.dims)
         stored.attrs, stored.encoding = attrs, {}
-    attrs = pack_attrs(dataset.attrs) | {_MARK: _VERSION}
-    attrs[_DIMS] = json.dumps({new: old for old, new in dims.items() if new != old})
+    attrs = pack_attrs(dataset.attrs) | {MARK: _VERSION}
+    attrs[DIMS] = json.dumps({new: old for old, new in dims.items() if new != old})
     coords = {names[str(name)] for name in dataset.coords}
     bare = xr.Dataset(variables, attrs=attrs)
     return bare.set_coords(coords)
@@ -244,7 +244,7 @@ def _narrowed(variable: xr.Variable) -> xr.Variable:
 
 def _unpacked(opened: xr.Dataset, path: Path, file: Path, write: str | None) -> xr.Dataset:
     """The Dataset as it was; `file` is what another write would replace."""
-    if _MARK not in opened.attrs:
+    if MARK not in opened.attrs:
         raise LensValueError(
             f"{path} holds no activations that lensframe_pd wrote; open it with xarray"
         )
@@ -256,8 +256,8 @@ def _unpacked(opened: xr.Dataset, path: Path, file: Path, write: str | None) -> 
     if write is not None and opened.attrs[_WRITE] != write:
         raise LensValueError(f"{path} is of another write than the rest of its folder")
     when, arrays = stamp(file), list[Checked]()
-    old_dims, sums = json.loads(opened.attrs[_DIMS]), json.loads(opened.attrs[_SUMS])
-    stored = sorted(opened.variables, key=lambda n: int(opened.variables[n].attrs[_ORDER]))
+    old_dims, sums = json.loads(opened.attrs[DIMS]), json.loads(opened.attrs[_SUMS])
+    stored = sorted(opened.variables, key=lambda n: int(opened.variables[n].attrs[ORDER]))
     data: dict[Hashable, xr.Variable] = {}
     coords: dict[Hashable, xr.Variable] = {}
     for key in stored:
@@ -272,7 +272,7 @@ def _unpacked(opened: xr.Dataset, path: Path, file: Path, write: str | None) -> 
         found.attrs = unpack_attrs(facts)
         if found.dtype.kind in "mM":
             found.attrs.pop("units", None)
-        (coords if key in opened.coords else data)[facts[_NAME]] = found
+        (coords if key in opened.coords else data)[facts[NAME]] = found
     check_small(arrays)
     whole = xr.Dataset(data, coords, unpack_attrs(opened.attrs))
     whole.set_close(opened.close)
@@ -282,8 +282,13 @@ def _unpacked(opened: xr.Dataset, path: Path, file: Path, write: str | None) -> 
 def _unpacked_coordinate(variable: xr.Variable, path: Path, expected: Any) -> xr.Variable:
     values = np.asarray(variable.to_numpy())
     if _sum(xr.Variable(variable.dims, values)) != expected:
-        name = variable.attrs[_NAME]
+        name = variable.attrs[NAME]
         raise LensValueError(f"{path} is damaged: coordinate {name!r} is not what was written")
+    return restored_coordinate(variable, values)
+
+
+def restored_coordinate(variable: xr.Variable, values: np.ndarray[Any, Any]) -> xr.Variable:
+    """A coordinate as it was packed, without attributes, of its stored values."""
     missing = json.loads(variable.attrs.get(_MISSING, "[]"))
     return xr.Variable(variable.dims, restored(values, variable.attrs[_DTYPE], missing))
 

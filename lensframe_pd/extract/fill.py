@@ -1,0 +1,233 @@
+"""Batches regrouped to the blocks of a store, and written: data first, then the ledger's entry."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import zarr
+
+from lensframe_pd.errors import LensFileError
+from lensframe_pd.extract.cast import Array
+from lensframe_pd.extract.store import OVERFLOWS, Layout
+from lensframe_pd.files.blocks import GROUP, Ledger, ledger_of, place_of
+from lensframe_pd.files.stores import NAME
+from lensframe_pd.schema import STIMULUS
+
+_QUEUED = 2
+"""Blocks that wait for the writer: more would only be more memory."""
+
+
+class Piece(NamedTuple):
+    """What one batch has for the store."""
+
+    start: int
+    size: int
+    arrays: Mapping[str, Array]
+    """Variables that have stimuli."""
+    lengths: Mapping[str, int]
+    """Coordinates of padded axes."""
+    ids: Array | None
+    """Ids that only the batch knows."""
+    overflows: Array | None
+    """stimulus x variable: how many numbers became infinite."""
+
+
+class Opened:
+    """A store that is held open to be filled."""
+
+    def __init__(self, to: Any, layout: Layout) -> None:
+        with zarr.config.set({"array.write_empty_chunks": True}):  # a chunk not there is damage
+            self.group = zarr.open_group(to, mode="r+", zarr_format=3, use_consolidated=False)
+            named = {str(a.attrs.get(NAME, k)): a for k, a in self.group.arrays()}
+            self.overflows: Any = self.group[f"{GROUP}/{OVERFLOWS}"] if layout.casts else None
+            self.ledger: Ledger = ledger_of(self.group)
+        self.layout = layout
+        self.arrays: dict[str, Any] = {v.name: named[v.name] for v in layout.plan.variables}
+        self.coordinates: dict[str, Any] = {name: named[name] for name in layout.coordinates}
+        self.ids: Any = named[STIMULUS] if layout.late_ids else None
+        place = place_of(to)
+        self.folder = place if isinstance(place, Path) else None
+
+
+class Writer:
+    """Writes blocks: in a thread of its own where there is a core for it.
+
+    Parameters
+    ----------
+    opened
+        The store.
+    todo
+        The blocks to write; what batches have of others is passed over.
+    sync
+        Whether each block is on the disk before its entry in the ledger.
+    """
+
+    def __init__(self, opened: Opened, todo: set[int], sync: bool) -> None:
+        self._opened, self._todo, self._sync = opened, todo, sync
+        self._pieces: dict[int, list[Piece]] = {}
+        self.written_bytes = 0
+        self.blocks = 0
+        self._error: BaseException | None = None
+        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(_QUEUED)
+        self._thread: threading.Thread | None = None
+        if _a_core_is_free():
+            self._thread = threading.Thread(target=self._work, name="lensframe-writer", daemon=True)
+            self._thread.start()
+
+    def add(self, piece: Piece) -> None:
+        """Take what a batch has; a block that is complete by it is written."""
+        block = self._opened.ledger.block
+        for k in range(piece.start // block, -(-(piece.start + piece.size) // block)):
+            if k not in self._todo:
+                continue
+            start, end = self._opened.ledger.span(k)
+            held = self._pieces.setdefault(k, [])
+            held.append(self._part(piece, start, end))
+            if sum(part.size for part in held) == end - start:
+                parts = self._pieces.pop(k)
+                self._todo.discard(k)
+                self._put(lambda k=k, parts=parts: self._write(k, parts))  # type: ignore[misc]
+
+    def check(self) -> None:
+        """Raise what the thread raised."""
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Write what is queued; raise what went wrong."""
+        if self._thread is not None:
+            self._send(None)
+            self._thread.join()
+            self._thread = None
+        self.check()
+
+    def _part(self, piece: Piece, start: int, end: int) -> Piece:
+        """Of a piece what lies in a block."""
+        a = max(start - piece.start, 0)
+        b = min(end - piece.start, piece.size)
+        if (a, b) == (0, piece.size):
+            return piece
+        axes = {v.name: v.axis for v in self._opened.layout.plan.variables}
+        arrays = {
+            # copied: a view would keep the whole batch
+            name: array[(slice(None),) * (axes[name] or 0) + (slice(a, b),)].copy()
+            for name, array in piece.arrays.items()
+        }
+        ids = None if piece.ids is None else piece.ids[a:b]
+        overflows = None if piece.overflows is None else piece.overflows[a:b]
+        return Piece(piece.start + a, b - a, arrays, piece.lengths, ids, overflows)
+
+    def _put(self, work: Callable[[], None]) -> None:
+        if self._thread is None:
+            work()
+        else:
+            self._send(work)
+
+    def _send(self, work: Callable[[], None] | None) -> None:
+        while self._error is None:
+            try:
+                return self._queue.put(work, timeout=0.1)
+            except queue.Full:  # or the thread has died of an error meanwhile
+                continue
+        return None
+
+    def _work(self) -> None:
+        try:
+            while (work := self._queue.get()) is not None:
+                work()
+        except BaseException as error:
+            self._error = error
+
+    def _write(self, k: int, parts: list[Piece]) -> None:
+        opened, layout = self._opened, self._opened.layout
+        start, end = opened.ledger.span(k)
+        try:
+            for v in layout.plan.variables:
+                if v.axis is None:
+                    continue
+                arrays = [part.arrays[v.name] for part in parts]
+                values = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, v.axis)
+                region = (slice(None),) * v.axis + (slice(start, end),)
+                opened.arrays[v.name][region] = values
+                self.written_bytes += values.nbytes
+            for name, array in opened.coordinates.items():
+                lengths = [np.full(p.size, p.lengths[name], array.dtype) for p in parts]
+                array[start:end] = np.concatenate(lengths)
+            if opened.ids is not None:
+                ids = np.concatenate([p.ids for p in parts if p.ids is not None])
+                opened.ids[start:end] = ids
+            if opened.overflows is not None:
+                counts = [p.overflows for p in parts if p.overflows is not None]
+                opened.overflows[start:end] = np.concatenate(counts)
+            if self._sync:
+                self._flush(k)
+            opened.ledger.entries[k] = code_of([part.start for part in parts], end)
+            if self._sync:
+                self._flush_entry(k)
+        except OSError as error:
+            raise LensFileError(
+                f"block {k} (stimuli {start} to {end - 1}) could not be written: {error}; what was "
+                "written before stays: make room and call lf.extract as before to go on"
+            ) from error
+        self.blocks += 1
+
+    def _flush(self, k: int) -> None:
+        """Have the chunks of a block on the disk, and the folders that name them."""
+        folder = self._opened.folder
+        if folder is None:
+            return
+        layout = self._opened.layout
+        arrays = [(self._opened.arrays[v.name], v.axis) for v in layout.plan.variables]
+        arrays += [(array, 0) for array in self._opened.coordinates.values()]
+        arrays += [(array, 0) for array in (self._opened.ids, self._opened.overflows) if array]
+        for array, axis in arrays:
+            if axis is None:
+                continue
+            per_block = layout.block // array.chunks[axis]
+            for j in range(k * per_block, (k + 1) * per_block):
+                place = ["0"] * array.ndim
+                place[axis] = str(j)
+                path = Path(folder, array.path, "c", *place)
+                if path.exists():
+                    _flush_path(path, folder)
+
+    def _flush_entry(self, k: int) -> None:
+        if self._opened.folder is not None:
+            path = Path(self._opened.folder, self._opened.ledger.entries.path, "c", str(k))
+            _flush_path(path, self._opened.folder)
+
+
+def code_of(starts: list[int], end: int) -> int:
+    """A ledger's entry: where the batches begin that a block is made of; never 0.
+
+    So that another run with other batches, whose values may differ in the last bit, is noticed.
+    """
+    return 1 + zlib.crc32(json.dumps([*starts, end]).encode())
+
+
+def _flush_path(path: Path, top: Path) -> None:
+    """A file, and the folders from it up to the store, in which it may be new."""
+    for place in (path, *path.parents):
+        handle = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        if place == top:
+            break
+
+
+def _a_core_is_free() -> bool:
+    """Whether there is a core besides those that torch computes on."""
+    own = hasattr(os, "sched_getaffinity")  # on Linux: others may have the rest
+    cores = len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1
+    return cores > torch.get_num_threads()

@@ -1,0 +1,125 @@
+"""The first batch of two stimuli or more: traced, it tells what the store will be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+
+from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError
+from lensframe_pd.extract.batches import Batch
+from lensframe_pd.extract.columns import Wanted, wanted
+from lensframe_pd.extract.plan import Plan, check_ragged, make_plan
+from lensframe_pd.extract.randomness import Steady, check_random
+from lensframe_pd.extract.reduce import Reduced
+from lensframe_pd.tracing import Trace, trace
+
+#: Of a run, not of what was run.
+_OF_ONE_RUN = frozenset(("seconds", "stopped", "seed"))
+
+
+class Settings(NamedTuple):
+    """Those options of `lf.extract` that say what becomes of a batch."""
+
+    save: Any
+    seed: int | None
+    ragged: Mapping[str, int]
+    passes: int | None
+
+
+class First(NamedTuple):
+    """What the first batch gave."""
+
+    batch: Batch
+    plan: Plan
+    stored: Mapping[str, Reduced]
+    layers: pd.DataFrame
+    attrs: Mapping[str, Any]
+
+
+def settings(save: Any, seed: Any, ragged: Any, passes: Any) -> Settings:
+    """The options, checked.
+
+    Raises
+    ------
+    LensTypeError, LensValueError
+        One is of a kind, or a number, that it cannot be.
+    """
+    if save is None:
+        raise LensValueError(
+            "save=None stores nothing; give rows of a trace's layers, labels or module paths"
+        )
+    if seed is not None and type(seed) is not int:
+        raise LensTypeError(f"seed={seed!r} is no whole number")
+    if passes is not None and (type(passes) is not int or passes < 1):
+        raise LensValueError(f"passes={passes!r} is no number from 1")
+    if ragged is not None and not isinstance(ragged, Mapping):
+        raise LensTypeError(
+            f"ragged= got a {type(ragged).__name__}; give a dict of axes to how many at most, as "
+            'ragged={"token": 512}'
+        )
+    for axis, most in (ragged or {}).items():
+        if type(most) is not int or most < 1:
+            raise LensValueError(f"ragged= gives {axis!r} {most!r}, which is no number from 1")
+    return Settings(save, seed, dict(ragged or {}), passes)
+
+
+def first_of(model: Any, batch: Batch, chosen: Settings, table: pd.DataFrame) -> First:
+    """Trace a batch, and plan the store by it.
+
+    Parameters
+    ----------
+    table
+        The ids of its stimuli, with what else is said of them.
+    """
+    asked: dict[str, Wanted] = wanted(chosen.save)
+    steady = Steady(model)
+    with naming(batch), seeded(chosen.seed, batch.number):
+        done = _traced(model, batch, chosen, table)
+    steady.check()
+    tape = done.tape
+    kept = [row for row, value in enumerate(tape.values) if value is not None]
+    check_random(tape, kept, chosen.seed, done._passes.labels())
+    plan, stored = make_plan(done, asked, chosen, batch.given)
+    check_ragged(chosen.ragged, plan)
+    attrs = {k: v for k, v in done.activations.attrs.items() if k not in _OF_ONE_RUN}
+    return First(batch, plan, stored, done.layers, attrs)
+
+
+def _traced(model: Any, batch: Batch, chosen: Settings, table: pd.DataFrame) -> Trace:
+    return trace(model, batch.args, batch.kwargs, save=chosen.save, stimulus=table)
+
+
+@contextmanager
+def seeded(seed: int | None, number: int) -> Iterator[None]:
+    """Random numbers by seed and number of the batch meanwhile; then as if none had been drawn."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed + number)
+        yield
+
+
+@contextmanager
+def naming(batch: Batch) -> Iterator[None]:
+    """An exception in a batch says which, and that all is well with those before."""
+    try:
+        yield
+    except (LensTypeError, LensKeyError):
+        raise
+    except BaseException as error:
+        pair = ""
+        given = batch.given.called_with
+        if type(given) in (list, tuple) and len(given) == 2:
+            pair = (
+                "; each batch is a pair: if it is of images and labels, give "
+                "args=lambda batch: batch[0]"
+            )
+        error.add_note(
+            f"lf.extract: in {batch}{pair}; what was written stays, and the same call goes on"
+        )
+        raise

@@ -1,0 +1,106 @@
+"""Later batches: the model runs to the last selected operation, and only those values are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from lensframe_pd.capture.plan import Address, Addresses
+from lensframe_pd.capture.run import Run
+from lensframe_pd.capture.save import Save, Selection
+from lensframe_pd.capture.values import Values
+from lensframe_pd.capture.watch import Stop
+from lensframe_pd.tables.activations import described, unsaved_reasons
+from lensframe_pd.tape.passes import passes
+from lensframe_pd.tape.tape import Tape
+
+
+class Picked(Selection):
+    """`save=` addresses: the rows at these places, whatever their labels.
+
+    Parameters
+    ----------
+    addresses
+        Where the rows are.
+    stop
+        Whether the run ends when all were made.
+    """
+
+    def __init__(self, addresses: Iterable[Address], stop: bool) -> None:
+        self.addresses, self.stop = frozenset(addresses), stop
+
+    def watcher(self, tape: Tape, values: Values) -> Save:
+        return _Picking(tape, values, self)
+
+
+class _Picking(Save):
+    def __init__(self, tape: Tape, values: Values, picked: Picked) -> None:
+        super().__init__(tape, values)
+        self._wanted, self._stop = picked.addresses, picked.stop
+        self._addresses = Addresses(tape)
+        self.found: dict[Address, int] = {}
+
+    def made(self, row: int, tensor: Tensor, storage: int) -> None:
+        self.tape.values.append(None)
+        address = self._addresses.next(row)
+        if address in self._wanted:
+            self.values.keep(row, tensor, storage)
+            self.found[address] = row
+            if self._stop and len(self.found) == len(self._wanted):
+                raise Stop
+
+
+class Facts(NamedTuple):
+    """What a row of a run is, as far as batches are compared."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    pass_num: int
+    n_passes: int
+
+
+class Filled(NamedTuple):
+    """What a later batch gave."""
+
+    values: dict[Address, Tensor]
+    facts: dict[Address, Facts]
+    reasons: dict[Address, str]
+    """Of rows whose values could not be kept, why."""
+    stopped: bool
+
+
+def run_picked(
+    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], n: int, picked: Picked
+) -> Filled:
+    """Run the model on a batch of `n` stimuli; the values at the addresses, and what they are."""
+    run = Run(model, picked)
+    run.execute(args, kwargs, n)
+    assert isinstance(run.save, _Picking)
+    tape, found = run.tape, run.save.found
+    reasons = unsaved_reasons(tape)
+    values = {a: tape.values[row] for a, row in found.items() if row not in reasons}
+    return Filled(
+        {address: value for address, value in values.items() if value is not None},
+        facts_of(tape, found),
+        {address: reasons[row] for address, row in found.items() if row in reasons},
+        bool(tape.stopped),
+    )
+
+
+def facts_of(tape: Tape, rows: dict[Address, int]) -> dict[Address, Facts]:
+    """What these rows of a finished run are."""
+    grouped = passes(tape)
+    address_of = {row: address for address, row in rows.items()}
+    return {
+        address_of[row]: Facts(
+            dims,
+            tuple(tape.rows[row].shape),
+            attrs["torch_dtype"],
+            grouped.pass_nums[row],
+            grouped.n_passes[row],
+        )
+        for row, dims, attrs in described(tape, grouped, address_of)
+    }

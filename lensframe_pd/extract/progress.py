@@ -1,0 +1,33 @@
+"""How far an extraction is: stimuli a second, time left, bytes written."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from tqdm.auto import tqdm
+
+from lensframe_pd.schema import quantity
+
+
+class Progress:
+    """A bar on a terminal; nothing where there is none."""
+
+    def __init__(self, n: int, there: int, of: str) -> None:
+        self._bar = tqdm(
+            total=n, initial=there, desc=of, unit=" stimuli", unit_scale=True, disable=None
+        )
+
+    def add(self, stimuli: int, written_bytes: int) -> None:
+        self._bar.set_postfix_str(f"{quantity(written_bytes, 'B')} written", refresh=False)
+        self._bar.update(stimuli)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
