@@ -23,7 +23,7 @@ def stored_files(path):
     return {str(f.relative_to(path)): f.stat().st_size for f in path.rglob("*") if f.is_file()}
 
 
-@pytest.mark.parametrize("n, batch", [(12, 4), (10, 4), (9, 4), (3, 8), (1, 4), (5, 1)])
+@pytest.mark.parametrize(("n", "batch"), [(12, 4), (10, 4), (9, 4), (3, 8), (1, 4), (5, 1)])
 def test_values_are_those_of_hooks_over_the_same_batches(tmp_path, n, batch):
     model, x = net(), images(n)
     ids = [f"im{k:02}" for k in range(n)]
@@ -85,7 +85,7 @@ class Counting(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "save, after_first",
+    ("save", "after_first"),
     [("linear_1", "a"), ("linear_2", "ab"), (["linear_1", "linear_3"], "abc"), ("b", "ab")],
 )
 def test_later_batches_end_after_the_last_selected_operation(tmp_path, save, after_first):
