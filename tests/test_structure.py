@@ -13,8 +13,8 @@ ROOMS = {
     "config facts places readings grouping openings cuts refinement passes",
     "capture": "watch gradients values roots modules origins writes lineage handed unseen fused "
     "selections tracer iterators snapshot state plan process save stimuli model run",
-    "tables": "stimuli order case reshape selection indexing writes aliases sequences space "
-    "norms products reductions axes readers dims layers activations without "
+    "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
+    "space norms products reductions axes readers dims layers activations without "
     "gradients",
     "graph": "edges parameters contract fold select diff",
     "replay": "call recording onward",

@@ -3,8 +3,8 @@
 `layers` is the frame of operations, `activations` the Dataset of values, with the ids of `stimuli`,
 `gradients` that of the gradients of a loss, and `without` why a row has none.
 The axes: `order` says which stimulus each entry of an axis is, `case` what a rule on axes may look
-at; the rules, by what an operation does, are in `reshape`, `selection`, `indexing`, `writes`,
-`sequences`, `space`, `norms`, `products`, `reductions` and `axes`, which has the table of them;
-`aliases` is for writes through views, `readers` for inputs; `dims` follows all of it along the tape
-and gives dimensions their names.
+at; the rules, by what an operation does, are in `pointwise`, `reshape`, `selection`, `indexing`,
+`writes`, `sequences`, `space`, `norms`, `products`, `reductions` and `axes`, which has the table of
+them; `aliases` is for writes through views, `readers` for inputs; `dims` follows all of it along
+the tape and gives dimensions their names.
 """

@@ -7,18 +7,15 @@ stimuli along it as one thing, so what holds for names holds for the order of st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from torch._ops import OpOverloadPacket
-
-from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables import (
     indexing,
     norms,
+    pointwise,
     products,
     reductions,
+    reshape,
     selection,
     sequences,
     space,
@@ -38,124 +35,23 @@ from lensframe_pd.tables.case import (
 )
 from lensframe_pd.tables.order import (
     MIXED,
-    NONE,
     Names,
     carries,
     of_all,
 )
-from lensframe_pd.tables.reshape import reshaped, squeezed, unsqueezed
 from lensframe_pd.tape.tape import SLOT
 
-#: Element by element, though torch does not tag them so.
-_POINTWISE = frozenset(
-    """dropout feature_dropout alpha_dropout feature_alpha_dropout clone contiguous detach
-    requires_grad half float bfloat16 double int long short char byte bool cfloat cdouble chalf
-    type _to_copy alias output identity deepcopy lift_fresh zero masked_fill native_dropout
-    bernoulli conj resolve_conj resolve_neg conj_physical real imag positive cpu cuda xpu
-    pin_memory rename rrelu rrelu_with_noise l1_loss mse_loss smooth_l1_loss huber_loss
-    binary_cross_entropy binary_cross_entropy_with_logits kl_div maximum minimum fmax fmin
-    complex polar isclose lerp nan_to_num uniform normal exponential cauchy geometric log_normal
-    random fake_quantize_per_tensor_affine stochastic_depth hardtanh softplus threshold
-    hardswish log_sigmoid as_tensor asarray dequantize
-    quantize_per_tensor quantize_per_tensor_dynamic absolute negative pos invert and or xor lshift
-    rshift truediv floordiv floor_divide mod divide multiply subtract true_divide greater
-    greater_equal less less_equal not_equal arccos arccosh arcsin arcsinh arctan arctan2 arctanh
-    fix isreal poisson binomial special_digamma special_erf special_erfc special_erfinv
-    special_exp2 special_expit special_expm1 special_gammainc special_gammaincc special_gammaln
-    special_i0 special_log1p special_logit special_multigammaln special_ndtr special_polygamma
-    special_psi special_round special_sinc special_xlogy poisson_nll_loss soft_margin_loss
-    alias_copy detach_copy expand_copy cross linalg_cross""".split()
-)
 #: They leave the axes of their first tensor what they are, whatever the others are for; entries
 #: that change places change them in the result, too.
 _KEEPING = frozenset(
     """prelu fill index_fill lift_fresh_copy fake_quantize_per_channel_affine to_dense
     view_as_real_copy embedding_renorm quantize_per_channel""".split()
 )
-_pointwise: dict[str, bool] = {}
-
-
-def pointwise(name: str) -> bool:
-    """Whether an operation works element by element."""
-    known = _pointwise.get(name)
-    if known is None:
-        packet = getattr(torch.ops.aten, name, None)
-        known = name in _POINTWISE or (
-            isinstance(packet, OpOverloadPacket)
-            and any(torch.Tag.pointwise in getattr(packet, o).tags for o in packet.overloads())
-        )
-        _pointwise[name] = known
-    return known
 
 
 def rule_of(name: str) -> Rule | None:
     """The rule of an operation, by its normalised name."""
-    return RULES.get(name) or (elementwise if pointwise(name) else None)
-
-
-def _fresh(case: Case) -> Ruled:
-    """A new tensor of the kind of another: in its order only as far as that is the plain one."""
-    first = case.first
-    if len(first.shape) != len(case.shape):
-        return Ruled((None,) * len(case.shape), NONE)
-    names = [n if n == STIMULUS or not carries(n) else None for n in first.names]
-    return Ruled(tuple(names), NONE)
-
-
-def _converted(case: Case) -> Ruled:
-    """A tensor made of the kind of another, of which nothing else is read."""
-    return Ruled(case.first.names, case.first.whole)
-
-
-def _made(case: Case) -> Ruled:
-    return Ruled((None,) * len(case.shape), NONE)
-
-
-# Axes that change places
-
-
-def _permuted(order: Callable[[Case, int], Sequence[int] | None]) -> Rule:
-    def rule(case: Case) -> Names | None:
-        names = case.first.names
-        picked = order(case, len(names))
-        return None if picked is None else tuple(names[k] for k in picked)
-
-    return rule
-
-
-def _swap(case: Case, rank: int) -> list[int]:
-    a, b = (int(d) % rank for d in case.given()[:2])
-    order = list(range(rank))
-    order[a], order[b] = b, a
-    return order
-
-
-def _permute(case: Case, rank: int) -> list[int]:
-    given = case.given()
-    axes = given[0] if isinstance(given[0], (tuple, list)) else given
-    return [int(d) % rank for d in axes]
-
-
-def _last_two(case: Case, rank: int) -> list[int]:
-    return [*range(rank - 2), rank - 1, rank - 2] if rank >= 2 else list(range(rank))
-
-
-def _reversed(case: Case, rank: int) -> list[int]:
-    return list(range(rank))[::-1]
-
-
-def _moved(case: Case, rank: int) -> list[int] | None:
-    given = case.given()
-    if len(given) < 2:
-        return None
-    ends = [[a] if type(a) is int else list(a) for a in given[:2]]
-    sources, places = ([int(d) % rank for d in end] for end in ends)
-    rest = iter([k for k in range(rank) if k not in sources])
-    at = dict(zip(places, sources, strict=True))
-    return [at[k] if k in at else next(rest) for k in range(rank)]
-
-
-# Along an axis
+    return RULES.get(name) or (elementwise if pointwise.is_pointwise(name) else None)
 
 
 def _along(default: int | None, name: bool = True) -> Rule:
@@ -263,7 +159,7 @@ def _rules() -> dict[str, Rule]:
         rules.update(dict.fromkeys(names.split(), rule))
 
     add(kept, " ".join(_KEEPING))
-    add(_converted, "to type_as")
+    add(pointwise.converted, "to type_as")
     add(
         norms.along,
         "softmax log_softmax _softmax _log_softmax softmin gumbel_softmax special_softmax "
@@ -278,8 +174,11 @@ def _rules() -> dict[str, Rule]:
     add(norms.by_place((-1, -2)), "_transformer_encoder_layer_fwd")
     add(norms.triangle, "triu tril")
     add(norms.found_in, "isin")
-    add(_fresh, "zeros_like ones_like empty_like full_like rand_like randn_like randint_like")
-    add(_made, "new_zeros new_ones new_full new_empty new_tensor new new_empty_strided")
+    add(
+        pointwise.fresh,
+        "zeros_like ones_like empty_like full_like rand_like randn_like randint_like",
+    )
+    add(pointwise.made, "new_zeros new_ones new_full new_empty new_tensor new new_empty_strided")
     for n in (1, 2, 3):
         add(space.convolution(n), f"conv{n}d conv_transpose{n}d")
         add(
@@ -318,18 +217,18 @@ def _rules() -> dict[str, Rule]:
     add(products.attention, "scaled_dot_product_attention")
     add(products.einsum, "einsum")
     add(sequences.recurrent, "lstm gru rnn_tanh rnn_relu")
-    add(_permuted(_swap), "transpose swapaxes swapdims")
-    add(_permuted(_permute), "permute")
-    add(_permuted(_last_two), "mT mH t adjoint")
-    add(_permuted(_reversed), "T H")
-    add(_permuted(_moved), "movedim moveaxis")
+    add(reshape.permuted(reshape.swap), "transpose swapaxes swapdims")
+    add(reshape.permuted(reshape.permute), "permute")
+    add(reshape.permuted(reshape.last_two), "mT mH t adjoint")
+    add(reshape.permuted(reshape.backwards), "T H")
+    add(reshape.permuted(reshape.moved), "movedim moveaxis")
     add(
-        reshaped,
+        reshape.reshaped,
         "view reshape flatten unflatten _unsafe_view view_as reshape_as ravel "
         "view_copy atleast_1d atleast_2d atleast_3d",
     )
-    add(moves(unsqueezed), "unsqueeze")
-    add(squeezed, "squeeze")
+    add(moves(reshape.unsqueezed), "unsqueeze")
+    add(reshape.squeezed, "squeeze")
     add(_along(None), "cumsum cumprod cummax cummin logcumsumexp")
     add(_along(-1), "sort argsort glu diff topk")
     add(_along(0), "msort")

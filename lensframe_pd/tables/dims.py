@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables.aliases import after_write
-from lensframe_pd.tables.axes import pointwise, rule_of
+from lensframe_pd.tables.axes import rule_of
 from lensframe_pd.tables.case import Case, Operand, Ruled, elementwise, without_order
 from lensframe_pd.tables.order import (
     ALL,
@@ -33,6 +33,7 @@ from lensframe_pd.tables.order import (
     of_both,
     together,
 )
+from lensframe_pd.tables.pointwise import is_pointwise
 from lensframe_pd.tables.readers import input_names
 from lensframe_pd.tape.tape import Call, Tape
 
@@ -174,7 +175,7 @@ class _Followed:
         if self.tape.kinds.get(i) == "alias":
             return self._alias(call, case)
         if self.tape.rows[i].call in self.tape.wrapped:
-            return _inside_vmap(case) if pointwise(name) else None
+            return _inside_vmap(case) if is_pointwise(name) else None
         rule = rule_of(name)
         if rule is None:
             return None

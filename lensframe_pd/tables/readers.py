@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lensframe_pd.tables.axes import pointwise
 from lensframe_pd.tables.order import Name, Names
+from lensframe_pd.tables.pointwise import is_pointwise
 from lensframe_pd.tables.space import SPATIAL
 from lensframe_pd.tape.tape import Call, Tape
 
@@ -26,7 +26,7 @@ def input_names(tape: Tape) -> dict[int, Names]:
             names = _read(call, position, shape)
             if names is not None:
                 found[origin] = names
-            elif shape == row.shape and pointwise(call.function.name):
+            elif shape == row.shape and is_pointwise(call.function.name):
                 same[i] = origin
     return found
 

@@ -1,12 +1,12 @@
-"""Operations that merge, split, add and drop axes without moving an entry."""
+"""Operations that merge, split, add, drop and permute axes; entries stay along their own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lensframe_pd.tables.case import Case, Ruled
+from lensframe_pd.tables.case import Case, Rule, Ruled
 from lensframe_pd.tables.order import (
     MIXED,
     NONE,
@@ -135,3 +135,44 @@ def unsqueezed(case: Case) -> Names:
     given = [a for a in case.given() if isinstance(a, int)]
     k = int(given[0]) % len(case.shape) if given else 0
     return (*case.first.names[:k], None, *case.first.names[k:])
+
+
+def permuted(order: Callable[[Case, int], Sequence[int] | None]) -> Rule:
+    def rule(case: Case) -> Names | None:
+        names = case.first.names
+        picked = order(case, len(names))
+        return None if picked is None else tuple(names[k] for k in picked)
+
+    return rule
+
+
+def swap(case: Case, rank: int) -> list[int]:
+    a, b = (int(d) % rank for d in case.given()[:2])
+    order = list(range(rank))
+    order[a], order[b] = b, a
+    return order
+
+
+def permute(case: Case, rank: int) -> list[int]:
+    given = case.given()
+    axes = given[0] if isinstance(given[0], (tuple, list)) else given
+    return [int(d) % rank for d in axes]
+
+
+def last_two(case: Case, rank: int) -> list[int]:
+    return [*range(rank - 2), rank - 1, rank - 2] if rank >= 2 else list(range(rank))
+
+
+def backwards(case: Case, rank: int) -> list[int]:
+    return list(range(rank))[::-1]
+
+
+def moved(case: Case, rank: int) -> list[int] | None:
+    given = case.given()
+    if len(given) < 2:
+        return None
+    ends = [[a] if type(a) is int else list(a) for a in given[:2]]
+    sources, places = ([int(d) % rank for d in end] for end in ends)
+    rest = iter([k for k in range(rank) if k not in sources])
+    at = dict(zip(places, sources, strict=True))
+    return [at[k] if k in at else next(rest) for k in range(rank)]
