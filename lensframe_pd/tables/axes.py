@@ -51,7 +51,10 @@ _KEEPING = frozenset(
 
 def rule_of(name: str) -> Rule | None:
     """The rule of an operation, by its normalised name."""
-    return RULES.get(name) or (elementwise if pointwise.is_pointwise(name) else None)
+    known = RULES.get(name)
+    if known is None and pointwise.is_listed(name):
+        return pointwise.listed
+    return known or (elementwise if pointwise.is_pointwise(name) else None)
 
 
 def _along(default: int | None, name: bool = True) -> Rule:
@@ -227,10 +230,11 @@ def _rules() -> dict[str, Rule]:
         "view reshape flatten unflatten _unsafe_view view_as reshape_as ravel "
         "view_copy atleast_1d atleast_2d atleast_3d",
     )
+    add(reshape.strided, "as_strided")
     add(moves(reshape.unsqueezed), "unsqueeze")
     add(reshape.squeezed, "squeeze")
     add(_along(None), "cumsum cumprod cummax cummin logcumsumexp")
-    add(_along(-1), "sort argsort glu diff topk")
+    add(_along(-1), "sort argsort glu diff topk cumulative_trapezoid")
     add(_along(0), "msort")
     add(_frequencies((-1,)), "fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft")
     add(_frequencies((-2, -1)), "fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2")
@@ -244,13 +248,17 @@ def _rules() -> dict[str, Rule]:
     add(reductions.placed(0), "argmax argmin")
     add(reductions.placed(1), "median nanmedian mode kthvalue")
     add(reductions.greatest, "max min")
-    add(reductions.compared, "cosine_similarity")
+    add(reductions.compared(1), "cosine_similarity")
+    add(reductions.compared(-1), "linalg_vecdot vecdot")
     add(reductions.without_last, "pairwise_distance")
+    add(reductions.of_vectors(3), "triplet_margin_loss")
+    add(reductions.of_vectors(2), "cosine_embedding_loss")
     add(reductions.losses, "nll_loss nll_loss_nd cross_entropy_loss nll_loss2d")
     add(
         reductions.distance,
         "l1_loss mse_loss smooth_l1_loss huber_loss binary_cross_entropy kl_div soft_margin_loss "
-        "binary_cross_entropy_with_logits poisson_nll_loss dist",
+        "binary_cross_entropy_with_logits poisson_nll_loss dist margin_ranking_loss "
+        "hinge_embedding_loss",
     )
     add(_with_classes, "one_hot")
     add(_drawn, "multinomial")
@@ -289,6 +297,8 @@ def _rules() -> dict[str, Rule]:
     add(selection.cat, "cat concat concatenate")
     add(selection.stack, "stack")
     add(selection.hstack, "hstack")
+    add(selection.dstack, "dstack")
+    add(selection.column_stack, "column_stack")
     add(selection.vstack, "vstack row_stack")
     add(moves(selection.repeat), "repeat tile")
     add(moves(selection.repeat_interleave), "repeat_interleave")
@@ -300,7 +310,11 @@ def _rules() -> dict[str, Rule]:
     add(moves(selection.roll), "roll")
     add(moves(selection.rot90), "rot90")
     add(moves(selection.pad), "pad constant_pad_nd")
-    add(selection.diagonal, "diagonal")
+    add(selection.diagonal(0, 1), "diagonal")
+    add(selection.diagonal(-2, -1), "linalg_diagonal")
+    add(selection.diag, "diag")
+    add(selection.diag_embed, "diag_embed")
+    add(selection.meshgrid, "meshgrid")
     add(moves(selection.columns), "hsplit")
     add(sequences.padded, "pad_sequence")
     add(writes.setitem, "setitem")

@@ -80,6 +80,8 @@ class Case(NamedTuple):
     """Integers and masks among the operands, by position, where they select entries."""
     shapes: tuple[tuple[int, ...], ...] = ()
     """Of all the results of the call, by slot; where the rule is of those that need it."""
+    stride: tuple[int, ...] = ()
+    """Of the first tensor, where the rule is of those that need it."""
 
     @property
     def first(self) -> Operand:

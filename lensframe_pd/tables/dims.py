@@ -33,7 +33,7 @@ from lensframe_pd.tables.order import (
     of_both,
     together,
 )
-from lensframe_pd.tables.pointwise import is_pointwise
+from lensframe_pd.tables.pointwise import is_listed, is_pointwise
 from lensframe_pd.tables.readers import input_names
 from lensframe_pd.tape.tape import Call, Tape
 
@@ -42,6 +42,8 @@ _TOGETHER = frozenset(
     """split chunk split_with_sizes tensor_split unsafe_split unsafe_chunk
     unsafe_split_with_sizes vsplit hsplit grad""".split()
 )
+#: What they give depends on how their first tensor lies in memory.
+_BY_MEMORY = frozenset(("as_strided",))
 
 
 def axis_names(tape: Tape) -> list[Names]:
@@ -92,7 +94,7 @@ class _Followed:
         # The numbers of its operands, not these themselves: they are hashed once per row.
         ids = tuple([self.found[s] if s >= 0 else self._of_held(s) for s in call.sources])
         key: Any = None
-        if row.call not in self.tape.selections and name not in _TOGETHER:
+        if row.call not in self.tape.selections and not _is_apart(name):
             key = (name, ids, call.args, tuple(call.kwargs.items()), row.shape, row.slot)
             if row.call in self.tape.wrapped:
                 key = (*key, True)
@@ -149,7 +151,8 @@ class _Followed:
             row.slot,
             self.n,
             _entries(self.tape.selections.get(row.call, {})),
-            self._shapes_of(i) if call.function.name in _TOGETHER else (),
+            self._shapes_of(i) if _is_apart(call.function.name) else (),
+            self._stride_of(call) if call.function.name in _BY_MEMORY else (),
         )
         ruled = self._ruled(i, call, case)
         names, whole = ruled if isinstance(ruled, Ruled) else (ruled, None)
@@ -183,6 +186,10 @@ class _Followed:
             return rule(case)
         except Exception:  # arguments that the rule does not expect, of whatever kind
             return None
+
+    def _stride_of(self, call: Call) -> tuple[int, ...]:
+        first = call.sources[0]
+        return tuple(self.tape.rows[first].stride) if first >= 0 else ()
 
     def _shapes_of(self, i: int) -> tuple[tuple[int, ...], ...]:
         rows = self.tape.rows
@@ -219,6 +226,11 @@ class _Followed:
             if same and written.whole not in (MIXED, ALL):
                 return False
         return written.whole != NONE or any(map(carries, written.names))
+
+
+def _is_apart(name: str) -> bool:
+    """Whether calls with like arguments may give unlike axes, for which more must be known."""
+    return name in _TOGETHER or name in _BY_MEMORY or is_listed(name)
 
 
 def _inside_vmap(case: Case) -> Ruled | None:

@@ -6,8 +6,9 @@ import torch
 from torch._ops import OpOverloadPacket
 
 from lensframe_pd.schema import STIMULUS
-from lensframe_pd.tables.case import Case, Ruled
+from lensframe_pd.tables.case import Case, Operand, Ruled, elementwise
 from lensframe_pd.tables.order import NONE, carries
+from lensframe_pd.tape.tape import SLOT
 
 #: Element by element, though torch does not tag them so.
 _POINTWISE = frozenset(
@@ -43,6 +44,31 @@ def is_pointwise(name: str) -> bool:
         )
         _known[name] = known
     return known
+
+
+_LISTED = "_foreach_"
+
+
+def is_listed(name: str) -> bool:
+    """Whether an operation does to each tensor of a list what another does to one, by entry."""
+    return name.startswith(_LISTED) and is_pointwise(name.removeprefix(_LISTED))
+
+
+def listed(case: Case) -> Ruled | None:
+    """A result for each tensor of the first list, made of those at its place in all lists."""
+    mine: list[Operand] = []
+    at = 0
+    for argument in case.arguments.values():
+        if isinstance(argument, (tuple, list)):
+            tensors = argument.count(SLOT)
+            if tensors and len(case.shapes) != tensors:
+                return None  # one tensor twice in a list: it is not known which result is whose
+            mine += case.operands[at : at + tensors][case.slot : case.slot + 1]
+            at += tensors
+        elif argument is SLOT:
+            mine.append(case.operands[at])
+            at += 1
+    return elementwise(case._replace(operands=mine))
 
 
 def fresh(case: Case) -> Ruled:

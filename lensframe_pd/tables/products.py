@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, of_spread, shared
 from lensframe_pd.tables.order import (
     MIXED,
@@ -193,8 +196,9 @@ def einsum(case: Case) -> Ruled | None:
     equation = next((a for a in case.arguments.values() if isinstance(a, str)), "")
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
-    if not arrow or len(terms) != len(case.operands):
+    if len(terms) != len(case.operands):
         return None
+    right = right if arrow else _implied(terms)
     dots = max(
         [len(o.shape) - len(t.replace("...", "")) for t, o in zip(terms, case.operands, strict=True)
          if "..." in t], default=0,
@@ -224,6 +228,13 @@ def einsum(case: Case) -> Ruled | None:
             # An only entry that is spread along the axis.
             wholes += [of_axis(name, 1, case.n) for name, n, _ in parts if n != case.shape[k]]
     return Ruled(names, of_all(wholes))
+
+
+def _implied(terms: Sequence[str]) -> str:
+    """The result of an equation that does not say it: letters that come once, in their order."""
+    letters = Counter("".join(terms).replace("...", ""))
+    dots = "..." if any(["..." in term for term in terms]) else ""
+    return dots + "".join(sorted([letter for letter, times in letters.items() if times == 1]))
 
 
 def _spelt(term: str, dots: int) -> list[str]:

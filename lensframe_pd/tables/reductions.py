@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from lensframe_pd.tables.case import (
     Case,
     Operand,
@@ -69,20 +67,44 @@ def _is_axes(value: Any) -> bool:
     return isinstance(value, (int, tuple, list)) and not isinstance(value, bool)
 
 
-def compared(case: Case) -> Ruled | None:
+def compared(default: int) -> Rule:
     """`cosine_similarity`: two tensors, aligned, then without one axis."""
-    a, b = case.operands[:2]
-    rank = max(len(a.shape), len(b.shape))
-    axis = case.axis(1, rank)
-    wide = tuple([max(o.shape[-k] for o in (a, b) if len(o.shape) >= k)
+
+    def rule(case: Case) -> Ruled | None:
+        pair = case.operands[:2]
+        wide = _wide(pair)
+        axis = case.axis(default, len(wide))
+        return None if axis is None else _without(case, pair, wide, axis)
+
+    return rule
+
+
+def of_vectors(n: int) -> Rule:
+    """A loss of `n` tensors of vectors, and of a target for each of these."""
+
+    def rule(case: Case) -> Ruled:
+        vectors = case.operands[:n]
+        wide = _wide(vectors)
+        found = _without(case, vectors, wide, len(wide) - 1)
+        return distance(
+            case._replace(operands=[Operand(found.names, wide[:-1], found.whole),
+                                    *case.operands[n:]])
+        )  # fmt: skip
+
+    return rule
+
+
+def _wide(operands: Sequence[Operand]) -> tuple[int, ...]:
+    """The shape of tensors that are aligned at their last axes."""
+    rank = max([len(o.shape) for o in operands])
+    return tuple([max([o.shape[-k] for o in operands if len(o.shape) >= k])
                   for k in range(rank, 0, -1)])  # fmt: skip
-    return None if axis is None else _without(case, [a, b], wide, axis)
 
 
 def without_last(case: Case) -> Ruled:
     """`pairwise_distance`."""
     pair = case.operands[:2]
-    wide = np.broadcast_shapes(*[o.shape for o in pair])
+    wide = _wide(pair)
     found = _without(case, pair, wide, len(wide) - 1)
     return found if len(case.shape) < len(wide) else found._replace(names=(*found.names, None))
 
@@ -101,9 +123,7 @@ def distance(case: Case) -> Ruled:
 
 def _summed(case: Case, operands: Sequence[Operand]) -> Ruled:
     """One number of all the entries of tensors, aligned at their last axes."""
-    rank = max([len(o.shape) for o in operands])
-    wide = tuple([max([o.shape[-k] for o in operands if len(o.shape) >= k])
-                  for k in range(rank, 0, -1)])  # fmt: skip
+    wide = _wide(operands)
     names = aligned(case._replace(shape=wide), operands)
     numbers = [of_axis(name, n, case.n) for name, n in zip(names, wide, strict=True)]
     return Ruled((), of_all([of_spread(operands, names), *numbers]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,9 +16,11 @@ from lensframe_pd.tables.order import (
     Names,
     by_axis,
     carries,
+    named,
     numbers,
     of_all,
     of_axis,
+    of_both,
 )
 
 Part = tuple[Name, int]
@@ -135,6 +138,51 @@ def unsqueezed(case: Case) -> Names:
     given = [a for a in case.given() if isinstance(a, int)]
     k = int(given[0]) % len(case.shape) if given else 0
     return (*case.first.names[:k], None, *case.first.names[k:])
+
+
+def strided(case: Case) -> Ruled | None:
+    """`as_strided`: a view of memory, in which stimuli may still stand along one axis.
+
+    An entry is of the stimulus in whose part of the memory it lies. Steps along one axis of the
+    view may go from part to part; those along the others, together, must not leave a part.
+    """
+    first = case.first
+    sizes, steps, *begin = case.given()
+    if begin not in ([], [None]) or not _is_dense(first.shape, case.stride):
+        return None
+    spans = [(extent - 1) * step for extent, step in zip(sizes, steps, strict=True)]
+    if 0 in case.shape or sum(spans) >= math.prod(first.shape):
+        return None  # there is memory in it that is not the tensor's
+    names: list[Name] = [None] * len(case.shape)
+    ordered = [k for k, name in enumerate(first.names) if carries(name)]
+    if not ordered:
+        return Ruled(tuple(names), first.whole)
+    if len(ordered) > 1 or first.shape[ordered[0]] == 1:
+        return None
+    axis = ordered[0]
+    along = numbers(first.names[axis], first.shape[axis])
+    part = case.stride[axis]
+    inside = [span for span, step in zip(spans, steps, strict=True) if step % part]
+    between = [k for k, step in enumerate(steps)
+               if spans[k] and not step % part and step % (part * len(along))]  # fmt: skip
+    if sum(inside) >= part or len(between) > 1:
+        return None
+    if not between:
+        return Ruled(tuple(names), of_both(first.whole, int(along[0])))
+    (k,) = between
+    names[k] = named(along[np.arange(sizes[k]) * (steps[k] // part) % len(along)], case.n)
+    return Ruled(tuple(names), first.whole)
+
+
+def _is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether a tensor fills its memory without a gap, in whatever order its axes are there."""
+    expected = 1
+    for step, extent in sorted(zip(stride, shape, strict=True)):
+        if extent > 1:
+            if step != expected:
+                return False
+            expected *= extent
+    return len(stride) == len(shape)
 
 
 def permuted(order: Callable[[Case, int], Sequence[int] | None]) -> Rule:

@@ -160,15 +160,42 @@ def _lose(operands: Sequence[Operand], names: Sequence[Name]) -> bool:
 
 
 def hstack(case: Case) -> Ruled | None:
-    return joined(case, case.operands, min(1, len(case.shape) - 1)) if _full(case) else None
+    operands = [_raised(o, 1, 0) for o in case.operands]
+    return joined(case, operands, min(1, len(case.shape) - 1))
 
 
 def vstack(case: Case) -> Ruled | None:
-    return joined(case, case.operands, 0) if _full(case) else None
+    return joined(case, [_raised(o, 2, 0) for o in case.operands], 0)
 
 
-def _full(case: Case) -> bool:
-    return all([len(o.shape) == len(case.shape) for o in case.operands])
+def dstack(case: Case) -> Ruled | None:
+    """Of a tensor of fewer axes than three, the last is a new one."""
+    return joined(case, [_raised(_raised(o, 2, 0), 3, 1) for o in case.operands], 2)
+
+
+def column_stack(case: Case) -> Ruled | None:
+    return joined(case, [_raised(_raised(o, 1, 0), 2, 1) for o in case.operands], 1)
+
+
+def _raised(operand: Operand, rank: int, at: int) -> Operand:
+    """A tensor of at least so many axes: new ones before the others (0) or behind them (1)."""
+    n = max(0, rank - len(operand.shape))
+    before, after = (0, n) if at else (n, 0)
+    return Operand(
+        ((None,) * before + operand.names + (None,) * after),
+        ((1,) * before + operand.shape + (1,) * after),
+        operand.whole,
+    )
+
+
+def meshgrid(case: Case) -> Ruled:
+    """Each tensor by itself, spread along the axes of the others."""
+    one = case.operands[case.slot]
+    axis = case.slot
+    if case.argument("indexing") == "xy" and axis < 2 <= len(case.operands):
+        axis = 1 - axis
+    along = one.names[0] if one.names else None
+    return Ruled(tuple([along if k == axis else None for k in range(len(case.shape))]), one.whole)
 
 
 def repeat(case: Case) -> Names | None:
@@ -292,13 +319,46 @@ def pad(case: Case) -> Names | None:
     return tuple(names)
 
 
-def diagonal(case: Case) -> Ruled | None:
+def diag(case: Case) -> Names | Ruled | None:
+    """Of a matrix its diagonal, of a vector the matrix that has it there."""
+    offset = case.argument("diagonal", default=0)
+    if len(case.first.shape) == 2:
+        return _diagonal(case, offset, 0, 1)
+    return _embedded(case, offset, 0, 1)
+
+
+def diag_embed(case: Case) -> Names | Ruled | None:
+    a, b = (case.argument(name, default=k) for name, k in (("dim1", -2), ("dim2", -1)))
+    return _embedded(case, case.argument("offset", default=0), a, b)
+
+
+def _embedded(case: Case, offset: int, a: int, b: int) -> Names | Ruled | None:
+    rank = len(case.shape)
+    a, b = a % rank, b % rank
+    *lead, last = case.first.names
+    if offset and carries(last):
+        return None  # the places of an entry are not the same along both axes
+    rest = iter(lead)
+    made = last if carries(last) else None
+    names = tuple([made if k in (a, b) else next(rest) for k in range(rank)])
+    return Ruled(names, case.first.whole)
+
+
+def diagonal(first: int, second: int) -> Callable[[Case], Ruled | None]:
+    """Along two axes, by default these."""
+
+    def rule(case: Case) -> Ruled | None:
+        a, b = (case.argument(n, default=k) for n, k in (("dim1", first), ("dim2", second)))
+        return _diagonal(case, case.argument("offset", default=0), a, b)
+
+    return rule
+
+
+def _diagonal(case: Case, offset: int, a: int, b: int) -> Ruled | None:
     rank = len(case.first.shape)
     if rank < 2:
         return None
-    offset = case.argument("offset", default=0)
-    a = case.argument("dim1", default=0) % rank
-    b = case.argument("dim2", default=1) % rank
+    a, b = a % rank, b % rank
     extent = case.shape[-1]
     first, second = (
         picked(case, case.first.names[axis], axis, slice(begin, begin + extent))

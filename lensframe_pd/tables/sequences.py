@@ -11,13 +11,14 @@ from lensframe_pd.tables.order import (
     ALL,
     MIXED,
     NONE,
-    Name,
     Names,
     Numbers,
     carries,
     named,
     numbers,
     of_all,
+    of_axis,
+    of_both,
     plain,
 )
 
@@ -111,13 +112,13 @@ def padded(case: Case) -> Ruled | None:
     batch = 0 if case.argument("batch_first", default=False) is True else 1
     if not all([len(o.shape) == len(case.shape) - 1 for o in case.operands]):
         return None
-    along = named(np.array([entry_number(o.whole) for o in case.operands]), case.n)
-    rest: list[Name] = []
-    for k in range(len(case.shape) - 1):
-        if k and any([carries(o.names[k]) for o in case.operands]):
-            return None
-        rest.append(case.first.names[k] if k else plain(case.first.names[0]))
-    if any([carries(o.names[0]) for o in case.operands]):
-        return None  # each has several stimuli
+    if any([carries(name) for o in case.operands for name in o.names[1:]]):
+        return None
+    steps = [of_axis(o.names[0], o.shape[0], case.n) if o.names else NONE for o in case.operands]
+    if any([number in (MIXED, ALL) for number in steps]):
+        return None  # a sequence of several stimuli
+    each = [of_both(o.whole, number) for o, number in zip(case.operands, steps, strict=True)]
+    along = named(np.array([entry_number(number) for number in each]), case.n)
+    rest = (plain(case.first.names[0]), *case.first.names[1:])
     names = (along, *rest) if batch == 0 else (rest[0], along, *rest[1:])
     return Ruled(names, of_all([o.whole for o in case.operands if o.whole in (MIXED, ALL)]))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, without_order
+from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, of_spread, without_order
 from lensframe_pd.tables.indexing import Basic, Unknown, basic_part, front, items, picks
 from lensframe_pd.tables.order import (
     ALL,
@@ -272,8 +273,35 @@ def copied(case: Case) -> Ruled | None:
 
 
 def masked_scatter(case: Case) -> Ruled | None:
-    """Where each entry of the source goes is not followed."""
-    source = case.operands[-1]
+    """Entries of a source, one after the other, go to where a mask is true."""
+    target, mask, source = case.operands[0], case.operands[1], case.operands[-1]
+    after = Ruled(target.names, of_both(target.whole, source.whole))
     if _tells(source):
-        return _spoilt(case)
-    return Ruled(case.first.names, of_both(case.first.whole, source.whole))
+        filled = _filled(case, target, source)
+        if filled is None:
+            return _spoilt(case)
+        after = filled
+    read = [Operand(after.names, target.shape, after.whole), mask]
+    names = aligned(case, read)
+    return Ruled(names, of_spread(read, names))
+
+
+def _filled(case: Case, target: Operand, source: Operand) -> Ruled | None:
+    """Where stimuli stand along the first axis, and the source has them along its own."""
+    chosen = case.values.get(1)
+    others = (*target.names[1:], *source.names[1:])
+    if chosen is None or not target.shape or not source.shape or any(map(carries, others)):
+        return None
+    per_row = math.prod(source.shape[1:])
+    counts = np.broadcast_to(chosen, target.shape).reshape(target.shape[0], -1).sum(1)
+    if source.whole == MIXED or not per_row:
+        return None
+    along = source.number(0)
+    ends = np.cumsum(counts)
+    brought = np.full(len(counts), NONE)
+    for k in np.flatnonzero(counts):
+        first, last = (ends[k] - counts[k]) // per_row, (ends[k] - 1) // per_row
+        brought[k] = of_all(along[first : last + 1].tolist())
+    before = numbers(target.names[0], target.shape[0])
+    names = (named(together(before, brought), case.n, target.names[0]), *target.names[1:])
+    return Ruled(names, of_both(target.whole, ALL if source.whole == ALL else NONE))

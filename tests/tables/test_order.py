@@ -94,6 +94,49 @@ MOVES = {
         x.view(N, 2, 3).transpose(1, 2).reshape(N, 6)), 0),
     "vmap": (lambda x: torch.func.vmap(lambda row: row * 1)(x), 0),
     "routed to experts": (routed, 0),
+    "strided as it lies": (lambda x: x.as_strided((N, 6), (6, 1)), 0),
+    "strided, batch last": (lambda x: x.as_strided((6, N), (1, 6)), 1),
+    "strided in windows": (lambda x: x.as_strided((N, 4, 3), (6, 1, 1)), 0),
+    "strided, every other feature": (lambda x: x.as_strided((N, 3), (6, 2)), 0),
+    "strided, of a transposed": (lambda x: x.T.contiguous().as_strided((3, N), (8, 1)), 1),
+    "strided, a new axis": (lambda x: x.as_strided((2, N, 6), (0, 6, 1)), 1),
+    "strided with heads in the batch": (lambda x: x.view(N * 2, 3).as_strided(
+        (N * 2, 2, 2), (3, 1, 1)).view(N, 2, 2, 2), 0),
+    "scattered by a mask": (lambda x: (x + 0).masked_scatter(
+        torch.tensor([True, False, True] * 2), x[:, :4]), 0),
+    "scattered by a mask of each": (lambda x: x.masked_scatter(
+        torch.arange(24).view(N, 6) % 6 > torch.arange(N)[:, None],
+        torch.cat([x[k, k + 1:] for k in range(N)])), 0),
+    "scattered by a mask, a row each": (lambda x: x.masked_scatter(
+        torch.arange(6) > 3, x[:, 2:4].reshape(-1)), 0),
+    "each of a list": (lambda x: torch._foreach_add([x, x.flip(0)], [x * 0, x])[0], 0),
+    "each of a list, in place": (lambda x: (
+        y := [x[P], x * 1], torch._foreach_mul_(y, 1.0), y[1] * 1)[2], 0),
+    "each of a list, by a tensor": (lambda x: torch._foreach_mul([x[P], x], torch.tensor(1.0))[1],
+                                    0),
+    "a matrix of the diagonal": (lambda x: torch.diag_embed(x).sum(-1), 0),
+    "a matrix of the diagonal, ahead": (lambda x: torch.diag_embed(x, 1, 0, 1).amax((0, 1))[:, None],
+                                        0),
+    "diag": (lambda x: x[:, :N].diag(), 0),
+    "diag of diag": (lambda x: x[:, 0].diag().diag(), 0),
+    "linalg.diagonal": (lambda x: torch.linalg.diagonal(x[:, None, :, None]), 0),
+    "columns": (lambda x: torch.column_stack([x[:, 0], x, x[:, 1]]), 0),
+    "hstack of vectors": (lambda x: torch.hstack([x[:2, 0], x[2:, 0]]), 0),
+    "vstack of rows": (lambda x: torch.vstack([x[:2], x[2], x[3]]), 0),
+    "vstack of vectors": (lambda x: torch.vstack([x[:, 0], x[:, 1]]), 1),
+    "dstack of matrices": (lambda x: torch.dstack([x, x]), 0),
+    "dstack of vectors": (lambda x: torch.dstack([x[:, 0], x[:, 1]]), 1),
+    "a grid": (lambda x: torch.meshgrid(x[:, 0], torch.ones(3), indexing="ij")[0], 0),
+    "a grid by x and y": (lambda x: torch.meshgrid(x[:, 0], torch.ones(3), indexing="xy")[0], 1),
+    "sequences of unlike lengths, padded": (lambda x: pad_sequence(
+        torch.cat([x[k, :k + 1] for k in range(N)]).split([1, 2, 3, 4]), batch_first=True)[:, :1], 0),
+    "sequences of steps, padded": (lambda x: pad_sequence(list(x.repeat_interleave(2, 0).split(2))),
+                                   1),
+    "einsum, its result implied": (lambda x: torch.einsum("nf,fa", x, torch.eye(6)), 1),
+    "einsum of dots, implied": (lambda x: torch.einsum("...f,f", x, torch.eye(6)[0]), 0),
+    "einsum of a trace, implied": (lambda x: torch.einsum("nff,f->n", x[:, :1, None].expand(
+        N, 2, 2), torch.eye(2)[0]), 0),
+    "the dot of each": (lambda x: torch.linalg.vecdot(x, torch.eye(6)[0]), 0),
     "found, and put where found": (lambda x: (lambda i: torch.zeros_like(x).index_copy(
         0, i, x[i]))((x.sum(1) > -1).nonzero(as_tuple=True)[0]), 0),
     "picked by an index spread wide": (lambda x: x[:, :1].expand(N, 2**19).gather(
@@ -185,6 +228,29 @@ LOST = {
     "as strided": lambda x: x.flip(0).as_strided((N, 6), (6, 1)),
     "constants of its dtype": lambda x: torch.ones(N, 6).to(x),
     "constants of its type": lambda x: torch.ones(N, 6).type_as(x),
+    "strided across": lambda x: x.as_strided((N, 6), (1, 4)),
+    "strided over the border": lambda x: x.as_strided((N, 4), (5, 1)),
+    "strided from further on": lambda x: x.as_strided((N, 2), (4, 1), 6),
+    "strided, of a part": lambda x: x[:, :4].as_strided((N, 6), (4, 1)),
+    "strided, backwards": lambda x: x.flip(0).as_strided((N, 6), (6, 1)),
+    "scattered by a mask, elsewhere": lambda x: torch.zeros(N, 6).masked_scatter(
+        torch.tensor([True, False, True] * 2), x.flip(0)
+    ),
+    "scattered by a mask over the border": lambda x: torch.zeros(N, 6).masked_scatter(
+        torch.tensor([True, False, False] * 2), x
+    ),
+    "each of a list, another": lambda x: torch._foreach_add([x, x.flip(0)], [x * 0, x])[1],
+    "each of a list, the one twice": lambda x: (
+        y := x.flip(0),
+        z := x * 1,
+        torch._foreach_add_([y, y, z], 0.0),
+        y * 1,
+    )[3],
+    "columns of two orders": lambda x: torch.column_stack([x[:, 0], x[P]]),
+    "sequences backwards, padded": lambda x: pad_sequence(list(x.flip(0)), batch_first=True),
+    "sequences of two each, padded": lambda x: pad_sequence(
+        list(x.repeat_interleave(2, 0)[1:].split([2, 2, 2, 1])), batch_first=True
+    ),
     "the places of a mask": lambda x: torch.where((x > -1).all(1))[0],
     "the places of some, twice": lambda x: torch.where((x[:, :2] > 1.5).T)[0],
     "the places, as a table": lambda x: torch.nonzero((x > -1).all(1)).expand(N, 6),
@@ -384,6 +450,9 @@ ENTANGLED = {
     "norm of a part": lambda x: torch.cat([x[:2].softmax(0), x[2:].softmax(0)]),
     "gradient of what is summed up": lambda x: torch.autograd.grad(
         (y := x.clone().requires_grad_()).cumsum(0).cos().sum(), y)[0],
+    "scattered by the mask of another": lambda x: x[:, :N].masked_scatter(
+        x[:, :N].T > 1, torch.zeros(N, N)),
+    "einsum over stimuli, implied": lambda x: torch.einsum("ab,ac", x, torch.ones(N, N)),
     "its transpose joined": lambda x: torch.cat([x[:, :N], x[:, :N].T], 1),
     "its transpose added, less the mean": lambda x: (y := (x - x.mean(0))[:, :N]) + y.T,
     "einsum with its transpose, less the mean": lambda x: torch.einsum(
