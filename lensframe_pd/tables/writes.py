@@ -129,19 +129,27 @@ def _is_one(entries: Any) -> bool:
 def _place(
     along: dict[int, Numbers], places: Sequence[tuple[int, Any]], brought: Numbers, target: Operand
 ) -> bool:
-    """Put numbers to where a write is for, if it is clear along which axis they count."""
-    for axis, entries in places:
-        if carries(target.names[axis]):  # the axis that carries stimuli already
-            places = [(axis, entries)]
-            break
-    if len(places) != 1:
-        return False
-    axis, entries = places[0]
-    before = along[axis][entries]
-    after = along[axis].copy()
-    after[entries] = together(before, np.broadcast_to(brought, before.shape))
-    along[axis] = after
-    return True
+    """Put numbers to where a write is for: along the axis that carries stimuli already, else one
+    along which no entry gets those of several."""
+    carrying = [place for place in places if carries(target.names[place[0]])]
+    for axis, entries in carrying[:1] or places:
+        here = _landed(entries, brought, len(along[axis]))
+        if carrying or len(places) == 1 or not (here == MIXED).any():
+            along[axis] = together(along[axis], here)
+            return True
+    return False
+
+
+def _landed(entries: Any, brought: Numbers, extent: int) -> Numbers:
+    """The numbers at the entries of an axis; where several go to one, it has all of theirs."""
+    spots = np.arange(extent)[entries]
+    brought = np.broadcast_to(brought, spots.shape)
+    told = brought != NONE
+    least, most = np.full(extent, NONE), np.full(extent, NONE)
+    least[spots[told]] = most[spots[told]] = brought[told]
+    np.minimum.at(least, spots[told], brought[told])
+    np.maximum.at(most, spots[told], brought[told])
+    return np.where(least == most, least, MIXED)
 
 
 def _spoilt(case: Case) -> Ruled:
@@ -175,29 +183,7 @@ def index_copy(case: Case) -> Ruled | None:
         return _spoilt(case)
     places: list[list[tuple[int, Any]]] = [[(k, slice(None))] for k in range(len(case.first.shape))]
     places[axis] = [(axis, case.values[1].reshape(-1))]
-    return _added(case, case.operands[2], places)
-
-
-def _added(case: Case, source: Operand, places: list[list[tuple[int, Any]]]) -> Ruled | None:
-    """Entries that go to one place together have all their numbers."""
-    for (axis, entries), name, size in zip(
-        [place[0] for place in places], source.names, source.shape, strict=False
-    ):
-        if isinstance(entries, slice) or not carries(name):
-            continue
-        if len(np.unique(entries)) < len(entries):
-            brought = np.full(case.first.shape[axis], NONE)
-            for place, number in zip(entries, numbers(name, size), strict=True):
-                brought[place] = of_both(int(brought[place]), int(number))
-            names = list(source.names)
-            names[axis] = named(brought, case.n)
-            shape = list(source.shape)
-            shape[axis] = len(brought)
-            whole_axis = list(places)
-            whole_axis[axis] = [(axis, slice(None))]
-            source = Operand(tuple(names), tuple(shape), source.whole)
-            return written(case, source, whole_axis, [])
-    return written(case, source, places, [])
+    return written(case, case.operands[2], places, [])
 
 
 def scatter(case: Case) -> Ruled | None:
@@ -235,7 +221,7 @@ def scatter(case: Case) -> Ruled | None:
     if not ordered:
         return written(case, cut._replace(names=(*cut.names[:axis], None, *cut.names[axis + 1 :])),
                         places, [])  # fmt: skip
-    return _added(case, cut, places)
+    return written(case, cut, places, [])
 
 
 def slice_scatter(case: Case) -> Ruled | None:

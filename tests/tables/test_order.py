@@ -17,6 +17,9 @@ import lensframe_pd as lf
 N = 4
 P = torch.tensor([2, 0, 3, 1])
 COLUMN = P[:, None].expand(N, 6)
+SOME, TWICE = torch.tensor([0, 1, 1, 2, 3]), torch.tensor([0, 3, 1, 2, 3])
+OWN = torch.arange(4.0)[:, None].expand(N, 6)
+"""What no stimulus went into, though its values are those of the stimuli."""
 
 
 def placed(write, target=torch.zeros(N, 6)):  # noqa: B008
@@ -94,6 +97,13 @@ MOVES = {
         x.view(N, 2, 3).transpose(1, 2).reshape(N, 6)), 0),
     "vmap": (lambda x: torch.func.vmap(lambda row: row * 1)(x), 0),
     "routed to experts": (routed, 0),
+    "one of each, set": (placed(lambda o, x: o.__setitem__(
+        (torch.arange(N), torch.tensor([0, 3, 1, 3])), x[:, 0]), OWN), 0),
+    "one of each, summed": (lambda x: OWN.index_put(
+        (torch.tensor([0, 1, 2, 2, 3, 3]), torch.tensor([0, 3, 1, 3, 1, 1])),
+        x[torch.tensor([0, 1, 2, 2, 3, 3]), 0]) * 1, 0),
+    "numbers set one by one": (placed(lambda o, x: [
+        o.__setitem__((i, (5 * i) % 4), x[i, 0]) for i in range(N)], OWN), 0),
     "strided as it lies": (lambda x: x.as_strided((N, 6), (6, 1)), 0),
     "strided, batch last": (lambda x: x.as_strided((6, N), (1, 6)), 1),
     "strided in windows": (lambda x: x.as_strided((N, 4, 3), (6, 1, 1)), 0),
@@ -115,8 +125,7 @@ MOVES = {
     "each of a list, by a tensor": (lambda x: torch._foreach_mul([x[P], x], torch.tensor(1.0))[1],
                                     0),
     "a matrix of the diagonal": (lambda x: torch.diag_embed(x).sum(-1), 0),
-    "a matrix of the diagonal, ahead": (lambda x: torch.diag_embed(x, 1, 0, 1).amax((0, 1))[:, None],
-                                        0),
+    "a matrix of the diagonal, ahead": (lambda x: torch.diag_embed(x, 1, 0, 1).amax((0, 1)), 0),
     "diag": (lambda x: x[:, :N].diag(), 0),
     "diag of diag": (lambda x: x[:, 0].diag().diag(), 0),
     "linalg.diagonal": (lambda x: torch.linalg.diagonal(x[:, None, :, None]), 0),
@@ -129,7 +138,7 @@ MOVES = {
     "a grid": (lambda x: torch.meshgrid(x[:, 0], torch.ones(3), indexing="ij")[0], 0),
     "a grid by x and y": (lambda x: torch.meshgrid(x[:, 0], torch.ones(3), indexing="xy")[0], 1),
     "sequences of unlike lengths, padded": (lambda x: pad_sequence(
-        torch.cat([x[k, :k + 1] for k in range(N)]).split([1, 2, 3, 4]), batch_first=True)[:, :1], 0),
+        torch.cat([x[k, k:] for k in range(N)]).split([6, 5, 4, 3]), True)[:, :3], 0),
     "sequences of steps, padded": (lambda x: pad_sequence(list(x.repeat_interleave(2, 0).split(2))),
                                    1),
     "einsum, its result implied": (lambda x: torch.einsum("nf,fa", x, torch.eye(6)), 1),
@@ -228,6 +237,23 @@ LOST = {
     "as strided": lambda x: x.flip(0).as_strided((N, 6), (6, 1)),
     "constants of its dtype": lambda x: torch.ones(N, 6).to(x),
     "constants of its type": lambda x: torch.ones(N, 6).type_as(x),
+    "two put to one place": lambda x: torch.zeros(N, 6).index_put((SOME,), x[TWICE]),
+    "two summed at one place": lambda x: torch.zeros(N, 6).index_put(
+        (SOME,), x[TWICE], accumulate=True
+    ),
+    "two summed where one stands": lambda x: x.index_put(
+        (torch.tensor([1, 1, 2, 3]),), x, accumulate=True
+    ),
+    "two set at one place": placed(lambda o, x: o.__setitem__(SOME, x[TWICE])),
+    "two copied to one place": lambda x: torch.zeros(N, 6).index_copy(0, SOME, x[TWICE]),
+    "two scattered to one place": lambda x: torch.zeros(N, 6).scatter(
+        0, SOME[:, None].expand(5, 6), x[TWICE]
+    ),
+    "two at the places of a matrix": placed(
+        lambda o, x: o.__setitem__(
+            (torch.tensor([0, 0, 2, 3]), torch.tensor([0, 1, 2, 2])), x[:, 0]
+        )
+    ),
     "strided across": lambda x: x.as_strided((N, 6), (1, 4)),
     "strided over the border": lambda x: x.as_strided((N, 4), (5, 1)),
     "strided from further on": lambda x: x.as_strided((N, 2), (4, 1), 6),
