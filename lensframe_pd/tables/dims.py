@@ -42,8 +42,8 @@ _TOGETHER = frozenset(
     """split chunk split_with_sizes tensor_split unsafe_split unsafe_chunk
     unsafe_split_with_sizes vsplit hsplit grad""".split()
 )
-#: What they give depends on how their first tensor lies in memory.
-_BY_MEMORY = frozenset(("as_strided",))
+#: What they give depends on how their tensors lie in memory.
+_BY_MEMORY = frozenset(("as_strided", "alias"))
 
 
 def axis_names(tape: Tape) -> list[Names]:
@@ -209,23 +209,30 @@ class _Followed:
         found = Ruled(case.first.names, case.first.whole)
         for k in range(1, len(case.operands)):
             written = case.operands[k]
-            if self._brings(call.sources[k], written):
+            if self._brings(call.sources[0], call.sources[k], written):
                 here, other = self.tape.rows[len(self.found)], self.tape.rows[call.sources[k]]
                 bytes_on = call.kwargs["offsets"][k] - call.kwargs["offset"]
                 before = Operand(found.names, case.shape, found.whole)
                 found = after_write(case, before, written, here, other, bytes_on)
         return found
 
-    def _brings(self, source: int, written: Operand) -> bool:
-        """Whether a write brought other stimuli to a tensor than it had."""
-        before = self.tape.calls[self.tape.rows[source].call].sources[:1] if source >= 0 else ()
-        if before and before[0] >= 0:
-            old = self.operands[self.found[before[0]]]
-            same = old.names == written.names and old.whole == written.whole
+    def _brings(self, target: int, source: int, written: Operand) -> bool:
+        """Whether the writes since a tensor was last read brought other stimuli than it had."""
+        if written.whole == NONE and not any(map(carries, written.names)):
+            return False
+        while source > target:
+            call = self.tape.calls[self.tape.rows[source].call]
+            if "out" in call.kwargs or not call.sources or call.sources[0] < 0:
+                return True  # what was there before is not among what it read
+            before = call.sources[0]
+            old, new = self.operands[self.found[before]], self.operands[self.found[source]]
             # What is mixed may be in another order now, and what all went into at some places only.
-            if same and written.whole not in (MIXED, ALL):
+            if new.whole in (MIXED, ALL) or old.names != new.names or old.whole != new.whole:
+                return True
+            if not self.tape.rows[source].inplace:
                 return False
-        return written.whole != NONE or any(map(carries, written.names))
+            source = before
+        return False
 
 
 def _is_apart(name: str) -> bool:

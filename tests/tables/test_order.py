@@ -488,6 +488,18 @@ ENTANGLED = {
     "gathered by its transpose": lambda x: x[:, :N].gather(1, x[:, :N].T.long()),
     "sampled by the grid of another": lambda x: F.grid_sample(
         x[:, None, :2, None], x[:, :N].T[:, :, None, None].expand(N, N, 1, 2)),
+    "turned through a view, which is then turned itself": lambda x: (
+        y := x.clone(), z := y.view(-1), z.copy_(z.flip(0)), z.swapaxes_(0, 0), y * 1)[4],
+    "turned through a view, squeezed in place": lambda x: (
+        y := x.clone(), z := y[None], z.copy_(z.flip(1)), z.squeeze_(0), z.relu_(), y * 1)[5],
+    "written through unlike views in turn": lambda x: (
+        y := x[:, :N].clone(), y[:].mul_(2), y.T.copy_(x[:, :N]), y * 1)[3],
+    "written across after as along": lambda x: (
+        y := x[:, :N].clone(), y.view(N, N).copy_(x[:, :N]), y.mT.copy_(x[:, :N]), y * 1)[3],
+    "turned into a view as out": lambda x: (
+        y := x.clone(), z := y[:], torch.mul(x.flip(0), 1, out=z), y * 1)[3],
+    "turned into its view as out": lambda x: (
+        y := x.clone(), z := y[:], torch.mul(x.flip(0), 1, out=y), z * 1)[3],
     "one of them more, after a norm": lambda x: (
         y := x - x.mean(0), y[:1].add_(x.mean()), y * 1)[2],
     "mapped over another axis": lambda x: torch.func.vmap(lambda r: r * 2, 1)(x[:, :N]),
