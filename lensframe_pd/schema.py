@@ -25,14 +25,14 @@ STIMULUS = "stimulus"
 MODULE_ALIASES = "module_aliases"
 
 #: What a traced row can be; the verbs add "module".
-KINDS = frozenset("input op output constant alias".split())
+KINDS = frozenset("input op output constant alias edit".split())
 
 COLUMNS: dict[str, str] = {
     "layer": "the layer, `{func}_{n}`: the n-th of that function by first execution",
     "pass_num": "which execution of the layer, from 1",
     "n_passes": "how many executions the layer had",
     "step": "execution order, from 0",
-    "kind": "input, op, output, constant or alias",
+    "kind": "input, op, output, constant, alias or edit",
     "func": "normalised name of the function: relu for relu_, add for __iadd__",
     "target": "the exact importable function; empty for rows no function made",
     "call": "number of the call; rows of one multi-output call share it",

@@ -14,10 +14,13 @@ import pandas as pd
 import torch
 import xarray as xr
 
+from lensframe_pd.capture.edits import Edits, Refused
 from lensframe_pd.capture.gradients import Births
 from lensframe_pd.capture.model import check_model, check_output, warn_of_training
+from lensframe_pd.capture.placed import placed
 from lensframe_pd.capture.run import Run, bound_arguments
-from lensframe_pd.capture.state import Origin, Start
+from lensframe_pd.capture.sites import Sites
+from lensframe_pd.capture.state import Origin, repeatable
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.errors import OURS, LensRuntimeError, LensValueError, warn
 from lensframe_pd.graph.select import asked
@@ -60,12 +63,14 @@ class Trace:
         stimulus: pd.DataFrame | None,
         origin: Origin,
         births: Births | None = None,
+        sites: Sites | None = None,
     ) -> None:
         self.tape = tape
         self.output = output
         self._stimulus = stimulus
         self._origin = origin
         self._births = births
+        self._sites = sites
         self._is_used_up = False
 
     @cached_property
@@ -116,7 +121,8 @@ class Trace:
         >>> bool(report["passed"].all())
         True
         """
-        tables = evidence(self.layers, self.activations, self._origin, self.tape, self._stimulus)
+        layers, activations = self.layers, self.activations
+        tables = evidence(layers, activations, self._origin, self.tape, self._stimulus, self._sites)
         return judged(tables, tolerance, downstream, alignment, raise_on_failure)
 
     def gradients(self, loss: Any, rows: Any = None, retain_graph: bool = False) -> xr.Dataset:
@@ -233,6 +239,7 @@ def trace(
     stimulus: Any = None,
     repeats: int = 0,
     gradients: bool = False,
+    values: Any = None,
 ) -> Trace:
     """Run `model` once and record every tensor operation it executes.
 
@@ -268,6 +275,14 @@ def trace(
     gradients
         Keep autograd's graph, for `Trace.gradients`. Nothing is made to require grad: where no
         parameter does, let the input.
+    values
+        Other values for tensors, with which the model goes on: a Dataset of activations, a dict, or
+        rows of an earlier trace's frame with a column `value`. Keys are labels of a trace without
+        values (`"relu_4"`: every pass, `"relu_4:2"`: one) or module paths (`"enc.0:2"`: one call);
+        labels without rows cost one run more. Values are a number (filled), an array or tensor of
+        the same shape, or a function of the tensor; they are copied, and joined by stimulus where
+        both have ids. A module's replaces what it returns, as a forward hook's; that of a row which
+        is a write is written, so that every alias shows it. Each is a row of kind `edit`.
 
     Returns
     -------
@@ -281,11 +296,13 @@ def trace(
     LensTypeError
         `model` is not callable, is a class, async or a generator; or `stimulus` holds no ids.
     LensKeyError
-        A name in `save` is neither a label, nor a layer, nor a module path.
+        A name in `save` or `values` is neither a label, nor a layer, nor a module path; or what
+        `values` names was never reached (then `.trace` of the error has the run).
     LensValueError
         The stimulus ids are not as many as stimuli, missing or not unique; a column of theirs has
         a name of the run's (then `.trace` of the error has the run without it); `save` is a frame
-        of another model; or `repeats` is no number of runs.
+        of another model; `repeats` is no number of runs; or a value in `values` does not fit, or
+        its place can have none.
 
     Warns
     -----
@@ -319,19 +336,31 @@ def trace(
         torch.manual_seed(seed)
         run.tape.seed = int(seed)
     origin = Origin(model, args, kwargs, torch.get_rng_state(), Switches())
-    before = _repeatable(origin, repeats) if repeats else None
+    instead = "repeats=0, or an iterator that can be copied"
+    before = repeatable(origin, f"repeats={repeats}", instead) if repeats else None
+    sites = None
+    if values is not None:
+        sites = placed(values, run, origin, None if table is None else table.index)
+        run.give(sites)
     try:
         output = run.execute(args, kwargs, n_stimuli)
+    except Refused as refusal:
+        _explain(run, refusal.error)
+        raise refusal.error from None
     except BaseException as error:
+        if run.tracer.edits is not None and run.tracer.edits.refused is not None:
+            raise run.tracer.edits.refused from None
         _explain(run, error)
         raise
     check_output(output)
     if before is not None and not run.tape.stopped:
-        retime(run.tape, origin, before, repeats)
+        retime(run.tape, origin, before, repeats, sites)
     births = run.also if isinstance(run.also, Births) else None
     if births is not None:
         births.settle()
-    result = Trace(run.tape, output, table, origin, births)
+    result = Trace(run.tape, output, table, origin, births, sites)
+    if run.tracer.edits is not None:
+        _check_reached(run.tracer.edits, result)
     run.save.finish(lambda: result._passes, lambda: result.layers)
     if run.origins.unknown:
         _warn_of_broken_links(run, result._passes)
@@ -349,15 +378,11 @@ def _check_grad_mode() -> None:
         )
 
 
-def _repeatable(origin: Origin, repeats: int) -> Start:
-    """The state that further runs start from, if all of it can be put back."""
-    before = Start(origin)
-    for path, kind in before.snapshot.unrestorable:
-        raise LensValueError(
-            f"repeats={repeats}: {path!r} is a {kind}, which further runs would move on and nobody "
-            "could put back; give repeats=0, or an iterator that can be copied"
-        )
-    return before
+def _check_reached(edits: Edits, trace: Trace) -> None:
+    error = edits.problem(trace._passes)
+    if error is not None and not trace.tape.stopped:
+        error.trace = trace  # type: ignore[attr-defined]
+        raise error
 
 
 def _explain(run: Run, error: BaseException) -> None:

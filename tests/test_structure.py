@@ -10,9 +10,10 @@ ROOMS = {
     "errors": "",
     "schema": "",
     "tape": "functions domains silence switches objects storage regions tape compare context "
-    "config facts places readings grouping openings cuts refinement passes",
-    "capture": "watch gradients values roots modules origins writes lineage handed unseen fused "
-    "selections tracer iterators snapshot state plan process save stimuli model run",
+    "config facts places readings grouping openings cuts refinement edited passes rebuilt",
+    "capture": "watch gradients given values roots modules origins writes lineage handed unseen "
+    "fused selections plan sites edits tracer iterators snapshot state process save stimuli model "
+    "run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
     "space norms products reductions axes readers dims layers activations without "
     "gradients",
@@ -20,8 +21,9 @@ ROOMS = {
     "replay": "call recording onward",
     "draw": "render style node dot",
     "profile": "meta costs profile memory summary chrome plots repeats",
-    "validation": "evidence verdicts invariants facts elsewhere witness metadata probes dependence "
-    "determinism twice kept replayed resumed arranged retraced along ids alignment validate",
+    "validation": "edited evidence verdicts invariants facts elsewhere witness metadata probes "
+    "dependence determinism twice kept replayed resumed arranged retraced along ids alignment "
+    "validate",
     "rsa": "view ids features distances rdm cka references concordance comparisons intervals score "
     "handoff",
     "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",

@@ -68,6 +68,11 @@ class HandedBack:
             elif handed.before.source < scope.began:  # what was made inside has no former row
                 self._live[key] = handed.before
 
+    def is_handed_back(self, tensor: Tensor) -> bool:
+        """Whether the last row of this object is a call that gave it back as it was given it."""
+        handed = self._scopes[-1].handed.get(id(tensor))
+        return handed is not None and handed.latest is self._live.get(id(tensor))
+
     def back(self, key: int, known: Known, new: Known, call: int) -> None:
         """`call` has handed back an object of which `known` was known; `new` has its new row."""
         if known.source < 0:  # a parameter stays what it is

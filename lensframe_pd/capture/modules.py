@@ -40,6 +40,7 @@ class Listener(Protocol):
     def began(self) -> None: ...
     def returned(self, tensor: Tensor, module: int) -> None: ...
     def ended(self, result: Any) -> None: ...
+    def hands_over(self, result: Any, module: int) -> Any: ...
     def met(self, path: str, module: nn.Module) -> None: ...
     def met_code(self, code: CodeType) -> None: ...
     def script_mode(self) -> AbstractContextManager[Any]: ...
@@ -63,6 +64,8 @@ class ModuleStack:
     ) -> None:
         self.tape = tape
         self.current = 0
+        #: Whether modules may hand over something else than what they computed.
+        self.edits_modules = False
         #: Code ids at which a call site ends: what is further out is not the user's, or another's.
         self.stops = {*_CALL_CODES, *map(id, ends)}
         self.paths: dict[int, tuple[Callable[[], nn.Module | None], str]] = {}
@@ -121,16 +124,20 @@ class ModuleStack:
         self._open.append((module, self.current))
         self.current = index
 
-    def _exit(self, module: nn.Module, args: Any, result: Any) -> None:
+    def _exit(self, module: nn.Module, args: Any, result: Any) -> Any:
         if threading.get_ident() != self._thread or is_compile_wrapper(module):
-            return
+            return None
         if self.closing:
             self.settle(sys._getframe(1))
         if not self._open or self._open[-1][0] is not module:
             if all(opened is not module for opened, _ in self._open):
-                return
+                return None
             while self._open[-1][0] is not module:  # calls that an exception left open
                 self._close(None)
+        other = None
+        if self.edits_modules and self.current != self._open[-1][1]:
+            other = self._listener().hands_over(result, self.current)
+            result = result if other is None else other
         frame = sys._getframe(1)
         if module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
             while frame.f_code is not _CALL_IMPL and frame.f_back is not None:
@@ -138,6 +145,7 @@ class ModuleStack:
             self.closing[len(self._open) - 1] = frame
         else:
             self._close(result)
+        return other
 
     def settle(self, frame: FrameType | None) -> None:
         """Close the calls whose own hooks have finished since, seen from a later `frame`."""

@@ -41,7 +41,7 @@ class Departed(BaseException):
     """The run did something else than planned; the text names both. No model catches it."""
 
 
-def planned(frame: pd.DataFrame) -> dict[Address, str]:
+def planned(frame: pd.DataFrame, verb: str = "save=") -> dict[Address, str]:
     """The rows of a frame by address, with their labels.
 
     Raises
@@ -51,13 +51,13 @@ def planned(frame: pd.DataFrame) -> dict[Address, str]:
     """
     found: dict[Address, str] = {}
     cells = zip(*(frame[column] for column in ADDRESSED_BY), strict=True)
-    for op, (stack, func, ordinal) in zip(labels(frame, "save="), cells, strict=True):
+    for op, (stack, func, ordinal) in zip(labels(frame, verb), cells, strict=True):
         calls = names("module_stack", stack)
         address = Address(calls[-1] if calls else "", str(func), int(ordinal))
         other = found.setdefault(address, op)
         if other != op:
             raise LensValueError(
-                f"save= has {other!r} and {op!r} for the same place, {address}: rows of two runs; "
+                f"{verb} has {other!r} and {op!r} for the same place, {address}: rows of two runs; "
                 "give the rows of one trace"
             )
     return found

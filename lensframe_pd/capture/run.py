@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lensframe_pd.capture.edits import Edits
 from lensframe_pd.capture.origins import Origins, cached_by_methods, extra_tensors, held_by_callable
 from lensframe_pd.capture.process import switched
 from lensframe_pd.capture.roots import find_roots, is_compile_wrapper, module_aliases, named_modules
 from lensframe_pd.capture.save import save_of
+from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.capture.tracer import Tracer
 from lensframe_pd.capture.unseen import may_write_unseen
@@ -41,6 +43,8 @@ class Run:
         Makes one watcher more, of the run's tape.
     tracer
         The kind of tracer.
+    sites
+        What is given other values.
 
     Raises
     ------
@@ -56,6 +60,7 @@ class Run:
         caller: str = "",
         also: Callable[[Tape], Watcher] | None = None,
         tracer: type[Tracer] = Tracer,
+        sites: Sites | None = None,
     ) -> None:
         if getattr(_running, "busy", False):
             raise LensRuntimeError(
@@ -82,8 +87,15 @@ class Run:
             watchers.append(self.also)
         self.tracer = tracer(self.tape, self.values, self.origins, roots, named, watchers, ends)
         self.tracer.writes_unseen = may_write_unseen(model, [module for _, module in named])
+        if sites is not None:
+            self.give(sites)
         for path, module in named:
             self.tracer.lineage.hold_own(path, module)
+
+    def give(self, sites: Sites) -> None:
+        """Let the run go on with other values."""
+        self.tracer.edits = Edits(sites, self.tape)
+        self.tracer.modules.edits_modules = bool(sites.modules)
 
     def execute(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], n_stimuli: int | None = None
@@ -105,10 +117,14 @@ class Run:
         starts = {id(tensor): start for tensor, start in found}
         start = perf_counter()  # of a run that its inputs end; else the model's own
         try:
+            inputs = []
             for path, tensor in named_inputs(given):
                 row = tracer.given("input", path, tensor)
+                inputs.append((row, tensor))
                 if id(tensor) in starts:
                     self.tape.starts[row] = starts[id(tensor)]
+            if tracer.edits is not None:
+                args, kwargs = tracer.edits.of_inputs(tracer, inputs, (args, kwargs))
             start = perf_counter()
             output = self._call(args, kwargs)
             for path, tensor in tensors_in(output):
@@ -122,6 +138,8 @@ class Run:
 
     def settle(self) -> None:
         """Give the kept values that others can still reach a copy of their own; let go of all."""
+        if self.tracer.edits is not None:
+            self.tracer.edits.forget()
         self.values.settle()
         self.tracer.forget()
 

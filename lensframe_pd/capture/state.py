@@ -14,6 +14,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 from lensframe_pd.capture.origins import extra_tensors
 from lensframe_pd.capture.roots import find_roots
 from lensframe_pd.capture.snapshot import Snapshot
+from lensframe_pd.errors import LensValueError
 from lensframe_pd.tape.compare import difference
 from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.switches import Switches
@@ -91,6 +92,28 @@ class Start:
 
     def __exit__(self, *_: object) -> None:
         self.restore()
+
+
+def repeatable(origin: Origin, asked: str, instead: str) -> Start:
+    """The state that further runs start from.
+
+    Parameters
+    ----------
+    asked, instead
+        What needs them, and what to give instead of it.
+
+    Raises
+    ------
+    LensValueError
+        Not all of it could be put back.
+    """
+    before = Start(origin)
+    for path, kind in before.snapshot.unrestorable:
+        raise LensValueError(
+            f"{asked}: {path!r} is a {kind}, which further runs would move on and nobody "
+            f"could put back; give {instead}"
+        )
+    return before
 
 
 class State:

@@ -26,6 +26,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 from torch.overrides import TorchFunctionMode, redispatch_function
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lensframe_pd.capture.edits import Edits
 from lensframe_pd.capture.fused import ATTENTION, leaves_fused
 from lensframe_pd.capture.handed import HandedBack
 from lensframe_pd.capture.lineage import Known, Lineage
@@ -39,6 +40,7 @@ from lensframe_pd.errors import OURS
 from lensframe_pd.tape.context import context_now, generator_state
 from lensframe_pd.tape.functions import KNOWN, Action, Function, describe, synthetic
 from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.rebuilt import with_others
 from lensframe_pd.tape.storage import (
     distinct,
     is_foreign,
@@ -65,6 +67,7 @@ _SYNTHETIC = {
     "output": synthetic("output", "input"),
     "constant": synthetic("constant"),
     "alias": synthetic("alias", "input"),
+    "edit": synthetic("edit", "input"),
 }
 
 _is_grad_enabled = torch.is_grad_enabled
@@ -112,6 +115,8 @@ class Tracer(TorchFunctionMode):
         self._assigned: dict[int, Callable[[], Tensor | None]] = {}
         self._contexts: dict[Any, Context] = {}
         self.n_reads = 0
+        #: What gives tensors other values, if anything does.
+        self.edits: Edits | None = None
         #: Whether it is known before the run that the model may write what no function mode sees.
         self.writes_unseen = False
         self._unseen: UnseenWrites | None = None
@@ -132,11 +137,13 @@ class Tracer(TorchFunctionMode):
                 call = self._call(function, template, seconds, None, sys._getframe(1))
                 if function.selects is not None:
                     self._note_selection(call, function.selects, args, kwargs)
-                self._row(result, call, 0)
+                row = self._row(result, call, 0)
+                if self.edits is not None:
+                    return self.edits.of_row(self, row, result, False)
             elif type(result) in _NUMBERS:  # a decision: Python has it now, and no tensor does
                 self._note_read(function.name, args, kwargs or _NO_KWARGS)
             elif result is not None and type(result) not in _ATOMS:
-                self._rows_of(result, function, args, kwargs, seconds)
+                return self._rows_of(result, function, args, kwargs, seconds)
             return result
         if action is Action.SKIP:
             if function.lends:
@@ -201,9 +208,10 @@ class Tracer(TorchFunctionMode):
         done = perform(function, args, kwargs, writable)
         if state is not None and torch.equal(state, generator_state(args, kwargs)):
             state = None
-        call = -1
+        call, first = -1, -1
         written = {id(t) for t in done.written}
-        for slot, tensor in enumerate(distinct(done.made)):
+        made = distinct(done.made)
+        for slot, tensor in enumerate(made):
             if call < 0:  # a call that made and wrote nothing is none
                 call = self._call(function, template, done.seconds, state)
                 if selection:
@@ -212,8 +220,11 @@ class Tracer(TorchFunctionMode):
             if is_foreign(tensor) or (inplace and self._counts_again(sys._getframe(1))):
                 self.values.expose(tensor)
             row = self._row(tensor, call, slot, inplace)
+            first = row if first < 0 else first
             if inplace and not function.repoints:
                 self.lineage.wrote(tensor, row)
+        if self.edits is not None and made:
+            return self._with_edits(done.result, first, made)
         return done.result
 
     def _counts_again(self, frame: Any) -> bool:
@@ -234,14 +245,28 @@ class Tracer(TorchFunctionMode):
 
     def _rows_of(
         self, result: Any, function: Function, args: Any, kwargs: Any, seconds: float
-    ) -> None:
+    ) -> Any:
         made = [tensor for _, tensor in tensors_in(result)]
         if made:
             call = self._call(function, self._template(args, kwargs), seconds)
             if function.selects is not None:
                 self._note_selection(call, function.selects, args, kwargs)
+            first = len(self._rows)
             for slot, tensor in enumerate(made):
                 self._row(tensor, call, slot)
+            if self.edits is not None:
+                return self._with_edits(result, first, made)
+        return result
+
+    def _with_edits(self, result: Any, first: int, made: Sequence[Tensor]) -> Any:
+        """The result of a call whose rows begin with `first`, with other values where given."""
+        assert self.edits is not None
+        instead = {}
+        for row, tensor in enumerate(made, first):
+            new = self.edits.of_row(self, row, tensor, self._rows[row].inplace)
+            if new is not tensor:
+                instead[id(tensor)] = new
+        return with_others(result, instead) if instead else result
 
     def _note_selection(self, call: int, first: int, args: Any, kwargs: Any) -> None:
         """Which entries a call took: needed to say which stimulus each entry of its result is."""
@@ -465,6 +490,25 @@ class Tracer(TorchFunctionMode):
             for watch in self._returned:
                 with torch._C.DisableTorchFunction():  # in a hook the mode would see what follows
                     watch(source, tensor, module)
+
+    @property
+    def in_script(self) -> bool:
+        """Whether an operator of a ScriptModule is running."""
+        return bool(self._script_site)
+
+    def edited(self, source: int, tensor: Tensor, config: dict[str, Any], inplace: bool) -> int:
+        """A row for the value that was given instead of that of `source`."""
+        if inplace:
+            call = self._call(_SYNTHETIC["edit"], ((SLOT,), config, (source,)))
+            self.tape.kinds[len(self._rows)] = "edit"
+            row = self._row(tensor, call, 0, True)
+            self.lineage.wrote(tensor, row)
+            return row
+        return self._synthetic_row("edit", (source,), tensor, "", config)
+
+    def hands_over(self, result: Any, module: int) -> Any:
+        """What a module call returns instead of `result`; None where that is it."""
+        return None if self.edits is None else self.edits.of_module(self, module, result)
 
     def met(self, path: str, module: nn.Module) -> None:
         """The model made a module while it ran."""

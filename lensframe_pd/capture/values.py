@@ -115,6 +115,10 @@ class Values:
         self._tape.lost[row] = WRITTEN_UNSEEN
         return None
 
+    def n_kept(self, storage: int) -> int:
+        """How many values are kept by reference in a storage."""
+        return len(self._by_storage.get(storage, ()))
+
     def last_in(self, storage: int) -> tuple[int, Region] | None:
         """The newest row kept in a storage, and where it is there.
 

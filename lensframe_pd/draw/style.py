@@ -18,7 +18,7 @@ from lensframe_pd.schema import model_class, quantity, unit_of
 TRAINABLE, FROZEN, PLAIN = "#b9dcf2", "#dfe5ea", "#ffffff"
 KINDS = {
     "input": "#b5e3d3", "output": "#f7caa3", "constant": "#e6e3dc", "alias": "#f7efb9",
-    "module": "#ead2e2",
+    "edit": "#f3b3a6", "module": "#ead2e2",
 }  # fmt: skip
 DECIDES = "#d55e00"
 TEXT, FAINT, LINE = "#1d2733", "#4a5560", "#8a96a3"
@@ -28,7 +28,8 @@ _CATEGORIES = (
 _MEANINGS = {
     "input": "input", "output": "output", "trainable": "has trainable parameters",
     "frozen": "has frozen parameters", "constant": "constant", "alias": "alias: seen after a write",
-    "module": "module, collapsed", "decides": "Python reads its value: steers the control flow",
+    "edit": "edit: a value that was given", "module": "module, collapsed",
+    "decides": "Python reads its value: steers the control flow",
     "own": "square corners: the module's own operation", "carried": "carried round a loop",
 }  # fmt: skip
 

@@ -13,13 +13,14 @@ from torch.overrides import TorchFunctionMode
 
 from lensframe_pd.capture.plan import Address, Departed, Follow, followed
 from lensframe_pd.capture.run import Run
+from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.state import Origin, Start
 from lensframe_pd.capture.tracer import Tracer
 from lensframe_pd.errors import warn
 from lensframe_pd.tape.tape import Tape
 
 
-def retime(tape: Tape, origin: Origin, before: Start, n: int) -> None:
+def retime(tape: Tape, origin: Origin, before: Start, n: int, sites: Sites | None = None) -> None:
     """Set the seconds of each call to the median of `n` further runs from the same state.
 
     The runs keep no values. Afterwards the model, its arguments and the random generators are as
@@ -36,6 +37,8 @@ def retime(tape: Tape, origin: Origin, before: Start, n: int) -> None:
         The state it started from.
     n
         How many runs.
+    sites
+        What the first run was given other values for.
 
     Warns
     -----
@@ -49,7 +52,7 @@ def retime(tape: Tape, origin: Origin, before: Start, n: int) -> None:
         for _ in range(n):
             before.again()
             try:
-                runs.append([seconds for _, seconds in _timed(origin, path)])
+                runs.append([seconds for _, seconds in _timed(origin, path, sites)])
             except Departed as where:
                 departed.append(str(where))
     if departed:
@@ -65,7 +68,9 @@ def retime(tape: Tape, origin: Origin, before: Start, n: int) -> None:
     tape.facts["repeats"] = len(runs)
 
 
-def _timed(origin: Origin, path: list[Address] | None = None) -> list[tuple[str, float]]:
+def _timed(
+    origin: Origin, path: list[Address] | None = None, sites: Sites | None = None
+) -> list[tuple[str, float]]:
     """Target and seconds of each call of one run.
 
     Raises
@@ -75,7 +80,8 @@ def _timed(origin: Origin, path: list[Address] | None = None) -> list[tuple[str,
     """
     on_gpu = torch.cuda.is_initialized()  # untested: no GPU here
     follow = None if path is None else partial(Follow, path=path)
-    run = Run(origin.model, also=follow, tracer=_ClockedTracer if on_gpu else Tracer)
+    tracer = _ClockedTracer if on_gpu else Tracer
+    run = Run(origin.model, also=follow, tracer=tracer, sites=sites)
     run.execute(origin.args, origin.kwargs)
     if path is not None and len(run.tape.rows) < len(path):
         raise Departed(f"it ended where the first run went on with {path[len(run.tape.rows)]}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lensframe_pd.replay.call import Unreplayable, filled
-from lensframe_pd.replay.recording import Argument, Misfit, Recorded, Recording
+from lensframe_pd.replay.recording import Argument, Misfit, Recorded, Recording, is_given
 from lensframe_pd.tape.context import Surroundings
 from lensframe_pd.tape.objects import tensors_in
 
@@ -53,7 +53,7 @@ def _is_carried(
 ) -> bool:
     """Whether a call reads what has changed, by the frame's own cells, and may be run again."""
     ops = recording.ops(recorded)
-    if not ops or not recorded.call.sources:
+    if not ops or not recorded.call.sources or is_given(recorded):
         return False
     row = recording.rows[ops[0]]
     reads_changed = any(parent in values for parent in row["parents"])

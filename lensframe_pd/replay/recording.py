@@ -15,6 +15,7 @@ from lensframe_pd.replay.call import Rerun, Unreplayable, laid_out
 from lensframe_pd.schema import Rows
 from lensframe_pd.tables.activations import has_tensors, to_tensor
 from lensframe_pd.tape.compare import Difference, difference, same
+from lensframe_pd.tape.edited import EDIT
 from lensframe_pd.tape.facts import CallFacts
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.storage import PLAIN, Bits, widened
@@ -85,6 +86,12 @@ class Recorded(NamedTuple):
     ops: list[str]
     switches: Switches | None = None
     """How the switches stood, if not as at the start."""
+
+
+def is_given(recorded: Recorded) -> bool:
+    """Whether its value came from outside, so that nothing gives it again."""
+    function = recorded.call.function
+    return not function.target and (not recorded.call.sources or function.name == EDIT)
 
 
 def recorded_calls(tape: Tape, again: Tape, grouped: Passes) -> list[Recorded]:

@@ -14,7 +14,7 @@ from lensframe_pd.tape.tape import SLOT
 _POINTWISE = frozenset(
     """dropout feature_dropout alpha_dropout feature_alpha_dropout clone contiguous detach
     requires_grad half float bfloat16 double int long short char byte bool cfloat cdouble chalf
-    type _to_copy alias output identity deepcopy lift_fresh zero masked_fill native_dropout
+    type _to_copy alias output edit identity deepcopy lift_fresh zero masked_fill native_dropout
     bernoulli conj resolve_conj resolve_neg conj_physical real imag positive cpu cuda xpu
     pin_memory rename rrelu rrelu_with_noise l1_loss mse_loss smooth_l1_loss huber_loss
     binary_cross_entropy binary_cross_entropy_with_logits kl_div maximum minimum fmax fmin

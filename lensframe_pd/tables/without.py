@@ -12,7 +12,7 @@ from lensframe_pd.tape.tape import Call, Tape
 _OFF = "detached"
 _CUT = "not differentiable"
 _NOTHING = "nothing upstream requires grad"
-_DETACHING = frozenset("detach data deepcopy".split())
+_DETACHING = frozenset("detach data deepcopy edit".split())
 
 
 class Reasons(str):

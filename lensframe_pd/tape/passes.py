@@ -12,6 +12,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from lensframe_pd.schema import label
+from lensframe_pd.tape.edited import EDIT, edited_row, has_edits, without_edits
 from lensframe_pd.tape.places import Places
 from lensframe_pd.tape.readings import Readings
 from lensframe_pd.tape.refinement import refined
@@ -31,6 +32,27 @@ class Passes(NamedTuple):
 
 def passes(tape: Tape) -> Passes:
     """Group the rows of a tape into layers, number the layers by function and first execution."""
+    return _with_edits(tape) if has_edits(tape) else _passes(tape)
+
+
+def _with_edits(tape: Tape) -> Passes:
+    """The passes of a run with other values: all as without them, edits of one layer one layer."""
+    plain, kept = without_edits(tape)
+    found = _passes(plain)
+    layers, pass_nums, n_passes = [""] * len(tape.rows), [0] * len(tape.rows), [0] * len(tape.rows)
+    for row, cells in zip(kept, zip(*found, strict=True), strict=True):
+        layers[row], pass_nums[row], n_passes[row] = cells
+    edits: dict[str | int, list[int]] = {}
+    for row in [row for row, kind in tape.kinds.items() if kind == EDIT]:
+        above = edited_row(tape, row)
+        edits.setdefault(layers[above] if above >= 0 else above, []).append(row)
+    for n, rows in enumerate(edits.values(), 1):
+        for p, row in enumerate(rows, 1):
+            layers[row], pass_nums[row], n_passes[row] = f"{EDIT}_{n}", p, len(rows)
+    return Passes(layers, pass_nums, n_passes)
+
+
+def _passes(tape: Tape) -> Passes:
     places = Places(tape)
     groups = places.shared()
     if any(len(rows) > 1 for rows in groups):

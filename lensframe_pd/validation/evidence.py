@@ -25,11 +25,14 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.state import Origin
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.schema import COLUMNS, Rows, labels, require, rows_of
 from lensframe_pd.tape.context import RunFacts, context_now, context_of, run_facts
+from lensframe_pd.tape.edited import EDIT
 from lensframe_pd.tape.tape import Context, Tape
+from lensframe_pd.validation.edited import sites_of
 
 _SEEDS = range(-(2**63), 2**64)  # those that torch takes
 
@@ -55,6 +58,14 @@ class Evidence:
     """The record of the traced run, where the trace itself is validated."""
     stimulus: pd.DataFrame | None = None
     """The ids, in the order of the arguments, where they are told."""
+    given: Sites | None = None
+    """What the traced run was given other values for, where the trace itself is validated."""
+
+    @cached_property
+    def sites(self) -> Sites | None:
+        """What a second run is given other values for: those that are saved of the first."""
+        edits = [op for op, row in self.rows.items() if row["kind"] == EDIT]
+        return sites_of(edits, self.rows, self.activations, self.given) if edits else None
 
     @cached_property
     def seed(self) -> int | None:
@@ -102,6 +113,7 @@ def evidence(
     origin: Origin,
     tape: Tape | None = None,
     stimulus: pd.DataFrame | None = None,
+    given: Sites | None = None,
 ) -> Evidence:
     """The tables as cells, and what they are judged by.
 
@@ -122,7 +134,7 @@ def evidence(
             f"activations is a {type(activations).__name__}; give the Dataset of the trace"
         )
     ops = labels(layers, "validate")
-    return Evidence(ops, rows_of(layers, ops), activations, origin, tape, stimulus)
+    return Evidence(ops, rows_of(layers, ops), activations, origin, tape, stimulus, given)
 
 
 def _run_facts(row: Mapping[str, Any]) -> RunFacts:

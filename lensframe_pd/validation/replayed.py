@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lensframe_pd.replay.call import Unreplayable
 from lensframe_pd.replay.onward import differentiated
-from lensframe_pd.replay.recording import Misfit, Recorded, Recording
+from lensframe_pd.replay.recording import Misfit, Recorded, Recording, is_given
 from lensframe_pd.tape.compare import Difference
 from lensframe_pd.tape.context import Surroundings
 from lensframe_pd.tape.domains import may_be_given_anything
@@ -42,7 +42,7 @@ def replay(
             ops = recording.ops(recorded)
             if not ops:
                 continue
-            if not recorded.call.function.target and not recorded.call.sources:
+            if is_given(recorded):
                 if given is not None:
                     _check_given(recording, recorded, given, verdicts)
                 continue
@@ -59,7 +59,7 @@ def replay(
 
 
 def _check_given(recording: Recording, recorded: Recorded, given: Tape, verdicts: Verdicts) -> None:
-    """Inputs and constants: what the model is given now must be what was saved."""
+    """Inputs, constants, edits: what the model is given now must be what was saved."""
     op, value = recorded.ops[0], given.values[recorded.rows[0]]
     if value is None or op not in recording.saved:
         return

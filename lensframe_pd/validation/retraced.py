@@ -39,6 +39,7 @@ class Retraced:
     ) -> None:
         self._origin = evidence.start
         self._seed = evidence.seed
+        self._sites = evidence.sites
         self._reference = reference
         self._again = again
         self._arranged = arranged
@@ -64,7 +65,11 @@ class Retraced:
             The run does other things than the recorded one, or fails.
         """
         model, args, kwargs = self._origin[:3]
-        run = Run(model, None, also=lambda tape: _Following(tape, self._reference, rows, look))
+        run = Run(
+            model,
+            also=lambda tape: _Following(tape, self._reference, rows, look),
+            sites=self._sites,
+        )
         run.tape.seed = self._seed
         self._again()
         try:

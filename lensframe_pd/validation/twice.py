@@ -62,7 +62,7 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
     _, args, kwargs = evidence.origin[:3]
     run, tracer = _witnessed(evidence)
     named = named_modules(find_roots(evidence.origin.model))
-    n = _n_stimuli(evidence)
+    n, sites = _n_stimuli(evidence), evidence.sites
     with one_state(evidence) as again:
         if unrestorable := again().unrestorable:
             _not_run(unrestorable[0], evidence, verdicts)
@@ -77,9 +77,9 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
             with switched(), mode:
                 return run.model(*args, **kwargs)
 
-        bare = left_by(lambda: plain(nullcontext()))
+        bare = left_by(lambda: _edited(evidence, n) if sites else plain(nullcontext()))
         traced = left_by(lambda: run.execute(args, kwargs, n))
-        if _outputs_differ(traced.outputs, bare.outputs):
+        if not sites and _outputs_differ(traced.outputs, bare.outputs):
             idle = left_by(lambda: plain(_Idle()))
             bare = _without_fused_paths(traced, bare, idle, evidence.last, verdicts)
         _check_interference(traced, bare, evidence.last, verdicts)
@@ -96,6 +96,12 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
     _check_lost(evidence.rows, verdicts)
     _check_witness(tracer, evidence.rows, verdicts)
     return tracer.tape
+
+
+def _edited(evidence: Evidence, n: int | None) -> Any:
+    """What the model gives under the same values, in a run that keeps and witnesses nothing."""
+    origin = evidence.origin
+    return Run(origin.model, sites=evidence.sites).execute(origin.args, origin.kwargs, n)
 
 
 @contextmanager
@@ -152,7 +158,8 @@ def _witnessed(evidence: Evidence, end: End | None = None) -> tuple[Run, Witness
         """What is compared with a saved value, or has a reason why there is none."""
         return _is_given(row) or row["step"] in claimed
 
-    run = Run(evidence.origin.model, wanted, also=also, tracer=WitnessedTracer)
+    model, sites = evidence.origin.model, evidence.sites
+    run = Run(model, wanted, also=also, tracer=WitnessedTracer, sites=sites)
     run.tape.seed = evidence.seed
     assert isinstance(run.tracer, WitnessedTracer)
     return run, run.tracer
@@ -177,7 +184,7 @@ class _StopThere(Watcher):
 
 def _is_given(row: LiveRow) -> bool:
     """What a model is given: its value now is compared with the saved one."""
-    return row["kind"] in ("input", "constant")
+    return row["kind"] in ("input", "constant", "edit")
 
 
 def _give_inputs(model: Any, args: Any, kwargs: Any, tape: Tape) -> None:

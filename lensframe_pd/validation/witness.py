@@ -96,6 +96,13 @@ class WitnessedTracer(Tracer):
         finally:
             self._inside = before
 
+    def hands_over(self, result: Any, module: int) -> Any:
+        before, self._inside = self._inside, []  # what makes another value belongs to its row
+        try:
+            return super().hands_over(result, module)
+        finally:
+            self._inside = before
+
     def saw(self, func: Any) -> None:
         """An operator was executed.
 

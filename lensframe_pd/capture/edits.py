@@ -1,0 +1,297 @@
+"""Gives tensors other values while the model runs, and makes each a row of its own.
+
+A value for a module takes the place of what the module returns, as a forward hook's would. One for
+a row takes the place of the tensor that the operation gives; but a row that is a write is written
+once more, so that every alias shows it. Where the program would go another way than with the value
+computed there, the run is refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from contextlib import nullcontext
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+from torch.utils._python_dispatch import _disable_current_modes
+
+from lensframe_pd.capture.given import fitted, is_function
+from lensframe_pd.capture.handed import HandedBack
+from lensframe_pd.capture.lineage import Lineage
+from lensframe_pd.capture.plan import Address
+from lensframe_pd.capture.sites import Site, Sites
+from lensframe_pd.capture.values import Values
+from lensframe_pd.errors import LensError, LensKeyError, LensValueError, shown
+from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.passes import Passes, passes
+from lensframe_pd.tape.rebuilt import Unbuilt, with_others
+from lensframe_pd.tape.regions import Region, overlap, region_of
+from lensframe_pd.tape.storage import holders, storage_of, unwrapped
+from lensframe_pd.tape.tape import Tape
+
+_ALIASING = frozenset("detach data".split())
+_CHECKPOINT = torch.utils.checkpoint.__file__
+
+
+class Refused(BaseException):
+    """Ends a run that a value cannot be given to; no model catches it.
+
+    Attributes
+    ----------
+    error
+        What to raise.
+    """
+
+    def __init__(self, error: LensError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _View(NamedTuple):
+    """A row that shared memory with others, and was given a value in memory of its own."""
+
+    key: str
+    row: int
+    """Of the edit."""
+    storage: int
+    region: Region
+    given: Tensor
+    """Held, so that its memory stays its own while the model runs."""
+    storage_given: int
+
+
+class Rows(Protocol):
+    """What makes the rows: the tracer."""
+
+    values: Values
+    lineage: Lineage
+    handed: HandedBack
+
+    @property
+    def in_script(self) -> bool: ...
+    def edited(self, source: int, tensor: Tensor, config: dict[str, Any], inplace: bool) -> int: ...
+
+
+class Edits:
+    """The values of one run, put in place."""
+
+    def __init__(self, sites: Sites, tape: Tape) -> None:
+        self.sites = sites
+        self._tape = tape
+        self._rows = sites.rows
+        self._modules = sites.modules
+        self._funcs = {address.func for address in sites.rows}
+        self._counts: dict[tuple[int, str], int] = defaultdict(int)
+        self._views: list[_View] = []
+        #: Edits of views that what they were views of has written since: by whom.
+        self._stale: dict[int, str] = {}
+        self._reached: set[str] = set()
+        #: Rows that were given a value.
+        self.rows: set[int] = set()
+        #: Why the run ended, where an interpreter that is not Python's may have lost the reason.
+        self.refused: LensError | None = None
+        self._grad = torch.is_grad_enabled()
+
+    def forget(self) -> None:
+        """The run is over: hold no tensor any more."""
+        self._views.clear()
+
+    def of_row(self, tracer: Rows, row: int, tensor: Tensor, inplace: bool) -> Tensor:
+        """The tensor that the program goes on with, instead of that of a new row."""
+        call = self._tape.calls[self._tape.rows[row].call]
+        if self._stale and not self._stale.keys().isdisjoint(call.sources):
+            self._refuse_stale(call.sources)
+        if inplace and self._views:
+            self._note_write(tensor, call.function.name)
+        func = call.function.name
+        if func not in self._funcs:
+            return tensor
+        self._counts[call.module, func] += 1
+        module = self._tape.modules[call.module].key if call.module else ""
+        site = self._rows.get(Address(module, func, self._counts[call.module, func]))
+        if site is None:
+            return tensor
+        if self._tape.rows[row].call in self._tape.wrapped:
+            _refuse(f"{site.key!r} is inside torch.func, where a row is no tensor of the program's")
+        if tracer.in_script:
+            reason = f"{site.key!r} is inside a ScriptModule: give a value to the whole module"
+            self.refused = LensValueError(f"values: {reason}")
+            _refuse(reason)
+        return self._edit_row(tracer, site, row, tensor, inplace)
+
+    def of_module(self, tracer: Rows, index: int, result: Any) -> Any:
+        """What a module call hands over instead of `result`; None where that is it."""
+        called = self._tape.modules[index]
+        site = self._modules.get((called.path, called.number))
+        site = site or self._modules.get((called.path, 0))
+        if site is None:
+            return None
+        tensors = {id(tensor): tensor for _, tensor in tensors_in(result)}
+        # In a hook the mode would see what follows, and a ScriptModule's is still there.
+        with torch._C.DisableTorchFunction(), _disable_current_modes():
+            if len(tensors) != 1:
+                self._refuse_count(tracer, site, [*tensors.values()])
+            ((key, tensor),) = tensors.items()
+            if unwrapped(tensor) is not tensor:
+                _refuse(f"{site.key!r} is inside torch.func, where its tensor is a wrapper")
+            source = tracer.lineage.source(tensor)
+            self._check_checkpoint(site)
+            new = _fitted(site, tensor)
+            self._made(tracer, site, source, new, {"module": called.key})
+        try:
+            return with_others(result, {key: new})
+        except Unbuilt as kind:
+            _refuse(
+                f"{site.key!r} returns its tensor in a {kind}, which cannot be made anew: give the "
+                "value to the row that it returns"
+            )
+
+    def of_inputs(self, tracer: Rows, rows: list[tuple[int, Tensor]], given: Any) -> Any:
+        """The arguments, with other inputs."""
+        new = {id(t): self.of_row(tracer, row, t, False) for row, t in rows}
+        changed = {key: new[key] for key in new if id(new[key]) != key}
+        try:
+            return with_others(given, changed)
+        except Unbuilt:
+            _refuse("an input is in an object that cannot be made anew: give other arguments")
+
+    def _edit_row(
+        self, tracer: Rows, site: Site, row: int, tensor: Tensor, inplace: bool
+    ) -> Tensor:
+        self._check_checkpoint(site)
+        self.rows.add(row)
+        if inplace:
+            self._write(tracer, site, row, tensor)
+            return tensor
+        new = _fitted(site, tensor)
+        edit = self._made(tracer, site, row, new)
+        if self._is_shared(tracer, row, tensor):
+            storage, given = storage_of(tensor), storage_of(new)
+            view = _View(site.key, edit, storage, region_of(tensor), new, given)
+            self._views.append(view)
+        return new
+
+    def _write(self, tracer: Rows, site: Site, row: int, tensor: Tensor) -> None:
+        """Write the value where the row is a write: every alias shows it."""
+        followed = torch.is_grad_enabled() and tensor.requires_grad
+        if followed and is_function(site.value):
+            _refuse(
+                f"{site.key!r} is a write that autograd follows, and has no gradient through a "
+                "function: give a value, or trace under torch.no_grad()"
+            )
+        if followed and tensor._is_view():
+            _refuse(
+                f"{site.key!r} is a write through a view, which autograd follows: trace under "
+                "torch.no_grad()"
+            )
+        new = _fitted(site, tensor)
+        storage = storage_of(tensor)
+        tracer.values.preserve(storage)
+        tracer.lineage.about_to_write(storage)
+        kept: Any = nullcontext()
+        if followed:
+            # What made it may have kept it for its gradient, which from here on is asked of nobody.
+            tensor.detach_()
+            kept = _unsafe_preserve_version_counter(tensor)
+        with kept:
+            tensor.copy_(new)
+        self._made(tracer, site, row, tensor, inplace=True)
+
+    def _made(
+        self,
+        tracer: Rows,
+        site: Site,
+        source: int,
+        tensor: Tensor,
+        config: dict[str, Any] | None = None,
+        inplace: bool = False,
+    ) -> int:
+        self._reached.add(site.key)
+        return tracer.edited(source, tensor, config or {}, inplace)
+
+    def _is_shared(self, tracer: Rows, row: int, tensor: Tensor) -> bool:
+        """Whether others of the program hold the memory of a new tensor."""
+        name = self._tape.calls[self._tape.rows[row].call].function.name
+        if tensor._is_view() or name in _ALIASING or tracer.handed.is_handed_back(tensor):
+            return True
+        # Torch does not tell views among inference tensors.
+        n = tracer.values.n_kept(storage_of(tensor))
+        return tensor.is_inference() and holders(tensor) > 1 + n
+
+    def _note_write(self, tensor: Tensor, func: str) -> None:
+        storage = storage_of(tensor)
+        for view in self._views:
+            if storage == view.storage_given:
+                _refuse(
+                    f"{view.key!r} shares memory with other tensors, and {func} then writes it: "
+                    "they would not show that. Give the value to the row that is written, or to "
+                    "the module"
+                )
+            if storage == view.storage and overlap(region_of(tensor), view.region):
+                self._stale[view.row] = func
+
+    def _refuse_stale(self, sources: tuple[int, ...]) -> NoReturn:
+        edit = next(source for source in sources if source in self._stale)
+        key = next(view.key for view in self._views if view.row == edit)
+        _refuse(
+            f"{key!r} shares memory with other tensors, and {self._stale[edit]} wrote it before it "
+            "was read again: give the value to the row that is written"
+        )
+
+    def _check_checkpoint(self, site: Site) -> None:
+        if not (self._grad or torch.is_grad_enabled()):
+            return
+        frame: Any = sys._getframe(1)
+        while frame is not None:
+            if frame.f_code.co_filename == _CHECKPOINT:
+                _refuse(
+                    f"{site.key!r} is inside a checkpoint, whose second run for the gradient would "
+                    "not have the value: trace under torch.no_grad(), or without the checkpoint"
+                )
+            frame = frame.f_back
+
+    def _refuse_count(self, tracer: Rows, site: Site, tensors: list[Tensor]) -> NoReturn:
+        if not tensors:
+            _refuse(f"{site.key!r} returns no tensor, so there is nothing to give a value for")
+        rows = [tracer.lineage.source(tensor) for tensor in tensors]
+        ops = passes(self._tape).labels()
+        labels = [ops[row] for row in rows if row >= 0]
+        _refuse(
+            f"{site.key!r} returns {len(tensors)} tensors: give the value to one of the rows "
+            f"{shown(labels)}"
+        )
+
+    def problem(self, grouped: Passes) -> LensError | None:
+        """What was asked for and did not happen, once the run is over."""
+        missed = [key for key in self.sites.keys if key not in self._reached]
+        if missed:
+            return LensKeyError(
+                f"values: {shown(missed)}: never reached in this run, which went another way than "
+                "the plain one, or does not call that; the trace is in this exception's .trace"
+            )
+        late = [
+            f"pass {p} of {layer!r}"
+            for row, (layer, p) in enumerate(zip(grouped.layers, grouped.pass_nums, strict=True))
+            if layer in self.sites.every and row not in self.rows
+        ]
+        if late:
+            return LensValueError(
+                f"values: {shown(late)} is not in the plain run and has no value: give one to the "
+                "module; the trace is in this exception's .trace"
+            )
+        return None
+
+
+def _fitted(site: Site, tensor: Tensor) -> Tensor:
+    try:
+        return fitted(site.key, site.value, tensor)
+    except LensError as error:
+        raise Refused(error) from None
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise Refused(LensValueError(f"values: {reason}"))

@@ -1,0 +1,157 @@
+"""A value given for a row or module call, made to fit the tensor that it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor
+
+from lensframe_pd.errors import LensTypeError, LensValueError, shown
+from lensframe_pd.schema import STIMULUS
+
+_NUMBERS = (bool, int, float, complex, np.generic)
+
+
+def is_function(value: Any) -> bool:
+    return callable(value) and not isinstance(value, (Tensor, xr.DataArray))
+
+
+def joined(key: str, value: Any, ids: pd.Index | None) -> Any:
+    """A value as it was given, its stimuli those of the run and in their order.
+
+    Parameters
+    ----------
+    ids
+        Of the stimuli of the run; None where it has none.
+
+    Raises
+    ------
+    LensValueError
+        It has no value for some of them.
+    """
+    if not isinstance(value, xr.DataArray):
+        return value
+    if ids is None or STIMULUS not in value.coords or STIMULUS not in value.dims:
+        return value.values
+    there = value.get_index(STIMULUS)
+    missing = [i for i in ids if i not in there]
+    if missing:
+        raise LensValueError(
+            f"values: {key!r} has no value for the stimuli {shown(missing)}; it has "
+            f"{shown(there)}: give all stimuli of the run, or drop the coordinate to go by position"
+        )
+    if not there.is_unique:
+        raise LensValueError(
+            f"values: {key!r} has stimuli twice: {shown(there[there.duplicated()])}"
+        )
+    return value.isel({STIMULUS: there.get_indexer(ids)}).values
+
+
+def fitted(key: str, value: Any, tensor: Tensor) -> Tensor:
+    """The value as a tensor of its own that can take the place of `tensor`.
+
+    Parameters
+    ----------
+    key
+        What it was given for, for errors.
+    value
+        A number (filled), a tensor, an array, or a function of the tensor that gives one.
+
+    Raises
+    ------
+    LensTypeError
+        It is none of these, or numbers that the dtype cannot hold exactly.
+    LensValueError
+        It has another shape.
+    """
+    if is_function(value):
+        value = _called(key, value, tensor)
+    if isinstance(value, _NUMBERS) or (_is_one(value) and tensor.dim()):
+        return _filled(key, value, tensor)
+    given = _as_tensor(key, value)
+    if tuple(given.shape) != tuple(tensor.shape):
+        raise LensValueError(
+            f"values: {key!r} was given shape {tuple(given.shape)}, and the tensor has "
+            f"{tuple(tensor.shape)}"
+        )
+    return _cast(key, given, tensor).clone()
+
+
+def _called(key: str, function: Callable[[Tensor], Any], tensor: Tensor) -> Any:
+    """What a function gives for a copy: the tensor itself is kept as it was made."""
+    try:
+        return function(tensor.clone())
+    except Exception as error:
+        error.add_note(f"lf.trace: raised by the function given in values= for {key!r}")
+        raise
+
+
+def _is_one(value: Any) -> bool:
+    return isinstance(value, (Tensor, np.ndarray, xr.DataArray)) and value.ndim == 0
+
+
+def _as_tensor(key: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        if value.layout is not torch.strided or value.is_quantized:
+            raise LensTypeError(f"values: {key!r} was given a tensor that is not dense")
+        return value
+    try:
+        array = np.asarray(value)
+        return torch.from_numpy(np.array(array, copy=True, order="K"))
+    except (TypeError, ValueError) as error:
+        raise LensTypeError(
+            f"values: {key!r} was given a {type(value).__name__}, which is no numbers; give a "
+            "number, an array, a tensor, or a function of the tensor"
+        ) from error
+
+
+def _filled(key: str, value: Any, tensor: Tensor) -> Tensor:
+    """The number in every place; a tensor with a gradient passes it on to that one number."""
+    if isinstance(value, Tensor):
+        return _cast(key, value, tensor).expand(tensor.shape).clone()
+    number = value.item() if hasattr(value, "item") else value
+    full = torch.full_like(tensor, 0, requires_grad=False)
+    try:
+        full.fill_(number)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise _unfit(key, f"{number!r}", tensor) from error
+    exact = tensor.dtype.is_floating_point or tensor.dtype.is_complex
+    if not exact and full.numel() and full.flatten()[0].item() != number:
+        raise _unfit(key, f"{number!r}", tensor)
+    if _overflows(number, full):
+        raise _unfit(key, f"{number!r}", tensor)
+    return full
+
+
+def _overflows(number: Any, full: Tensor) -> bool:
+    finite = bool(np.isfinite(number))
+    return finite and full.numel() > 0 and not bool(torch.isfinite(full.flatten()[0]))
+
+
+def _cast(key: str, given: Tensor, tensor: Tensor) -> Tensor:
+    """The given tensor in the dtype and on the device of `tensor`, if that changes no number."""
+    given = given.to(tensor.device)
+    if given.dtype is tensor.dtype:
+        return given
+    if given.is_complex() and not tensor.is_complex():
+        raise _unfit(key, str(given.dtype), tensor)
+    cast = given.to(tensor.dtype)
+    with torch.no_grad():
+        back = cast.to(given.dtype)
+        same = (back == given) | ((back != back) & (given != given))
+    if not bool(same.all()):
+        raise _unfit(key, f"numbers of {given.dtype}", tensor)
+    return cast
+
+
+def _unfit(key: str, what: str, tensor: Tensor) -> LensTypeError:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return LensTypeError(
+        f"values: {key!r} was given {what}, which {dtype} does not hold exactly: round it first, "
+        f"as by .astype({dtype!r}) or .to(torch.{dtype})"
+    )

@@ -1,0 +1,216 @@
+"""Which rows and module calls the keys of `values=` mean, before the model runs with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pandas as pd
+import xarray as xr
+
+from lensframe_pd.capture.given import joined
+from lensframe_pd.capture.plan import ADDRESSED_BY, Address, followed, planned
+from lensframe_pd.errors import LensTypeError, LensValueError, unknown_names, warn
+from lensframe_pd.schema import labels, main_path, module_asked, parsed, rows_of, split_call
+from lensframe_pd.tape.passes import passes
+from lensframe_pd.tape.tape import Tape
+
+_COLUMNS = ("value", "values")
+_UNEDITABLE = {
+    "output": "it is what the model returns: edit the row it shows, its parent",
+    "alias": "it is what a write elsewhere made of a view: edit the row that was written",
+    "constant": "no operation made it: edit what reads it",
+    "edit": "it is a value that was given: edit the row it replaced",
+}
+
+
+class Site(NamedTuple):
+    """One value, and what was said of where it goes."""
+
+    key: str
+    value: Any
+
+
+@dataclass
+class Sites:
+    """Where values go.
+
+    Attributes
+    ----------
+    rows
+        By address.
+    modules
+        By path and number of a call; 0 for every call.
+    every
+        Layers that were given one value for all passes, with the key.
+    passed_over
+        Variables of a Dataset that are no rows which could be given a value.
+    """
+
+    rows: dict[Address, Site] = field(default_factory=dict)
+    modules: dict[tuple[str, int], Site] = field(default_factory=dict)
+    every: dict[str, str] = field(default_factory=dict)
+    passed_over: list[str] = field(default_factory=list)
+
+    @property
+    def keys(self) -> list[str]:
+        """What was asked for, each key once."""
+        return [*dict.fromkeys(s.key for s in (*self.rows.values(), *self.modules.values()))]
+
+
+class Plain(NamedTuple):
+    """A row of the run without values."""
+
+    label: str
+    layer: str
+    kind: str
+    address: Address
+
+
+def plain_rows(tape: Tape) -> list[Plain]:
+    """What a finished run tells of its rows."""
+    grouped = passes(tape)
+    kinds = [tape.kinds.get(row, "op") for row in range(len(tape.rows))]
+    cells = zip(grouped.labels(), grouped.layers, kinds, followed(tape), strict=True)
+    return [Plain(*row) for row in cells]
+
+
+@dataclass
+class Asked:
+    """What `values=` says, as yet without the run."""
+
+    values: dict[str, Any]
+    rows: list[Plain] | None = None
+    """Those that are known already, from the rows of an earlier frame."""
+    passes_over: bool = False
+    """Whether what cannot be edited is passed over."""
+
+
+def asked(values: Any) -> Asked:
+    """`values=` of `lf.trace`, taken apart.
+
+    Raises
+    ------
+    LensTypeError
+        It is no Dataset, no Mapping and no rows.
+    LensKeyError
+        Rows without a column of values.
+    """
+    if isinstance(values, xr.Dataset):
+        return Asked({str(k): v for k, v in values.data_vars.items()}, passes_over=True)
+    if isinstance(values, pd.DataFrame):
+        return _of_frame(values)
+    if isinstance(values, (Mapping, pd.Series)):
+        given = dict(values.items())
+        if all(isinstance(key, str) for key in given):
+            return Asked(given)
+        odd = next(key for key in given if not isinstance(key, str))
+        raise LensTypeError(f"values: the key {odd!r} is no text; give labels or module paths")
+    raise LensTypeError(
+        f"values= got a {type(values).__name__}; give a Dataset of activations, a dict of labels "
+        "or module paths to values, or rows of a trace's layers with a column 'value'"
+    )
+
+
+def _of_frame(frame: pd.DataFrame) -> Asked:
+    column = next((name for name in _COLUMNS if name in frame.columns), None)
+    if column is None:
+        raise unknown_names(["value"], map(str, frame.columns), "column")
+    ops = labels(frame, "values=")
+    given = dict(zip(ops, frame[column], strict=True))
+    if not {*ADDRESSED_BY, "layer", "kind"} <= {*frame.columns}:
+        return Asked(given)
+    cells = rows_of(frame, ops, ("layer", "kind"))
+    found = planned(frame, "values=")
+    rows = [Plain(op, cells[op]["layer"], cells[op]["kind"], a) for a, op in found.items()]
+    return Asked(given, rows)
+
+
+def needs_rows(asked: Asked, paths: set[str], aliases: Mapping[str, str]) -> bool:
+    """Whether keys are labels, of which only a run of the model can tell where they are."""
+    if asked.rows is not None:
+        return False
+    return any(not _is_path(key, paths, aliases) or parsed(key) for key in asked.values)
+
+
+def _is_path(key: str, paths: set[str], aliases: Mapping[str, str]) -> bool:
+    return _path(key, paths, aliases) is not None
+
+
+def _path(key: str, paths: set[str], aliases: Mapping[str, str]) -> tuple[str, int] | None:
+    """Path and number of the calls that a key means as a module; None if there is none."""
+    said = module_asked(key)
+    name = key if said is None else said
+    for path, number in ((name, 0), split_call(name)):
+        for known in (path, main_path(path, aliases)):
+            if known in paths and known:
+                return known, number
+    return None
+
+
+def resolved(
+    asked: Asked,
+    rows: Iterable[Plain],
+    paths: set[str],
+    aliases: Mapping[str, str],
+    ids: pd.Index | None,
+) -> Sites:
+    """Where each value goes.
+
+    Raises
+    ------
+    LensKeyError
+        Keys that are neither labels nor module paths; all are named, with near misses.
+    LensValueError
+        Keys that name rows which cannot be given a value, or one row twice; or missing stimuli.
+    """
+    rows = [*rows]
+    by_name: dict[str, list[Plain]] = {}
+    for row in rows:
+        names = {row.label, row.layer, _with_pass(row)}
+        for name in names:
+            by_name.setdefault(name, []).append(row)
+    sites = Sites()
+    unknown, wrong = [], []
+    for key, value in asked.values.items():
+        meant = by_name.get(key, ()) if module_asked(key) is None else ()
+        path = _path(key, paths, aliases)
+        if not meant and path is None:
+            unknown.append(key)
+            continue
+        site = Site(key, joined(key, value, ids))
+        if meant:
+            if path is not None and parsed(key) is None:
+                warn(f"values: {key!r} is read as the operation; ask for 'module={key}' otherwise")
+            reasons = [_UNEDITABLE[row.kind] for row in meant if row.kind in _UNEDITABLE]
+            if reasons and asked.passes_over:
+                sites.passed_over.append(key)
+            elif reasons:
+                wrong.append(f"{key!r} cannot be given a value: {reasons[0]}")
+            else:
+                wrong += _place(sites, site, meant)
+        elif path is not None:
+            sites.modules[path] = site
+    if unknown:
+        known = [*by_name, *sorted(paths - {""}), *aliases]
+        raise unknown_names(unknown, known, "label or module path")
+    if wrong:
+        raise LensValueError("values: " + "\n".join(wrong))
+    return sites
+
+
+def _with_pass(row: Plain) -> str:
+    said = parsed(row.label)
+    return f"{row.layer}:{said.pass_num if said and said.pass_num else 1}"
+
+
+def _place(sites: Sites, site: Site, rows: Iterable[Plain]) -> list[str]:
+    wrong = []
+    for row in rows:
+        other = sites.rows.setdefault(row.address, site)
+        if other is not site:
+            wrong.append(f"{other.key!r} and {site.key!r} both give a value for {row.label!r}")
+        if site.key == row.layer:
+            sites.every[row.layer] = site.key
+    return wrong

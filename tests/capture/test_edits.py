@@ -1,0 +1,640 @@
+"""The model under other values: as with a forward hook, or as with the value written by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+import xarray as xr
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import lensframe_pd as lf
+
+X = torch.randn(3, 4)
+
+
+def net(**relu):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.ReLU(**relu), nn.Linear(5, 2)).eval()
+
+
+def hooked(model, path, give, x):
+    """The output with a forward hook that returns `give(output)`."""
+    handle = model.get_submodule(path).register_forward_hook(lambda m, args, out: give(out))
+    try:
+        return model(x)
+    finally:
+        handle.remove()
+
+
+def graph(layers):
+    return dict(zip(layers.index, layers["parents"], strict=True))
+
+
+# ------------------------------------------------------------------ a module's value
+
+VALUE = torch.randn(3, 5)
+VALUES = {
+    "a number": (0.5, lambda out: torch.full_like(out, 0.5)),
+    "an integer": (2, lambda out: torch.full_like(out, 2)),
+    "a NumPy number": (np.float32(0.1), lambda out: torch.full_like(out, np.float32(0.1).item())),
+    "a tensor": (VALUE, lambda out: VALUE.clone()),
+    "an array": (VALUE.numpy(), lambda out: VALUE.clone()),
+    "doubles that are floats": (VALUE.double().numpy(), lambda out: VALUE.clone()),
+    "a list": (VALUE.tolist(), lambda out: VALUE.clone()),
+    "a function": (lambda t: t * 2 + 1, lambda out: out * 2 + 1),
+    "a function that gives a number": (lambda t: 3, lambda out: torch.full_like(out, 3)),
+    "a function that writes its argument": (lambda t: t.mul_(2), lambda out: out * 2),
+    "infinity": (float("inf"), lambda out: torch.full_like(out, float("inf"))),
+}
+
+
+@pytest.mark.parametrize("what", VALUES)
+@pytest.mark.parametrize("key", ["1", "1:1", "module=1", "relu_1"])
+def test_the_output_is_that_with_a_forward_hook(what, key):
+    value, give = VALUES[what]
+    model = net()
+    expected = hooked(model, "1", give, X)
+    trace = lf.trace(model, X, values={key: value})
+    assert torch.equal(trace.output.nan_to_num(7), expected.nan_to_num(7))
+    assert graph(trace.layers) == {
+        "input_1": (), "linear_1": ("input_1",), "relu_1": ("linear_1",), "edit_1": ("relu_1",),
+        "linear_2": ("edit_1",), "output_1": ("linear_2",),
+    }  # fmt: skip
+    assert trace.layers.loc["edit_1", ["kind", "func"]].tolist() == ["edit", "edit"]
+    assert trace.layers.loc["edit_1", "returned_by"] == ("1:1",)
+    plain = model[:2](X).detach().numpy()
+    assert np.array_equal(trace.activations["relu_1"].values, plain)
+    assert np.array_equal(trace.activations["edit_1"].values, give(model[:2](X)).detach().numpy())
+    assert trace.validate()["passed"].all()
+
+
+def test_the_modules_own_hooks_come_after():
+    model = net()
+    model[1].register_forward_hook(lambda m, args, out: out + 100)
+    trace = lf.trace(model, X, values={"1": 1})
+    assert torch.equal(trace.output, model[2](torch.full((3, 5), 101.0)))
+    assert trace.layers.loc["add_1", "parents"] == ("edit_1",)
+
+
+def test_one_call_of_a_shared_module():
+    shared = nn.Linear(4, 4)
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = shared
+
+        def forward(self, x):
+            return self.a(self.a(x))
+
+    trace = lf.trace(Twice(), X, values={"a:1": 0})
+    assert torch.equal(trace.output, shared(torch.zeros(3, 4)))
+    trace = lf.trace(Twice(), X, values={"a": lambda t: t + 1})
+    assert torch.equal(trace.output, shared(shared(X) + 1) + 1)
+    assert [*trace.layers.index] == [
+        "input_1", "linear_1:1", "edit_1:1", "linear_1:2", "edit_1:2", "output_1"
+    ]  # fmt: skip
+
+
+class Wraps(nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.wrap = wrap
+
+    def forward(self, x):
+        return self.wrap(self.linear(x))
+
+
+CONTAINERS = {
+    "a tuple": (lambda t: (t, None), lambda r: r[0]),
+    "a list": (lambda t: [1, t], lambda r: r[1]),
+    "a dict": (lambda t: {"h": t, "n": 3}, lambda r: r["h"]),
+    "nested": (lambda t: {"h": (t, "text")}, lambda r: r["h"][0]),
+}
+
+
+@pytest.mark.parametrize("what", CONTAINERS)
+def test_the_one_tensor_in_what_a_module_returns(what):
+    wrap, unwrap = CONTAINERS[what]
+    inner = Wraps(wrap)
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return unwrap(self.inner(x)) * 2
+
+    trace = lf.trace(Outer(), X, values={"inner": 4})
+    assert torch.equal(trace.output, torch.full((3, 4), 8.0))
+
+
+# ------------------------------------------------------------------ a row's value
+
+
+def functional(x):
+    y = x.exp()
+    z = y.sin()
+    return y + z
+
+
+def by_hand(x):
+    y = x.exp()
+    z = torch.full_like(y, 3)
+    return y + z
+
+
+def test_a_row_is_replaced_for_all_who_read_it():
+    assert torch.equal(lf.trace(functional, X, values={"sin_1": 3}).output, by_hand(X))
+    trace = lf.trace(functional, X, values={"exp_1": 0})
+    assert torch.equal(trace.output, torch.zeros(3, 4))
+    assert graph(trace.layers)["add_1"] == ("edit_1", "sin_1")
+
+
+def test_a_tensor_of_several_that_a_call_gives():
+    def forward(x):
+        a, b = x.chunk(2, 1)
+        values, where = a.max(1)
+        return values + b.sum(1) + where
+
+    trace = lf.trace(forward, X, values={"chunk_2": 1, "max_2": 0})
+    a, _ = X.chunk(2, 1)
+    assert torch.equal(trace.output, a.max(1).values + 2)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_value_of_a_write_is_seen_by_every_alias(mode):
+    def forward(x):
+        y = x * 1
+        v = y[:, 0]
+        v.mul_(3)
+        return y * 2, v + 1
+
+    with mode():
+        trace = lf.trace(forward, X, values={"mul_2": 7})
+        y, v = trace.output
+        expected = X * 2
+        expected[:, 0] = 14
+        assert torch.equal(y, expected)
+        assert torch.equal(v, torch.full((3,), 8.0))
+        assert trace.validate()["passed"].all()
+    plain = lf.trace(forward, X)
+    assert [op for op in trace.layers.index if op != "edit_1"] == [*plain.layers.index]
+    assert trace.layers.loc["alias_1", "parents"] == ("mul_1", "edit_1")
+    # what was made before is kept as it was
+    assert np.array_equal(trace.activations["mul_2"].values, (X[:, 0] * 3).numpy())
+
+
+def test_a_write_with_a_function():
+    def forward(x):
+        y = x * 1
+        y.relu_()
+        return y * 2
+
+    with torch.no_grad():
+        trace = lf.trace(forward, X, values={"relu_1": lambda t: -t})
+    assert torch.equal(trace.output, -2 * X.relu())
+
+
+def test_control_flow_follows():
+    def forward(x):
+        if x.sum() > 0:
+            return x.exp()
+        return x.sin()
+
+    x = torch.ones(3)
+    assert torch.equal(lf.trace(forward, x, values={"sum_1": -1}).output, x.sin())
+    trace = lf.trace(forward, x, values={"gt_1": False})
+    assert torch.equal(trace.output, x.sin())
+
+
+def test_an_input():
+    trace = lf.trace(functional, X, values={"input_1": 0})
+    assert torch.equal(trace.output, functional(torch.zeros(3, 4)))
+    trace = lf.trace(lambda d: d["a"][0] * 2, ({"a": [X]},), values={"input_1": 1})
+    assert torch.equal(trace.output, torch.full((3, 4), 2.0))
+
+
+# ------------------------------------------------------------------ labels
+
+
+def loop(x):
+    for _ in range(5):
+        x = torch.tanh(x * 2)
+    return x
+
+
+CELL = nn.Linear(4, 4)
+ENCODER = nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True)).eval()
+
+
+def cells(x):
+    h = torch.zeros(3, 4)
+    for _ in range(3):
+        h = torch.tanh(CELL(x) + h)
+    return h
+
+
+def fibonacci(x):
+    hs = [x, x + 1]
+    for _ in range(4):
+        hs.append(torch.tanh(hs[-1] + hs[-2]))
+    return torch.stack(hs)
+
+
+def siamese(x):
+    return ENCODER(x) - ENCODER(x + 1)
+
+
+def views(x):
+    y = x * 1
+    y[:, 0] = 5
+    v = y[:, 1]
+    v.add_(1)
+    return y * 2 + v[:, None]
+
+
+def attention(x):
+    y = F.scaled_dot_product_attention(x[None], x[None], x[None])
+    a, b = y.split(2, -1)
+    return torch.cat([b, a], -1)
+
+
+PROGRAMS = [loop, cells, fibonacci, siamese, views, attention, functional]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_labels_are_those_of_the_plain_trace_whatever_is_edited(program):
+    """Every row that can be given a value is given its own, and so nothing changes."""
+    with torch.no_grad():
+        torch.manual_seed(0)
+        plain = lf.trace(program, X)
+        rows = plain.layers[plain.layers["kind"].isin(["op", "input"])]
+        written = rows["parents"][rows["inplace"]].map(lambda parents: parents[0])
+        shared = {op for op in written if rows.loc[op, "func"] == "getitem"}
+        given = {op: lambda t: t for op in rows.index if op not in shared}
+        torch.manual_seed(0)
+        trace = lf.trace(program, X, values=given)
+    assert torch.equal(trace.output, plain.output)
+    rows = trace.layers[trace.layers["kind"] != "edit"]
+    assert [*rows.index] == [*plain.layers.index]
+    assert rows["layer"].tolist() == plain.layers["layer"].tolist()
+    for op, value in plain.activations.items():
+        assert np.array_equal(trace.activations[op].values, value.values), op
+        assert trace.activations[op].dims == value.dims
+    edits = trace.layers[trace.layers["kind"] == "edit"]
+    assert len(edits) == len(given)
+    layers = edits["parents"].map(lambda parents: trace.layers.loc[parents[0], "layer"])
+    by_layer = pd.DataFrame({"edit": edits["layer"], "of": layers}).drop_duplicates()
+    assert by_layer["edit"].is_unique
+    assert by_layer["of"].is_unique
+
+
+def test_five_passes_of_one_layer():
+    plain = lf.trace(loop, X)
+    trace = lf.trace(loop, X, values={"tanh_1": lambda t: t + 1})
+    expected = X
+    for _ in range(5):
+        expected = torch.tanh(expected * 2) + 1
+    assert torch.equal(trace.output, expected)
+    edits = [f"edit_1:{k}" for k in range(1, 6)]
+    assert [op for op in trace.layers.index if op not in edits] == [*plain.layers.index]
+    rolled = trace.layers.lens.roll()
+    assert [*rolled.index] == ["input_1", "mul_1", "tanh_1", "edit_1", "output_1"]
+    assert rolled["n_passes"].tolist() == [1, 5, 5, 5, 1]
+    assert rolled.loc["mul_1", "parents"] == ("input_1", "edit_1")
+    assert trace.activations.lens["edit_1"].sizes["pass_num"] == 5
+    assert trace.validate()["passed"].all()
+    assert "edit_1" in trace.layers.lens.draw().source
+
+
+def test_one_pass():
+    trace = lf.trace(loop, X, values={"tanh_1:2": 1})
+    expected = torch.ones(3, 4)
+    for _ in range(3):
+        expected = torch.tanh(expected * 2)
+    assert torch.equal(trace.output, expected)
+    assert "edit_1" in trace.layers.index
+
+
+def test_verbs_on_a_frame_with_edits(tmp_path):
+    trace = lf.trace(net(), X, values={"relu_1": 0, "2": 1})
+    layers = trace.layers
+    assert "edit_1" in layers.lens.draw().source
+    assert layers.lens.collapse(depth=1).loc["1", "parents"] == ("0",)
+    assert layers.lens.profile("module").loc["1", "ops"] == 1
+    lf.write(trace, tmp_path / "t.zarr")
+    back = lf.read(tmp_path / "t.zarr")
+    assert back.layers["kind"].tolist() == layers["kind"].tolist()
+    report = back.layers.lens.validate(net(), X, activations=back.activations)
+    assert report["passed"].all()
+
+
+# ------------------------------------------------------------------ what is given
+
+
+def test_a_dataset_of_another_run():
+    model, other = net(), torch.randn(3, 4)
+    donor = lf.trace(model, other)
+    trace = lf.trace(model, X, values=donor.activations[["relu_1"]])
+    assert torch.equal(trace.output, model(other))
+    trace = lf.trace(model, X, values=donor.activations)
+    assert torch.equal(trace.output, model(other))
+    assert json.loads(trace.layers.attrs["passed_over"]) == ["output_1"]
+
+
+def test_values_are_joined_by_stimulus():
+    model = net()
+    donor = lf.trace(model, torch.randn(5, 4), stimulus=list("abcde"))
+    trace = lf.trace(model, X, stimulus=list("dab"), values=donor.activations[["relu_1"]])
+    expected = model[2](model[:2](torch.zeros(3, 4)) * 0 + torch.from_numpy(
+        donor.activations["relu_1"].sel(stimulus=list("dab")).values.copy()
+    ))  # fmt: skip
+    assert torch.equal(trace.output, expected)
+    with pytest.raises(lf.LensValueError, match=r"'x'"):
+        lf.trace(model, X, stimulus=list("dax"), values=donor.activations[["relu_1"]])
+
+
+def test_bfloat16_comes_back_exactly():
+    model = net().bfloat16()
+    donor = lf.trace(model, X.bfloat16())
+    assert donor.activations["relu_1"].dtype == np.float32
+    trace = lf.trace(model, torch.zeros(3, 4).bfloat16(), values=donor.activations[["relu_1"]])
+    assert torch.equal(trace.output, donor.output)
+
+
+@pytest.mark.parametrize("column", ["value", "values"])
+def test_rows_with_a_column_need_no_other_run(column):
+    runs = []
+
+    class Counts(nn.Module):
+        def forward(self, x):
+            runs.append(1)
+            return x.exp().sin().exp()
+
+    rows = lf.trace(Counts(), X).layers
+    picked = rows[rows["func"] == "exp"].assign(**{column: [0.0, 2.0]})
+    runs.clear()
+    trace = lf.trace(Counts(), X, values=picked.iloc[[0]])
+    assert len(runs) == 1
+    assert torch.equal(trace.output, torch.ones(3, 4))
+    trace = lf.trace(Counts(), X, values=picked)
+    assert torch.equal(trace.output, torch.full((3, 4), 2.0))
+
+
+def test_paths_need_no_other_run_and_labels_one_that_leaves_nothing():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.drop = nn.Dropout(0.5)
+            self.norm = nn.BatchNorm1d(4)
+            self.runs = 0
+
+        def forward(self, x):
+            self.runs += 1
+            return self.drop(self.norm(x)).exp()
+
+    model = Counts()
+    with pytest.warns(lf.LensWarning, match="train mode"):
+        lf.trace(model, X, values={"norm": 0})
+    assert model.runs == 1
+    torch.manual_seed(3)
+    reference = Counts()
+    out = hooked(reference, "norm", lambda t: t * 2, X)
+    model = Counts()
+    torch.manual_seed(3)
+    with pytest.warns(lf.LensWarning, match="train mode"):
+        trace = lf.trace(model, X, values={"batch_norm_1": lambda t: t * 2})
+    assert model.runs == 1
+    assert torch.equal(trace.output, out)
+    assert torch.equal(model.norm.running_mean, reference.norm.running_mean)
+
+
+def test_values_are_copied_before_use():
+    given = torch.ones(3, 5)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Sigmoid(), nn.ReLU(inplace=True))
+    with torch.no_grad():
+        trace = lf.trace(model, X, values={"1": given - 2})
+        given_by_function = torch.full((3, 5), -1.0)
+        lf.trace(model, X, values={"1": lambda t: given_by_function})
+    given.zero_()
+    assert (given_by_function == -1).all()
+    assert (trace.activations["edit_1"] == -1).all()
+    assert (trace.output == 0).all()
+
+
+# ------------------------------------------------------------------ autograd
+
+
+def test_a_constant_ends_the_gradient_a_tensor_receives_it_a_function_passes_it_on():
+    model = net()
+    trace = lf.trace(model, X, values={"relu_1": 1}, gradients=True)
+    gradients = trace.gradients(lambda o: o.sum())
+    assert "linear_1" not in gradients
+    assert gradients.attrs["without"]["edit_1"] == "detached"
+    leaf = torch.ones(3, 5, requires_grad=True)
+    trace = lf.trace(model, X, values={"relu_1": leaf})
+    (received,) = torch.autograd.grad(trace.output.sum(), leaf)
+    assert torch.equal(received, model[2].weight.sum(0).expand(3, 5))
+    trace = lf.trace(model, X, values={"relu_1": lambda t: t * 3}, gradients=True)
+    gradients = trace.gradients(lambda o: o.sum())
+    assert np.allclose(gradients["relu_1"].values, 3 * gradients["edit_1"].values)
+    hidden = model[0](X)
+    expected = torch.autograd.grad(model[2](hidden.relu() * 3).sum(), hidden)[0]
+    assert np.array_equal(gradients["linear_1"].values, expected.numpy())
+
+
+def test_a_constant_for_a_write_ends_the_gradient():
+    model = net(inplace=True)
+    trace = lf.trace(model, X, values={"relu_1": 1}, gradients=True)
+    gradients = trace.gradients(lambda o: o.sum())
+    assert "linear_1" not in gradients
+    assert "linear_2" in gradients
+    again = lf.trace(model, X, values={"relu_1": 1})
+    again.output.sum().backward()
+    assert model[0].weight.grad is None
+    leaf = torch.ones(3, 5, requires_grad=True)
+    out = lf.trace(model, X, values={"relu_1": leaf}).output
+    assert torch.equal(torch.autograd.grad(out.sum(), leaf)[0], model[2].weight.sum(0).expand(3, 5))
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def two_tensors(x):
+    class Two(nn.Module):
+        def forward(self, x):
+            return x.exp(), x.sin()
+
+    two = Two()
+    a, b = two(x)
+    return a + b
+
+
+def in_vmap(x):
+    return torch.vmap(torch.sin)(x) * 2
+
+
+def in_checkpoint(x):
+    y = (x * 1).requires_grad_()
+    return checkpoint(torch.exp, y, use_reentrant=False)
+
+
+def in_reentrant_checkpoint(x):
+    y = (x * 1).requires_grad_()
+    return checkpoint(torch.exp, y, use_reentrant=True)
+
+
+def view_written(x):
+    y = x * 1
+    v = y[:, 0]
+    v.mul_(3)
+    return y
+
+
+def base_written(x):
+    y = x * 1
+    v = y[:, 0]
+    y.mul_(3)
+    return v + 1
+
+
+def handed_back_written(x):
+    y = x * 1
+    z = y.contiguous()
+    z.relu_()
+    return y + z
+
+
+def writes(x):
+    y = (x * 1).requires_grad_() * 1
+    y.relu_()
+    return y * 2
+
+
+def writes_view(x):
+    y = (x * 1).requires_grad_() * 1
+    v = y[0]
+    v.mul_(3)
+    return y * 2
+
+
+def plain_output(x):
+    return x.exp() * 2
+
+
+REFUSED = {
+    "an unknown key": (functional, {"sim_1": 0}, lf.LensKeyError, "did you mean 'sin_1'"),
+    "an unknown pass": (loop, {"tanh_1:9": 0}, lf.LensKeyError, "tanh_1:9"),
+    "an output": (plain_output, {"output_1": 0}, lf.LensValueError, "its parent"),
+    "an alias": (views, {"alias_1": 0}, lf.LensValueError, "the row that was written"),
+    "a shape": (functional, {"sin_1": torch.ones(3)}, lf.LensValueError, r"\(3,\).*\(3, 4\)"),
+    "a shape by a function": (functional, {"sin_1": lambda t: t[0]}, lf.LensValueError, "shape"),
+    "inexact numbers": (
+        functional, {"sin_1": np.full((3, 4), 0.1)}, lf.LensTypeError, "float32",
+    ),
+    "complex numbers": (functional, {"sin_1": 1j}, lf.LensTypeError, "float32"),
+    "too large a number": (functional, {"sin_1": 1e300}, lf.LensTypeError, "float32"),
+    "half an integer": (lambda x: x.argmax(1) * 2, {"argmax_1": 0.5}, lf.LensTypeError, "int64"),
+    "no numbers": (functional, {"sin_1": "text"}, lf.LensTypeError, "no numbers"),
+    "no key": (functional, {3: 0}, lf.LensTypeError, "labels or module paths"),
+    "no mapping": (functional, 3, lf.LensTypeError, "Dataset"),
+    "one row twice": (loop, {"tanh_1": 0, "tanh_1:2": 1}, lf.LensValueError, "both give"),
+    "several tensors": (two_tensors, {"Two": 0}, lf.LensValueError, "'exp_1', 'sin_1'"),
+    "inside vmap": (in_vmap, {"sin_1": 0}, lf.LensValueError, "torch.func"),
+    "a checkpoint": (in_checkpoint, {"exp_1": 0}, lf.LensValueError, "checkpoint"),
+    "a reentrant one": (in_reentrant_checkpoint, {"exp_1": 0}, lf.LensValueError, "checkpoint"),
+    "a view that is written": (view_written, {"getitem_1": 0}, lf.LensValueError, "shares memory"),
+    "a view of what is written": (base_written, {"getitem_1": 0}, lf.LensValueError, "shares"),
+    "what was handed back": (
+        handed_back_written, {"contiguous_1": 0}, lf.LensValueError, "shares memory",
+    ),
+    "a function for a write": (writes, {"relu_1": lambda t: t}, lf.LensValueError, "no_grad"),
+    "a write through a view": (writes_view, {"mul_3": 0}, lf.LensValueError, "no_grad"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_done_is_refused(what):
+    program, values, kind, message = REFUSED[what]
+    with pytest.raises(kind, match=message):
+        lf.trace(program, X, values=values)
+    lf.trace(program, X)  # nothing is left
+
+
+def test_no_model_can_catch_it():
+    def forward(x):
+        try:
+            return x.exp() + 1
+        except Exception:
+            return x
+
+    with pytest.raises(lf.LensValueError, match="shape"):
+        lf.trace(forward, X, values={"exp_1": torch.ones(2)})
+
+
+def test_a_checkpoint_without_a_gradient_may_be_edited():
+    with torch.no_grad():
+        trace = lf.trace(
+            lambda x: checkpoint(torch.exp, x, use_reentrant=False) * 2, X, values={"exp_1": 1}
+        )
+    assert (trace.output == 2).all()
+
+
+def test_a_script_module_has_a_value_as_a_whole():
+    class Inner(nn.Module):
+        def forward(self, x):
+            return x.exp() + 1
+
+    model = nn.Sequential(torch.jit.script(Inner()), nn.ReLU())
+    trace = lf.trace(model, X, values={"0": 2})
+    assert (trace.output == 2).all()
+    with pytest.raises(lf.LensValueError, match="ScriptModule"):
+        lf.trace(model, X, values={"exp_1": 2})
+
+
+def test_a_key_that_is_never_reached():
+    def forward(x):
+        if x.sum() > 0:
+            return x.exp()
+        return x.sin().cos()
+
+    x = torch.ones(3)
+    with pytest.raises(lf.LensKeyError, match="exp_1") as caught:
+        lf.trace(forward, x, values={"sum_1": -1, "exp_1": 0})
+    assert torch.equal(caught.value.trace.output, x.sin().cos())
+    assert "edit_1" in caught.value.trace.layers.index
+
+
+def test_passes_that_the_plain_run_does_not_have():
+    def forward(x):
+        while x.norm() > 0.5:
+            x = x * 0.5
+        return x
+
+    x = torch.full((4,), 1.0)
+    plain = lf.trace(forward, x)
+    assert plain.layers.loc["mul_1:2", "n_passes"] == 2
+    with pytest.raises(lf.LensValueError, match="pass 3 of 'mul_1'") as caught:
+        lf.trace(forward, x, values={"mul_1": lambda t: t * 1.5})
+    assert caught.value.trace.output is not None
+
+
+def test_nothing_is_left_on_the_model():
+    model = net()
+    before = {k: len(v) for k, v in vars(model[1]).items() if k.endswith("hooks")}
+    lf.trace(model, X, values={"1": 0})
+    assert {k: len(v) for k, v in vars(model[1]).items() if k.endswith("hooks")} == before
+    assert not torch.equal(model(X), lf.trace(model, X, values={"1": 0}).output)
+
+
+def test_no_values_are_none():
+    for values in (None, {}, xr.Dataset()):
+        trace = lf.trace(net(), X, values=values)
+        assert "edit_1" not in trace.layers.index
