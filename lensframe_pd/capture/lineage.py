@@ -16,7 +16,6 @@ from weakref import WeakMethod, ref
 
 from torch import Tensor, nn
 from torch.nn import Parameter
-from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.roots import named_modules
@@ -25,6 +24,8 @@ from lensframe_pd.capture.writes import Writes
 from lensframe_pd.tape.regions import covers, region_of
 from lensframe_pd.tape.storage import (
     Unswapped,
+    is_plain,
+    is_uninitialized,
     same_view,
     sparse_parts,
     storage_of,
@@ -166,7 +167,7 @@ class Lineage:
         for k in self._held_in.get(storage, ()) if storage else ():
             if k not in self.tape.before:
                 tensor = self.tape.held[k].tensor if self.values.all_kept else None
-                if tensor is None or isinstance(tensor, UninitializedTensorMixin):
+                if tensor is None or is_uninitialized(tensor):
                     self.tape.before[k] = None
                 else:
                     self.tape.before[k] = tensor.detach().clone()
@@ -176,7 +177,7 @@ class Lineage:
         if id(tensor) in self._pinned:
             self.pin(tensor, self._pinned[id(tensor)])
         storage = storage_of(unwrapped(tensor))
-        if storage and not isinstance(tensor, UninitializedTensorMixin):
+        if storage and not is_uninitialized(tensor):
             writes = self.writes.get(storage)
             if writes is None:
                 writes = self.writes[storage] = Writes(tensor)
@@ -302,34 +303,35 @@ class Lineage:
         if any(parameter is not None for parameter in module._parameters.values()):
             self.tape.note_holder(path, top)
         before = f"{path}." if path else ""
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                self.hold(before + name, parameter, True, held)
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                self.hold(before + name, buffer, False, held)
+        for tensors, are_parameters in ((module._parameters, True), (module._buffers, False)):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    self.hold(before + name, tensor, are_parameters, held)
 
     def hold(self, name: str, tensor: Tensor, is_parameter: bool, keep: bool = True) -> int:
         """Make a parameter or buffer known by its name."""
         # within torch.func a module may be lent what wraps another's parameter, or a result
         tensor = unwrapped(tensor)
-        known = self.known(tensor)
-        if known is not None:
+        key = id(tensor)
+        known = self.live.get(key)
+        if known is not None and known.alive() is tensor:
             return known.source
-        held = self.tape.held
+        tape_held = self.tape.held
+        plain = is_plain(tensor)  # as nearly all are: what is asked of the others takes its time
         shape: tuple[int, ...] = ()
         numel = nbytes = 0
-        if not isinstance(tensor, UninitializedTensorMixin):
+        if not is_uninitialized(tensor):
             shape, numel = tuple(tensor.shape), tensor.numel()
             nbytes = numel * tensor.element_size()
-        needs_grad = tensor.requires_grad
-        kept = tensor if keep else None
-        held.append(Held(name, is_parameter, shape, tensor.dtype, numel, nbytes, needs_grad, kept))
+        facts = (shape, tensor.dtype, numel, nbytes, tensor.requires_grad)
+        tape_held.append(Held(name, is_parameter, *facts, tensor if keep else None))
+        source = -len(tape_held)
         storage = storage_of(tensor)
-        self._held_in.setdefault(storage, []).append(len(held) - 1)
-        self.know(tensor, -len(held), storage)
-        self.take_apart(tensor, -len(held))
+        self._held_in.setdefault(storage, []).append(-1 - source)
         if keep:
-            self.pin(tensor, name)
+            self._pinned[key] = name
+        self.live[key] = Known(Unswapped(tensor) if keep else ref(tensor), source, storage)
+        if not plain:
+            self.take_apart(tensor, source)
         self.values.expose(tensor)
-        return -len(held)
+        return source

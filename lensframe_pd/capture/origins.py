@@ -20,6 +20,7 @@ from lensframe_pd.tape.objects import (
     attributes,
     cell_content,
     class_dict,
+    is_value,
     joined,
     mro,
     walk,
@@ -131,19 +132,27 @@ def _bases(kinds: Iterable[type]) -> Iterable[type]:
     return {id(base): base for kind in kinds for base in mro(kind)}.values()
 
 
-def extra_tensors(named: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
+Own = tuple[str, Any, type]
+"""An attribute of a module: its path, what it is, and the class of the module."""
+
+
+def own_attributes(named: Iterable[tuple[str, nn.Module]]) -> list[Own]:
+    """What the modules keep beside what every module has, numbers and texts left out."""
+    return [
+        (f"{path}.{name}" if path else name, value, type(module))
+        for path, module in named
+        for name, value in attributes(module)
+        if name not in _PLAIN_ATTRIBUTES and not is_value(value)
+    ]
+
+
+def extra_tensors(own: Iterable[Own]) -> Iterator[tuple[str, Tensor]]:
     """Tensors the modules keep outside parameters and buffers: state, caches, constants.
 
     A tensor that several hold has the name the first gives it.
     """
-    found = (
-        (f"{path}.{name}" if path else name, value)
-        for path, module in named
-        for name, value in attributes(module)
-        if name not in _PLAIN_ATTRIBUTES
-    )
     seen: set[int] = set()
-    for path, tensor in _tensors(found):
+    for path, tensor in _tensors([(path, value) for path, value, _ in own]):
         if id(tensor) not in seen:
             seen.add(id(tensor))
             yield path, tensor
@@ -160,6 +169,7 @@ def cached_by_methods(modules: Iterable[nn.Module]) -> Iterator[tuple[str, Tenso
         for base in _bases(kinds.values())
         if issubclass(base, nn.Module) and base is not nn.Module
         for name, method in list(class_dict(base).items())
+        if type(method) is not FunctionType or method.__closure__  # else there can be none
         for cache in _caches(method)
     )
 

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from lensframe_pd.capture.edits import Edits
-from lensframe_pd.capture.origins import Origins, cached_by_methods, extra_tensors, held_by_callable
+from lensframe_pd.capture.origins import (
+    Origins,
+    cached_by_methods,
+    extra_tensors,
+    held_by_callable,
+    own_attributes,
+)
 from lensframe_pd.capture.process import switched
 from lensframe_pd.capture.roots import find_roots, is_compile_wrapper, module_aliases, named_modules
 from lensframe_pd.capture.save import save_of
@@ -76,9 +82,10 @@ class Run:
         self.tape.aliases = module_aliases(roots, named)
         self.save = save_of(save, stop, self.tape, roots)
         self.values = self.save.values
-        kept = cached_by_methods([module for _, module in named])
+        own = own_attributes(named)
+        cached = cached_by_methods([module for _, module in named])
         ends = (Run._call.__code__, Run._execute.__code__)
-        state = chain(extra_tensors(named), kept, held_by_callable(model))
+        state = chain(extra_tensors(own), cached, held_by_callable(model))
         self.origins = Origins(state, ends)
         watchers: list[Watcher] = [self.save]
         #: The watcher that `also` made, if it was given.
@@ -86,7 +93,7 @@ class Run:
         if self.also is not None:
             watchers.append(self.also)
         self.tracer = tracer(self.tape, self.values, self.origins, roots, named, watchers, ends)
-        self.tracer.writes_unseen = may_write_unseen(model, [module for _, module in named])
+        self.tracer.writes_unseen = may_write_unseen(model, [module for _, module in named], own)
         if sites is not None:
             self.give(sites)
         for path, module in named:

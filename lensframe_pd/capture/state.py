@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from lensframe_pd.capture.origins import extra_tensors
+from lensframe_pd.capture.origins import extra_tensors, own_attributes
 from lensframe_pd.capture.roots import find_roots
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.errors import LensValueError
@@ -137,7 +137,7 @@ class State:
                     self.facts[prefix + name] = value
                 elif name.endswith("_hooks"):
                     self.facts[prefix + name] = len(value)
-        for path, tensor in extra_tensors(named):
+        for path, tensor in extra_tensors(own_attributes(named)):
             self._keep(path, tensor)
 
     def _keep(self, name: str, tensor: Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -64,10 +65,33 @@ def _is_shapeless(value: Tensor) -> bool:
 def by_parameter(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments by the parameter that each is passed to, in the order of these."""
     function = model.forward if isinstance(model, nn.Module) else model
+    names = _plain_parameters(function)
+    if len(args) <= len(names) and kwargs.keys() <= {*names[len(args) :]}:
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        return {name: given[name] for name in names if name in given}
     try:
         return inspect.signature(function).bind(*args, **kwargs).arguments
     except (TypeError, ValueError):  # the model's own error will say it better
         return {str(i): value for i, value in enumerate(args)} | kwargs
+
+
+def _plain_parameters(function: Any) -> tuple[str, ...]:
+    """The parameters of a method or function with nothing special about it; none of any other.
+
+    `inspect.signature` says the same in ten microseconds.
+    """
+    own = 0
+    if type(function) is MethodType:
+        function, own = function.__func__, 1
+    if type(function) is not FunctionType or vars(function):
+        return ()
+    code = function.__code__
+    if code.co_flags & _SPECIAL or code.co_posonlyargcount or code.co_kwonlyargcount:
+        return ()
+    return code.co_varnames[own : code.co_argcount]
+
+
+_SPECIAL = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 
 
 def _parts(values: Iterable[Any]) -> Iterator[PackedSequence | list[Tensor] | Tensor]:

@@ -588,7 +588,7 @@ class Tracer(TorchFunctionMode):
             self.tape.paths[row] = path
         if kind != "output":  # from here on the tensor comes from this row
             self._live.pop(id(tensor), None)
-        foreign = is_foreign(tensor)
+        foreign = kind != "output" and is_foreign(tensor)  # its own row was asked already
         if foreign:
             self.values.expose_owner(tensor)
         if foreign or not sources:  # it was there before, so others may hold it

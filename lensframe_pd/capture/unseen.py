@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dis
 import os.path
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lensframe_pd.capture.origins import Own
 from lensframe_pd.capture.roots import belongings
 from lensframe_pd.errors import OURS
-from lensframe_pd.tape.objects import CODE, class_attribute, instance_dict
+from lensframe_pd.tape.objects import CODE, class_attribute, class_dict, mro
 
 _ASSIGNED = frozenset(("real", "imag"))
 _CALLED = "set_"
@@ -46,15 +47,21 @@ def writes_unseen(code: CodeType) -> bool:
     return any([s.opname == "STORE_ATTR" and s.argval in _ASSIGNED for s in steps])
 
 
-def may_write_unseen(model: Any, modules: Sequence[nn.Module]) -> bool:
-    """Whether a model may make such a write: by its code, its modules', and what these name."""
+def may_write_unseen(model: Any, modules: Sequence[nn.Module], own: Iterable[Own]) -> bool:
+    """Whether a model may make such a write: by its code, its modules', and what these name.
+
+    Parameters
+    ----------
+    own
+        The attributes of the modules.
+    """
     seen: set[int] = set()
+    inherited: dict[int, dict[str, Any]] = {}
     waiting: list[tuple[Any, type]] = [(model, type(model))]
+    waiting += [(value, kind) for _, value, kind in own if type(value) in CODE]
     for module in modules:
-        own = (instance_dict(module) or {}).values()
-        held = [value for value in own if type(value) in CODE]  # most are no code: not asked more
-        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-        waiting += [(function, type(module)) for function in (*held, *hooks)]
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            waiting += [(hook, type(module)) for hook in hooks.values()]
     kinds = {id(type(module)): type(module) for module in modules}
     waiting += [(class_attribute(kind, "forward"), kind) for kind in kinds.values()]
     waiting += [(value, type(model)) for _, value in belongings(model)]
@@ -71,7 +78,9 @@ def may_write_unseen(model: Any, modules: Sequence[nn.Module]) -> bool:
         for code in _with_nested(function.__code__):
             if writes_unseen(code):
                 return True
-            waiting += [(found, owner) for found in _named(code, function, owner)]
+            if id(owner) not in inherited:
+                inherited[id(owner)] = _class_attributes(owner)
+            waiting += [(n, owner) for n in _named(code, function, inherited[id(owner)])]
         waiting += [(held, owner) for _, held in belongings(function)]
     return False
 
@@ -99,7 +108,15 @@ def _with_nested(code: CodeType) -> Iterator[CodeType]:
             yield from _with_nested(part)
 
 
-def _named(code: CodeType, function: FunctionType, owner: type) -> Iterator[Any]:
+def _class_attributes(kind: type) -> dict[str, Any]:
+    """What a class and its bases hold, by name."""
+    found: dict[str, Any] = {}
+    for base in reversed(mro(kind)):
+        found.update(class_dict(base))
+    return found
+
+
+def _named(code: CodeType, function: FunctionType, own: dict[str, Any]) -> Iterator[Any]:
     """What the names in code stand for: globals, attributes of its class, of modules it imports."""
     known = function.__globals__
     for name in code.co_names:
@@ -108,7 +125,8 @@ def _named(code: CodeType, function: FunctionType, owner: type) -> Iterator[Any]
             yield found
             if type(found) is ModuleType and found.__name__.split(".")[0] != "torch":
                 yield from (found.__dict__[n] for n in code.co_names if n in found.__dict__)
-        yield class_attribute(owner, name)
+        if name in own:
+            yield own[name]
 
 
 class UnseenWrites(TorchDispatchMode):

@@ -21,11 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from lensframe_pd.tape.compare import same
 from lensframe_pd.tape.regions import Region, region_of
-from lensframe_pd.tape.storage import faithful_clone, holders, storage_of, version_of
+from lensframe_pd.tape.storage import (
+    faithful_clone,
+    holders,
+    is_uninitialized,
+    storage_of,
+    use_count,
+    version_of,
+)
 from lensframe_pd.tape.tape import Tape
 
 WRITTEN_UNSEEN = "it was written out of the trace's sight, as by another thread"
@@ -136,9 +142,10 @@ class Values:
         if not storage or storage in self._exposed:
             return
         with torch._C.DisableTorchFunction():  # a subclass has its own, and a mode would look on
-            if isinstance(tensor, UninitializedTensorMixin) or tensor.is_meta:
+            if tensor.is_meta or is_uninitialized(tensor):
                 return
-            self.preserve(storage)
+            if storage in self._by_storage:
+                self.preserve(storage)
             weak = StorageWeakRef(tensor.untyped_storage())
         self._by_storage[storage] = self._exposed[storage] = _Exposed(self._values, weak)
 
@@ -189,7 +196,7 @@ class Values:
                     continue
                 version = versions.get(row, 0)
                 if version == _UNCOUNTED or value._version == version:
-                    if holders(value) > 1:
+                    if use_count(storage) > 1 and holders(value) > 1:  # the first is quick
                         shared.append(storage)
                     continue
             # by row, as one that was dropped and kept again is there twice
@@ -219,6 +226,8 @@ def _custom_forwards() -> frozenset[CodeType]:
 
 class _Exposed(list[int]):
     """Takes the place of the rows in a storage that others can write: each gets its own copy."""
+
+    __slots__ = ("_latest", "_storage", "_values", "last")
 
     def __init__(self, values: list[Tensor | None], storage: StorageWeakRef) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from lensframe_pd.schema import MODULE_ALIASES, calls_text
-from lensframe_pd.tables.dims import axis_names, dims
+from lensframe_pd.tables.dims import dimensions
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.storage import widened
 from lensframe_pd.tape.tape import ModuleCall, Tape
@@ -86,12 +86,15 @@ def dataset(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> xr.Dataset:
     variables: dict[str, Any] = {}
     labels = grouped.labels()
     sizes: dict[str, int] = {}
+    sized: dict[int, tuple[str, ...]] = {}
     kept = [i for i, value in enumerate(tape.values) if value is not None and i not in unsaved]
     for i, found, facts in described(tape, grouped, kept):
         value = tape.values[i]
         assert value is not None
         variables[labels[i]] = xr.Variable(found, to_numpy(value), facts, fastpath=True)
-        sizes.update(zip(found, value.shape, strict=True))
+        if id(found) not in sized:  # many rows have the same
+            sized[id(found)] = found
+            sizes.update(zip(found, value.shape, strict=True))
     # The public constructor compares every variable with every other's dims: 8 times the cost.
     aliases = {MODULE_ALIASES: json.dumps(tape.aliases)} if tape.aliases else {}
     attrs = {**tape.attrs(), **aliases}
@@ -102,23 +105,18 @@ def described(
     tape: Tape, grouped: Passes, rows: Iterable[int]
 ) -> Iterator[tuple[int, tuple[str, ...], dict[str, Any]]]:
     """Of each of these rows its dimensions and the attrs of its variable."""
-    names = axis_names(tape)
+    found = dimensions(tape)
     modules, calls, returned = tape.modules, tape.calls, tape.returned
-    memo: dict[Any, tuple[str, ...]] = {}
     dtypes: dict[torch.dtype, str] = {}
     for i in rows:
         row = tape.rows[i]
-        key = (names[i], row.shape)
-        found = memo.get(key)
-        if found is None:
-            found = memo[key] = dims(names[i], row.shape)
         call = calls[row.call]
         dtype = dtypes.get(row.dtype)
         if dtype is None:
             dtype = dtypes[row.dtype] = str(row.dtype).removeprefix("torch.")
         yield (
             i,
-            found,
+            found[i],
             {
                 "layer": grouped.layers[i],
                 "pass_num": grouped.pass_nums[i],

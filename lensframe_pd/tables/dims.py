@@ -7,7 +7,6 @@ from first to last.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +34,7 @@ from lensframe_pd.tables.order import (
 )
 from lensframe_pd.tables.pointwise import is_listed, is_pointwise
 from lensframe_pd.tables.readers import input_names
-from lensframe_pd.tape.tape import Call, Tape
+from lensframe_pd.tape.tape import Call, Row, Tape
 
 #: Their results are told apart by what the call gave in all.
 _TOGETHER = frozenset(
@@ -49,9 +48,14 @@ _BY_MEMORY = frozenset(("as_strided", "alias"))
 def axis_names(tape: Tape) -> list[Names]:
     """What each axis of every row is; `None` where no operation named the axis."""
     followed = _Followed(tape)
-    for i in range(len(tape.rows)):
-        followed.follow(i)
     return [followed.operands[k].names for k in followed.found]
+
+
+def dimensions(tape: Tape) -> list[tuple[str, ...]]:
+    """The dimension names of every row."""
+    followed = _Followed(tape)
+    found = [dims(operand.names, operand.shape) for operand in followed.operands]
+    return [found[k] for k in followed.found]
 
 
 def dims(names: Names, shape: Sequence[int]) -> tuple[str, ...]:
@@ -69,7 +73,7 @@ def dims(names: Names, shape: Sequence[int]) -> tuple[str, ...]:
 
 
 class _Followed:
-    """The axes of the rows so far; equal ones are one operand, known by its number."""
+    """The axes of the rows; equal ones are one operand, known by its number."""
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
@@ -80,19 +84,26 @@ class _Followed:
         self._numbers: dict[Operand, int] = {}
         self._held: dict[int, int] = {}
         self._memo: dict[Any, int] = {}
+        self._by_entry: dict[str, bool] = {}
         self._inputs = input_names(tape)
         self._shapes: tuple[int, tuple[tuple[int, ...], ...]] = (-1, ())
+        for i in range(len(tape.rows)):
+            self._follow(i)
 
-    def follow(self, i: int) -> None:
+    def _follow(self, i: int) -> None:
         """Find out what row `i`, the next, is."""
-        row = self.tape.rows[i]
-        call = self.tape.calls[row.call]
-        name = call.function.name
-        if not call.sources:
-            self.found.append(self._number(self._begun(i, tuple(row.shape))))
+        tape, found = self.tape, self.found
+        row = tape.rows[i]
+        call = tape.calls[row[0]]  # by number, for speed: row.call
+        name, sources = call[0][1], call[3]  # call.function.name, call.sources
+        if not sources:
+            found.append(self._number(self._begun(i, tuple(row.shape))))
             return
         # The numbers of its operands, not these themselves: they are hashed once per row.
-        ids = tuple([self.found[s] if s >= 0 else self._of_held(s) for s in call.sources])
+        ids = tuple([found[s] if s >= 0 else self._of_held(s) for s in sources])
+        if self._passes_on(i, name, row, ids):
+            found.append(ids[0])
+            return
         key: Any = None
         if row.call not in self.tape.selections and not _is_apart(name):
             key = (name, ids, call.args, tuple(call.kwargs.items()), row.shape, row.slot)
@@ -109,6 +120,16 @@ class _Followed:
         if key is not None:
             self._memo[key] = number
         self.found.append(number)
+
+    def _passes_on(self, i: int, name: str, row: Row, ids: tuple[int, ...]) -> bool:
+        """Whether it is known at once that a row is what it was made of, entry by entry."""
+        if self.operands[ids[0]].shape != row[2] or ids.count(ids[0]) < len(ids):  # row.shape
+            return False
+        by_entry = self._by_entry.get(name)
+        if by_entry is None:
+            # Of a single stimulus the first axis may be named yet, by its extent.
+            by_entry = self._by_entry[name] = rule_of(name) is elementwise and self.n != 1
+        return by_entry and i not in self.tape.kinds and row[0] not in self.tape.wrapped
 
     def _number(self, operand: Operand) -> int:
         number = self._numbers.get(operand)
@@ -150,7 +171,7 @@ class _Followed:
             shape,
             row.slot,
             self.n,
-            _entries(self.tape.selections.get(row.call, {})),
+            _entries(self.tape.selections[row.call]) if row.call in self.tape.selections else {},
             self._shapes_of(i) if _is_apart(call.function.name) else (),
             self._stride_of(call) if call.function.name in _BY_MEMORY else (),
         )
@@ -163,7 +184,7 @@ class _Followed:
         if self.n > 1:
             names = _with_whole(names, shape, whole, self.n)
         unfit = [not fits(n, extent, self.n) for n, extent in zip(names, shape, strict=True)]
-        if any(unfit):
+        if True in unfit:
             if any([carries(name) for name, out in zip(names, unfit, strict=True) if out]):
                 whole = MIXED
             names = tuple([None if out else n for n, out in zip(names, unfit, strict=True)])
@@ -265,7 +286,7 @@ def _with_whole(names: Names, shape: Sequence[int], whole: int, n: int) -> Names
     """The axes of a tensor that comes from a stimulus as a whole, too, or from who knows which."""
     if whole == MIXED:
         return without_order(names, range(len(names)))
-    if whole < 0 or not any(map(carries, names)):
+    if whole < 0 or not any([carries(name) for name in names]):
         return names
     found: list[Name] = []
     for name, extent in zip(names, shape, strict=True):
@@ -280,13 +301,17 @@ def _whole(operands: Sequence[Operand], names: Sequence[Name]) -> int:
     Stimuli along an axis that is gone went in who knows how; of one alone it is that one's.
     """
     whole = of_all([operand.whole for operand in operands])
-    here = Counter([name for name in names if carries(name)])
+    here = [name for name in names if carries(name)]
     for operand in operands:
-        there = Counter(zip(operand.names, operand.shape, strict=True))
-        for (name, extent), times in there.items():
-            if carries(name) and times > here[name]:
-                number = of_axis(name, extent, 0)
-                whole = of_both(whole, number if number >= 0 else MIXED)
+        left = here.copy()
+        for name, extent in zip(operand.names, operand.shape, strict=True):
+            if not carries(name):
+                continue
+            if name in left:
+                left.remove(name)
+                continue
+            number = of_axis(name, extent, 0)
+            whole = of_both(whole, number if number >= 0 else MIXED)
     return whole
 
 

@@ -40,6 +40,9 @@ def linear(case: Case) -> Ruled | Names:
     if len(case.operands) < 2:
         return (*case.first.names[:-1], made)
     weight = case.operands[1]
+    if not carries(case.first.names[-1]) and not any([o.has_stimuli() for o in case.operands[1:]]):
+        names = (*case.first.names[:-1], made)[: len(case.shape)]
+        return Ruled(names, case.first.whole)
     summed = _summed(case, _part(case.first, -1), _part(weight, -1))
     if len(weight.shape) == 2:
         made = weight.names[0] if carries(weight.names[0]) else made

@@ -14,19 +14,20 @@ def input_names(tape: Tape) -> dict[int, Names]:
     same = {row: row for row, kind in tape.kinds.items() if kind == "input"}
     found: dict[int, Names] = {}
     wanted = len(same)
-    for i, row in enumerate(tape.rows):
+    calls, rows = tape.calls, tape.rows
+    for i, row in enumerate(rows):
         if len(found) == wanted:
             break
-        call = tape.calls[row.call]
-        for position, source in enumerate(call.sources):
+        call = calls[row[0]]  # by number, for speed: row.call, call.sources, function.name
+        for position, source in enumerate(call[3]):
             origin = same.get(source)
             if origin is None or origin in found:
                 continue
-            shape = tuple(tape.rows[source].shape)
-            names = _read(call, position, shape)
+            name, shape = call[0][1], rows[source][2]
+            names = _read(call, position, tuple(shape)) if name in _READERS else None
             if names is not None:
                 found[origin] = names
-            elif shape == row.shape and is_pointwise(call.function.name):
+            elif shape == row[2] and is_pointwise(name):
                 same[i] = origin
     return found
 
@@ -40,7 +41,7 @@ def _read(call: Call, position: int, shape: tuple[int, ...]) -> Names | None:
         return (*lead, "channel", *SPATIAL[n])
     if name in ("embedding", "embedding_bag") and position == 1 and rank == 2:
         return (None, "token")
-    if name in ("lstm", "gru", "rnn_tanh", "rnn_relu") and position == 0 and rank == 3:
+    if name in _RECURRENT and position == 0 and rank == 3:
         batch_first = [*call.args, *call.kwargs.values()][-1] is True
         return (None, "time", "feature") if batch_first else ("time", None, "feature")
     if name == "linear" and position == 0 and rank == 2:
@@ -65,3 +66,6 @@ def _spatial_ranks() -> dict[str, int]:
 
 
 _SPATIAL_RANK = _spatial_ranks()
+_RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+_READERS = frozenset((*_SPATIAL_RANK, *_RECURRENT, "embedding", "embedding_bag", "linear"))
+"""The operations that know what an axis of theirs is."""

@@ -83,6 +83,13 @@ def is_closed(value: Any) -> bool:
     return id(kind) in _ATOMS or _facts_of(kind).closed
 
 
+def is_value(value: Any) -> bool:
+    """Whether it is a number, a text or the like, or a tuple of these."""
+    if type(value) is tuple:
+        return all([id(type(part)) in _ATOMS for part in value])
+    return id(type(value)) in _ATOMS
+
+
 def walk(
     found: Iterable[Child], stop: tuple[type, ...] = (), depth: int = sys.maxsize
 ) -> Iterator[tuple[Trail, Any, Any]]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lensframe_pd.tape.functions import Function
@@ -27,11 +28,12 @@ SPARSE = {
     **{layout: (*names.split(), "values") for layout, names in _COMPRESSED.items()},
 }
 
-_use_count: Callable[[int], int] = torch._C._storage_Use_Count
+#: How many hold the storage at an address, a view of it that Python was given once included.
+use_count: Callable[[int], int] = torch._C._storage_Use_Count
 _LONE = torch.empty(0)
 _STORAGE = _LONE.untyped_storage()
 #: What Python's own view of a storage adds to the number of those that hold it.
-_ASKING = _use_count(_STORAGE._cdata) - 1
+_ASKING = use_count(_STORAGE._cdata) - 1
 
 
 def storage_of(tensor: Tensor) -> int:
@@ -61,8 +63,8 @@ class Unswapped:
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
-        self._is_plain = type(tensor) is Tensor or type(tensor) is Parameter
-        self._content = _content(tensor)
+        self._is_plain = is_plain(tensor)
+        self._content = tensor._cdata if self._is_plain else _content(tensor)
 
     def __call__(self) -> Tensor | None:
         tensor = self.tensor  # asked at each read of a parameter, so in few steps
@@ -70,10 +72,19 @@ class Unswapped:
         return tensor if content == self._content else None
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether it is no subclass, whose attributes may be code of somebody else's."""
+    kind = type(tensor)
+    return kind is Tensor or kind is Parameter
+
+
+def is_uninitialized(tensor: Tensor) -> bool:
+    """Whether it is the parameter or buffer of a lazy module that has not run."""
+    return not is_plain(tensor) and isinstance(tensor, UninitializedTensorMixin)
+
+
 def _content(tensor: Tensor) -> int:
-    """Address of what Python's object shows."""
-    if type(tensor) is Tensor or type(tensor) is Parameter:
-        return int(tensor._cdata)
+    """Address of what the object of a subclass shows."""
     with torch._C.DisableTorchFunctionSubclass():
         return int(tensor._cdata)
 
@@ -95,7 +106,7 @@ def is_foreign(tensor: Tensor) -> bool:
 def holders(tensor: Tensor) -> int:
     """How many hold the storage of a tensor, this tensor included: tensors, views, autograd."""
     storage = tensor.untyped_storage()  # has to live while its address is used
-    return _use_count(storage._cdata) - _ASKING
+    return use_count(storage._cdata) - _ASKING
 
 
 def unwrapped(tensor: Tensor) -> Tensor:
@@ -108,12 +119,9 @@ def unwrapped(tensor: Tensor) -> Tensor:
 
 def wrapped_by(tensor: Tensor) -> list[Tensor]:
     """The tensors that a wrapper subclass is made of, as it says itself; of any other none."""
-    if type(tensor) in _PLAIN or not is_traceable_wrapper_subclass(tensor):
+    if is_plain(tensor) or not is_traceable_wrapper_subclass(tensor):
         return []
     return [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
-
-
-_PLAIN = (Tensor, Parameter)  # most are: the question is not asked of them
 
 
 def sparse_parts(tensor: Tensor) -> list[Tensor]:
