@@ -32,8 +32,20 @@ _aten: Any = torch.ops.aten
 
 def writes_unseen(code: CodeType) -> bool:
     """Whether a user's code may make such a write, by the names in it."""
-    if _is_of_torch(code):
-        return False
+    known = _found.get(id(code))
+    if known is None or known[0] is not code:
+        if len(_found) >= _MOST_FOUND:
+            _found.clear()
+        known = _found[id(code)] = code, not _is_of_torch(code) and _names_a_write(code)
+    return known[1]
+
+
+_found: dict[int, tuple[CodeType, bool]] = {}
+"""What earlier runs found of the same code; it is held, so that its id stays its own."""
+_MOST_FOUND = 2**14
+
+
+def _names_a_write(code: CodeType) -> bool:
     names, texts = code.co_names, code.co_consts
     if "__set__" in names or _CALLED in names or _CALLED in texts:
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from lensframe_pd.tape.tape import Tape
 _TUPLE_COLUMNS = frozenset(c for c, kind in CELLS.items() if kind in ("texts", "counts", "shapes"))
 _STRING = pd.StringDtype(na_value=np.nan)  # pandas' default for text, made without inference
 _LARGE = pa.large_string()
+_FEW = 1000  # cells: what is kept takes little memory
 _NAMES = pd.Index([*COLUMNS])
 _NUMBERS = {"count": np.int64, "seconds": np.float64, "flag": np.bool_}
 _DTYPES = {column: _NUMBERS[kind] for column, kind in CELLS.items() if kind in _NUMBERS}
@@ -51,8 +53,8 @@ def layers(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> pd.DataFrame
     columns["saved"] = [v is not None and i not in unsaved for i, v in enumerate(tape.values)]
     columns["unsaved_reason"] = _Sparse("", unsaved, n)
     arrays = [_array(name, columns[name]) for name in COLUMNS]
-    index = pd.Index(_array("op", labels), name="op")
-    # The public constructor looks at each array again, at a tenth of a small trace's whole cost.
+    # The public constructors look at each array again, at a tenth of a small trace's whole cost.
+    index = pd.Index._simple_new(_array("op", labels), name="op")  # type: ignore[attr-defined]
     frame: pd.DataFrame = pd.DataFrame._from_arrays(  # type: ignore[attr-defined]
         arrays, columns=_NAMES, index=index, verify_integrity=False
     )
@@ -68,7 +70,7 @@ def _array(name: str, cells: Column) -> Any:
     if name in _TUPLE_COLUMNS:
         return np.fromiter(cells, dtype=object, count=len(cells))
     if len(cells) > 1 and cells[0] is cells[-1] and cells.count(cells[0]) == len(cells):
-        return _text(pa.repeat(pa.scalar(cells[0], _LARGE), len(cells)))
+        return _text(_repeated(cells[0], len(cells)))
     return _text(pa.array(cells, _LARGE))
 
 
@@ -76,7 +78,7 @@ def _sparse_array(name: str, cells: _Sparse) -> Any:
     usual, others, n = cells
     if name not in _DTYPES and name not in _TUPLE_COLUMNS:
         if not others:
-            return _text(pa.repeat(pa.scalar(usual, _LARGE), n))
+            return _text(_repeated(usual, n))
         return _text(pa.array([others.get(i, usual) for i in range(n)], _LARGE))
     array: np.ndarray[Any, Any] = np.empty(n, dtype=_DTYPES.get(name, object))
     array.fill(usual)  # of a tuple, too, each cell gets the whole
@@ -85,7 +87,21 @@ def _sparse_array(name: str, cells: _Sparse) -> Any:
     return array
 
 
-def _text(array: pa.Array) -> Any:
+def _repeated(cell: str, n: int) -> pa.ChunkedArray:
+    return _few_repeated(cell, n) if n <= _FEW else pa.chunked_array([_repeat(cell, n)])
+
+
+@lru_cache(maxsize=256)
+def _few_repeated(cell: str, n: int) -> pa.ChunkedArray:
+    """Made once: several columns of every frame are alike, and Arrow's arrays never change."""
+    return pa.chunked_array([_repeat(cell, n)])
+
+
+def _repeat(cell: str, n: int) -> pa.Array:
+    return pa.repeat(pa.scalar(cell, _LARGE), n)
+
+
+def _text(array: pa.Array | pa.ChunkedArray) -> Any:
     return _STRING.__from_arrow__(array)  # type: ignore[attr-defined]
 
 

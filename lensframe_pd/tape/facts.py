@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import os.path
+from bisect import bisect
 from collections import defaultdict
 from collections.abc import Hashable
+from functools import lru_cache
 from itertools import count
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -209,10 +212,20 @@ def line_of(code: Any, offset: int) -> str:
     """`file.py:line` of an instruction, empty inside torch and this package."""
     if code.co_filename.startswith(_FOLDERS):
         return ""
-    for start, end, line in code.co_lines():
-        if start <= offset < end and line is not None:
-            return f"{os.path.basename(code.co_filename)}:{line}"
-    return f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"
+    known = _lines_before(code.co_firstlineno, code.co_linetable)
+    if not known:
+        known[:] = [(start, line) for start, _, line in code.co_lines()]
+    here = bisect(known, offset, key=itemgetter(0)) - 1
+    line = known[here][1] if here >= 0 else None
+    if line is None:
+        line = code.co_firstlineno
+    return f"{os.path.basename(code.co_filename)}:{line}"
+
+
+@lru_cache(maxsize=4096)
+def _lines_before(first_line: int, table: bytes) -> list[tuple[int, int | None]]:
+    """What an earlier run found of the same code: where each line begins in it."""
+    return []
 
 
 def ordinals(tape: Tape) -> list[int]:
