@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lensframe_pd.capture.plan import ADDRESSED_BY, Address, Addresses, planned
 from lensframe_pd.capture.roots import named_modules
-from lensframe_pd.capture.values import Values
+from lensframe_pd.capture.values import NoValues, Values
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensError, LensTypeError, LensValueError, unknown_names, warn
 from lensframe_pd.schema import label, labels, main_path, module_asked, parsed
@@ -89,11 +89,11 @@ def save_of(save: Any, stop: bool, tape: Tape, roots: dict[str, nn.Module]) -> S
 def _save_of(save: Any, stop: bool, tape: Tape, roots: dict[str, nn.Module]) -> Save:
     if isinstance(save, str) and save == "all":
         return Everything(tape, Values(tape, all_kept=True))
+    if save is None:
+        return Nothing(tape, NoValues(tape))
     values = Values(tape, all_kept=False)
     if isinstance(save, Selection):
         return save.watcher(tape, values)
-    if save is None:
-        return Nothing(tape, values)
     if isinstance(save, pd.DataFrame):
         ops = labels(save, "save=")
         if {*ADDRESSED_BY} <= {*save.columns}:

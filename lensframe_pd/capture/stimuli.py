@@ -15,8 +15,11 @@ from torch.nn.utils.rnn import PackedSequence
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.tape.objects import tensors_in
 
-Start = int | np.ndarray[Any, Any]
-"""The number of the stimulus that a tensor is, or those of the entries along its axis 0."""
+Start = int | range | np.ndarray[Any, Any]
+"""The number of the stimulus that a tensor is, or those of the entries along its axis 0.
+
+A range is all of them, from first to last.
+"""
 
 
 def stimuli(given: Mapping[str, Any], n: int | None) -> tuple[int, list[tuple[Tensor, Start]]]:
@@ -51,7 +54,7 @@ def stimuli(given: Mapping[str, Any], n: int | None) -> tuple[int, list[tuple[Te
         elif value.dim() and not _is_shapeless(value):
             extents.append(value.shape[0])
             if n in (None, extents[-1]):
-                return extents[-1], [(value, np.arange(extents[-1]))]
+                return extents[-1], [(value, range(extents[-1]))]
     if n is None:
         return 0, []
     found = f"axis 0 of the input has {extents[0]}" if extents else "there is no tensor with axis 0"

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lensframe_pd.capture.origins import Own
 from lensframe_pd.capture.roots import belongings
 from lensframe_pd.errors import OURS
-from lensframe_pd.tape.objects import CODE, class_attribute, class_dict, mro
+from lensframe_pd.tape.objects import CODE, class_attribute
 
 _ASSIGNED = frozenset(("real", "imag"))
 _CALLED = "set_"
@@ -68,7 +68,7 @@ def may_write_unseen(model: Any, modules: Sequence[nn.Module], own: Iterable[Own
         The attributes of the modules.
     """
     seen: set[int] = set()
-    inherited: dict[int, dict[str, Any]] = {}
+    asked: dict[int, set[str]] = {}
     waiting: list[tuple[Any, type]] = [(model, type(model))]
     waiting += [(value, kind) for _, value, kind in own if type(value) in CODE]
     for module in modules:
@@ -90,9 +90,8 @@ def may_write_unseen(model: Any, modules: Sequence[nn.Module], own: Iterable[Own
         for code in _with_nested(function.__code__):
             if writes_unseen(code):
                 return True
-            if id(owner) not in inherited:
-                inherited[id(owner)] = _class_attributes(owner)
-            waiting += [(n, owner) for n in _named(code, function, inherited[id(owner)])]
+            names = asked.setdefault(id(owner), set())
+            waiting += [(found, owner) for found in _named(code, function, owner, names)]
         waiting += [(held, owner) for _, held in belongings(function)]
     return False
 
@@ -120,16 +119,14 @@ def _with_nested(code: CodeType) -> Iterator[CodeType]:
             yield from _with_nested(part)
 
 
-def _class_attributes(kind: type) -> dict[str, Any]:
-    """What a class and its bases hold, by name."""
-    found: dict[str, Any] = {}
-    for base in reversed(mro(kind)):
-        found.update(class_dict(base))
-    return found
+def _named(code: CodeType, function: FunctionType, owner: type, asked: set[str]) -> Iterator[Any]:
+    """What the names in code stand for: globals, attributes of its class, of modules it imports.
 
-
-def _named(code: CodeType, function: FunctionType, own: dict[str, Any]) -> Iterator[Any]:
-    """What the names in code stand for: globals, attributes of its class, of modules it imports."""
+    Parameters
+    ----------
+    asked
+        The attributes of the class that were looked up before; takes those that are now.
+    """
     known = function.__globals__
     for name in code.co_names:
         if name in known:
@@ -137,8 +134,9 @@ def _named(code: CodeType, function: FunctionType, own: dict[str, Any]) -> Itera
             yield found
             if type(found) is ModuleType and found.__name__.split(".")[0] != "torch":
                 yield from (found.__dict__[n] for n in code.co_names if n in found.__dict__)
-        if name in own:
-            yield own[name]
+        if name not in asked:
+            asked.add(name)
+            yield class_attribute(owner, name)
 
 
 class UnseenWrites(TorchDispatchMode):

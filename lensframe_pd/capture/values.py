@@ -201,7 +201,7 @@ class Values:
                     continue
             # by row, as one that was dropped and kept again is there twice
             kept = {row: value for row in rows if (value := self._as_kept(row)) is not None}
-            if kept and holders(next(iter(kept.values()))) > len(kept):
+            if kept and use_count(storage) > len(kept) < holders(next(iter(kept.values()))):
                 shared.append(storage)
         for storage in shared:
             self.preserve(storage)
@@ -209,6 +209,22 @@ class Values:
         self._exposed.clear()
         self._versions.clear()
         self._places.clear()
+
+
+class NoValues(Values):
+    """Those of a run that keeps none: who may write what is not asked."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__(tape, all_kept=False)
+
+    def preserve(self, storage: int) -> None:
+        pass
+
+    def expose(self, tensor: Tensor) -> None:
+        pass
+
+    def expose_owner(self, foreign: Tensor) -> None:
+        pass
 
 
 def _custom_forwards() -> frozenset[CodeType]:

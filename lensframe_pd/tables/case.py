@@ -49,7 +49,7 @@ class Operand(NamedTuple):
 
     def has_stimuli(self) -> bool:
         """Whether anything of it comes from stimuli."""
-        return self.whole != NONE or any(map(carries, self.names))
+        return self.whole != NONE or any([carries(name) for name in self.names])
 
     def elsewhere(self) -> int:
         """The number of the entries along an axis that tells no stimuli itself.

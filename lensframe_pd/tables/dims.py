@@ -79,6 +79,8 @@ class _Followed:
         self.tape = tape
         self.n = tape.n_stimuli
         self.operands: list[Operand] = []
+        #: Whether anything of an operand comes from stimuli, by its number.
+        self._informs: list[bool] = []
         #: Number of the operand that each row is.
         self.found: list[int] = []
         self._numbers: dict[Operand, int] = {}
@@ -116,7 +118,7 @@ class _Followed:
             if known is not None:
                 self.found.append(known)
                 return
-        number = self._number(self._made(i, call, [self.operands[k] for k in ids]))
+        number = self._number(self._made(i, call, ids))
         if key is not None:
             self._memo[key] = number
         self.found.append(number)
@@ -129,13 +131,15 @@ class _Followed:
         if by_entry is None:
             # Of a single stimulus the first axis may be named yet, by its extent.
             by_entry = self._by_entry[name] = rule_of(name) is elementwise and self.n != 1
-        return by_entry and i not in self.tape.kinds and row[0] not in self.tape.wrapped
+        plain = self.tape.kinds.get(i, "output") == "output"  # and no alias, that was written
+        return by_entry and plain and row[0] not in self.tape.wrapped
 
     def _number(self, operand: Operand) -> int:
         number = self._numbers.get(operand)
         if number is None:
             number = self._numbers[operand] = len(self.operands)
             self.operands.append(operand)
+            self._informs.append(operand.has_stimuli())
         return number
 
     def _of_held(self, source: int) -> int:
@@ -153,6 +157,8 @@ class _Followed:
         start = self.tape.starts.get(i)
         if isinstance(start, int) and not (self.n == 1 and shape[:1] == (1,)):
             return Operand(names, shape, start)
+        if isinstance(start, range):
+            return Operand((STIMULUS if start else None, *names[1:]), shape)
         if start is not None:
             along = named(np.atleast_1d(start), self.n)
             return Operand((along, *names[1:]), shape)
@@ -162,9 +168,10 @@ class _Followed:
             return Operand(names, shape, NONE)
         return Operand(names, shape, MIXED if self.n in shape else ALL)
 
-    def _made(self, i: int, call: Call, operands: list[Operand]) -> Operand:
+    def _made(self, i: int, call: Call, ids: tuple[int, ...]) -> Operand:
         row = self.tape.rows[i]
         shape = tuple(row.shape)
+        operands = [self.operands[k] for k in ids]
         case = Case(
             operands,
             _arguments(call),
@@ -180,7 +187,7 @@ class _Followed:
         if names is None or len(names) != len(shape):
             names, whole = (None,) * len(shape), None
         if whole is None:
-            whole = _whole(operands, names)
+            whole = _whole([self.operands[k] for k in ids if self._informs[k]], names)
         if self.n > 1:
             names = _with_whole(names, shape, whole, self.n)
         unfit = [not fits(n, extent, self.n) for n, extent in zip(names, shape, strict=True)]

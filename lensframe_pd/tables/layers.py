@@ -64,18 +64,18 @@ def layers(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> pd.DataFrame
 
 def _array(name: str, cells: Column) -> Any:
     if isinstance(cells, _Sparse):
-        return _sparse_array(name, cells)
+        return _sparse_array(name, *cells)
     if name in _DTYPES:
         return np.fromiter(cells, dtype=_DTYPES[name], count=len(cells))
     if name in _TUPLE_COLUMNS:
         return np.fromiter(cells, dtype=object, count=len(cells))
-    if len(cells) > 1 and cells[0] is cells[-1] and cells.count(cells[0]) == len(cells):
-        return _text(_repeated(cells[0], len(cells)))
+    first: Any = cells[0] if len(cells) > 1 else None
+    if first is not None and first is cells[-1] and cells.count(first) == len(cells):
+        return _text(_repeated(str(first), len(cells)))
     return _text(pa.array(cells, _LARGE))
 
 
-def _sparse_array(name: str, cells: _Sparse) -> Any:
-    usual, others, n = cells
+def _sparse_array(name: str, usual: Any, others: Mapping[int, Any], n: int) -> Any:
     if name not in _DTYPES and name not in _TUPLE_COLUMNS:
         if not others:
             return _text(_repeated(usual, n))
@@ -109,13 +109,11 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
     """The columns that are facts of a call, spread over the rows it gave."""
     facts = CallFacts(tape)
     n = len(tape.rows)
-    # Column by column, and NamedTuples by number, for speed: this is once per operation.
-    numbers = [row[0] for row in tape.rows]  # row.call
-    calls = [tape.calls[i] for i in numbers]
-    if not calls:
+    if not n:
         return {name: [] for name in COLUMNS}
+    # Column by column, and NamedTuples by number, for speed: this is once per operation.
     functions, args, kwargs, sources, sites, places, contexts, seconds, states = zip(
-        *calls, strict=True
+        *tape.calls, strict=True
     )
     modules = [facts.module(place) for place in places]
     roles = [*map(facts.roles, functions, args, kwargs, sources)]
@@ -129,31 +127,44 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
     around = [*map(facts.switches, contexts)]
     for i in [i for i, drew in enumerate(random) if drew]:
         around[i] = facts.context(contexts[i], random=True)
+    numbers = [row[0] for row in tape.rows]  # row.call
     if tape.stopped:
-        around[-1] = facts.context(contexts[-1], random[-1], tape.stopped)
-    columns: dict[str, Column] = {
+        last = numbers[-1]
+        around[last] = facts.context(contexts[last], random[last], tape.stopped)
+    columns: dict[str, Sequence[Any]] = {
         "func": [function[1] for function in functions],  # function.name
         "target": [function[2] for function in functions],
-        "call": numbers,
-        "ordinal": ordinals(tape),
-        "kind": _Sparse("op", tape.kinds, n),
-        "path": _Sparse("", tape.paths, n),
         "parents": parents,
         "n_parents": [*map(len, parents)],
         "context": around,
         "source": [*map(facts.sources.of, sites, places)],
         "seconds": seconds,
         "random": random,
+        "parent_args": roles,
     }
     arguments = zip(*map(facts.arguments, functions, args, kwargs), strict=True)
     columns.update(zip(CallFacts.of_arguments, arguments, strict=True))
     for k, name in enumerate(CallFacts.of_module):
         columns[name] = [module[k] for module in modules]
-    columns["parent_args"] = roles
-    for k, name in enumerate(CallFacts.of_held):
-        others = {i: cells[k] for i, cells in held.items()}
-        columns[name] = _Sparse(CallFacts.nothing_held[k], others, n)
-    return columns
+    if numbers != [*range(n)]:  # some calls made several rows
+        columns = {name: [cells[c] for c in numbers] for name, cells in columns.items()}
+        held = {i: held[c] for i, c in enumerate(numbers) if c in held}
+    return {
+        **columns,
+        **_held_columns(held, n),
+        "call": numbers,
+        "ordinal": ordinals(tape),
+        "kind": _Sparse("op", tape.kinds, n),
+        "path": _Sparse("", tape.paths, n),
+    }
+
+
+def _held_columns(held: dict[int, tuple[Any, ...]], n: int) -> dict[str, Column]:
+    """The columns of the parameters and buffers that a row's call read."""
+    return {
+        name: _Sparse(CallFacts.nothing_held[k], {i: cells[k] for i, cells in held.items()}, n)
+        for k, name in enumerate(CallFacts.of_held)
+    }
 
 
 def _tensor_columns(tape: Tape) -> dict[str, list[Any]]:

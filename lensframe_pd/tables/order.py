@@ -63,11 +63,11 @@ Names = tuple[Name, ...]
 
 def carries(name: Name) -> bool:
     """Whether the entries of an axis come from stimuli that are known."""
-    if type(name) is str:
+    if name is None or type(name) is str:
         return name == STIMULUS
     if isinstance(name, Merged):
         return any([carries(part) for part, _ in name.parts])
-    return name is not None
+    return True
 
 
 def fits(name: Name, extent: int, n: int) -> bool:

@@ -19,7 +19,7 @@ from lensframe_pd.schema import COLUMNS
 from lensframe_pd.tape.config import arg_name, encode, slot_roles
 from lensframe_pd.tape.context import context_json
 from lensframe_pd.tape.functions import Function
-from lensframe_pd.tape.tape import SCRIPT, SLOT, Call, Context, Site, Tape
+from lensframe_pd.tape.tape import SCRIPT, SLOT, Call, Context, Held, Site, Tape
 
 #: Frames of torch and of this package are never the user's code.
 _FOLDERS = (os.path.dirname(torch.__file__) + os.sep, OURS)
@@ -108,17 +108,11 @@ class CallFacts:
             buffers = [(h, role) for h, role in pairs if not h.is_parameter]
             distinct = {h.name: h for h, _ in params}.values()
             found = self._held[key] = (
-                tuple(h.name for h, _ in params),
-                tuple(role for _, role in params),
-                tuple(h.shape for h, _ in params),
-                tuple(str(h.dtype).removeprefix("torch.") for h, _ in params),
-                sum(h.numel for h in distinct),
-                sum(h.nbytes for h in distinct),
-                sum(h.numel for h in distinct if h.requires_grad),
-                tuple(h.name for h, _ in buffers),
-                tuple(role for _, role in buffers),
-                tuple(h.shape for h, _ in buffers),
-                tuple(str(h.dtype).removeprefix("torch.") for h, _ in buffers),
+                *_described(params),
+                sum([h.numel for h in distinct]),
+                sum([h.nbytes for h in distinct]),
+                sum([h.numel for h in distinct if h.requires_grad]),
+                *_described(buffers),
             )
         return found
 
@@ -144,6 +138,15 @@ class CallFacts:
         if found is None:
             found = self._arguments[key] = encode(function, args, kwargs)
         return found
+
+
+def _described(tensors: list[tuple[Held, str]]) -> tuple[tuple[Any, ...], ...]:
+    """Names, arguments, shapes and dtypes."""
+    if not tensors:
+        return ((), (), (), ())
+    held, roles = zip(*tensors, strict=True)
+    dtypes = [str(h.dtype).removeprefix("torch.") for h in held]
+    return tuple([h.name for h in held]), roles, tuple([h.shape for h in held]), tuple(dtypes)
 
 
 def _exactly(args: Any, kwargs: dict[str, Any]) -> Hashable:

@@ -24,6 +24,7 @@ from types import (
     BuiltinFunctionType,
     CellType,
     FunctionType,
+    GetSetDescriptorType,
     MappingProxyType,
     MemberDescriptorType,
     MethodType,
@@ -215,12 +216,15 @@ def attributes(value: Any) -> list[Child]:
 
 def instance_dict(value: Any) -> dict[str, Any] | None:
     """The dictionary of an object's attributes, None if it has none."""
+    if _facts_of(type(value)).own_dict:
+        return _attribute(value, "__dict__")  # type: ignore[no-any-return]
     return _generic_dict(ctypes.py_object(value), None) if _dict_offset(type(value)) else None
 
 
 # `value.__dict__` could be a property of the class; this is what `object` itself would give. Its
 # argument is wrapped by the caller: ctypes would ask for its `__class__`, which could be one too.
 _dict_offset = type.__dict__["__dictoffset__"].__get__
+_attribute = object.__getattribute__
 _generic_dict = ctypes.pythonapi.PyObject_GenericGetDict
 _generic_dict.argtypes = [ctypes.py_object, ctypes.c_void_p]
 _generic_dict.restype = ctypes.py_object
@@ -325,6 +329,8 @@ class _Facts(NamedTuple):
     attributes: bool
     """Whether its objects have any besides the items that are read."""
     slotted: bool
+    own_dict: bool
+    """Whether `__dict__` of its objects is their dictionary, and not something a class made."""
     fields: tuple[str, ...]
     """Of a dataclass."""
 
@@ -350,7 +356,8 @@ def _find_facts(kind: type) -> _Facts:
     bare = id(kind) in _BARE or not (slotted or _dict_offset(kind))
     fields = class_attribute(kind, "__dataclass_fields__")
     names = tuple(fields) if type(fields) is dict else ()
-    return _Facts(alive, closed, read or _nothing, not bare, slotted, names)
+    own_dict = type(class_attribute(kind, "__dict__")) is GetSetDescriptorType
+    return _Facts(alive, closed, read or _nothing, not bare, slotted, own_dict, names)
 
 
 # Readers of the items of one kind each; what an object has besides them are its attributes.

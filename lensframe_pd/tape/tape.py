@@ -157,7 +157,7 @@ class Tape:
     """Whether the run was ended early: by its last row, or by the end of the module call named."""
     n_stimuli: int = 0
     """How many stimuli went in."""
-    starts: dict[int, int | np.ndarray[Any, Any]] = field(default_factory=dict)
+    starts: dict[int, int | range | np.ndarray[Any, Any]] = field(default_factory=dict)
     """Inputs that are stimuli: the number of the one that a row is, or those along its axis 0."""
     selections: dict[int, dict[int, Tensor]] = field(default_factory=dict)
     """Calls that took entries of tensors to the integers and masks which said what entries, by
