@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lensframe_pd.capture.origins import extra_tensors
+from lensframe_pd.capture.origins import extra_tensors, own_attributes
 from lensframe_pd.capture.roots import find_roots, named_modules
 from lensframe_pd.extract.cast import Array
 from lensframe_pd.files.checksums import of_facts
@@ -44,7 +44,7 @@ def tensors_of(named: list[tuple[str, Any]]) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
             if tensor is not None:
                 yield prefix + name, tensor
-    yield from extra_tensors(named)
+    yield from extra_tensors(own_attributes(named))
 
 
 def sha256(tensor: Tensor) -> str:
