@@ -12,7 +12,7 @@ from lensframe_pd.errors import LensValueError, shown, warn
 from lensframe_pd.extract.batches import Batch
 from lensframe_pd.extract.cast import Array
 from lensframe_pd.extract.compare import departures
-from lensframe_pd.extract.fill import Opened, Piece, Writer, code_of
+from lensframe_pd.extract.fill import Opened, Piece, Span, Writer, code_of
 from lensframe_pd.extract.fingerprint import fingerprint, of_ids
 from lensframe_pd.extract.first import First, Settings, first_of, naming, seeded
 from lensframe_pd.extract.picked import run_picked
@@ -116,7 +116,7 @@ class Filling:
         share = range(i * blocks // parts, (i + 1) * blocks // parts)
         self._todo = {k for k in share if not self._entries[k]}
         self._writer = Writer(self._opened, {*self._todo}, sync)
-        self._starts: dict[int, list[int]] = {}
+        self._spans: dict[int, list[Span]] = {}
         self._is_verified = not self._entries.any()
         self.computed = 0
 
@@ -232,7 +232,8 @@ class Filling:
                         "to two stores"
                     )
         ids = batch.given.ids if self._opened.ids is not None else None
-        return Piece(batch.start, batch.size, arrays, lengths, ids, self._infinite(batch, reduced))
+        infinite, span = self._infinite(batch, reduced), (batch.start, batch.end)
+        return Piece(batch.start, batch.size, arrays, lengths, ids, infinite, span)
 
     def _infinite(self, batch: Batch, reduced: Mapping[str, Reduced]) -> Array | None:
         if not self._of.layout.casts:
@@ -266,11 +267,11 @@ class Filling:
             return
         block = self._ledger.block
         for k in range(batch.start // block, -(-batch.end // block)):
-            start, end = self._ledger.span(k)
-            starts = self._starts.setdefault(k, [])
-            starts.append(max(start, batch.start))
+            _, end = self._ledger.span(k)
+            spans = self._spans.setdefault(k, [])
+            spans.append((batch.start, batch.end))
             if batch.end >= end and self._entries[k]:
-                expected = code_of(self._starts.pop(k), end)
+                expected = code_of(self._spans.pop(k))
                 check_border(int(self._entries[k]), expected, k, self._where)
 
     def _give_up(self, error: BaseException) -> None:

@@ -26,6 +26,10 @@ _QUEUED = 2
 """Blocks that wait for the writer: more would only be more memory."""
 
 
+Span = tuple[int, int]
+"""The first stimulus, and the first after the last."""
+
+
 class Piece(NamedTuple):
     """What one batch has for the store."""
 
@@ -39,6 +43,8 @@ class Piece(NamedTuple):
     """Ids that only the batch knows."""
     overflows: Array | None
     """stimulus x variable: how many numbers became infinite."""
+    batch: Span
+    """Where the batch begins and ends."""
 
 
 class Opened:
@@ -124,7 +130,9 @@ class Writer:
         }
         ids = None if piece.ids is None else piece.ids[a:b]
         overflows = None if piece.overflows is None else piece.overflows[a:b]
-        return Piece(piece.start + a, b - a, arrays, piece.lengths, ids, overflows)
+        return Piece(
+            piece.start + a, b - a, arrays, piece.lengths, ids, overflows, piece.batch
+        )  # fmt: skip
 
     def _put(self, work: Callable[[], None]) -> None:
         if self._thread is None:
@@ -170,7 +178,7 @@ class Writer:
                 opened.overflows[start:end] = np.concatenate(counts)
             if self._sync:
                 self._flush(k)
-            opened.ledger.entries[k] = code_of([part.start for part in parts], end)
+            opened.ledger.entries[k] = code_of([part.batch for part in parts])
             if self._sync:
                 self._flush_entry(k)
         except OSError as error:
@@ -206,12 +214,12 @@ class Writer:
             _flush_path(path, self._opened.folder)
 
 
-def code_of(starts: list[int], end: int) -> int:
-    """A ledger's entry: where the batches begin that a block is made of; never 0.
+def code_of(batches: list[Span]) -> int:
+    """A ledger's entry: the borders of the batches that a block is made of; never 0.
 
     So that another run with other batches, whose values may differ in the last bit, is noticed.
     """
-    return 1 + zlib.crc32(json.dumps([*starts, end]).encode())
+    return 1 + zlib.crc32(json.dumps(batches).encode())
 
 
 def _flush_path(path: Path, top: Path) -> None:

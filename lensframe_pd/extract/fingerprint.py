@@ -26,7 +26,7 @@ def fingerprint(model: Any) -> dict[str, Any]:
     named = named_modules(find_roots(model))
     context = context_now()
     return {
-        "classes": {path: _class_of(module) for path, module in named},
+        "classes": {path: type(module).__name__ for path, module in named},
         "train mode": [path for path, module in named if module.training],
         "weights": {name: sha256(tensor) for name, tensor in tensors_of(named)},
         "versions": {"torch": torch.__version__, "lensframe_pd": _version("lensframe-pd")},
@@ -97,11 +97,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], what: str = "
 def _brief(value: Any) -> str:
     text = repr(value)
     return text if len(text) < 100 else f"{text[:90]}...{text[-6:]}"
-
-
-def _class_of(module: Any) -> str:
-    cls = type(module)
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _version(package: str) -> str:

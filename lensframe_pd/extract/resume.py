@@ -58,7 +58,7 @@ def check_borders(opened: Opened, borders: list[int], where: Any) -> None:
     entries = opened.ledger.read()
     for k in np.flatnonzero(entries):
         start, end = opened.ledger.span(int(k))
-        expected = code_of([max(start, s) for s in starts_in(borders, start, end)], end)
+        expected = code_of([(a, b) for a, b in pairwise(borders) if a < end and b > start])
         check_border(int(entries[k]), expected, int(k), where)
 
 
@@ -69,12 +69,6 @@ def check_border(entry: int, expected: int, k: int, where: Any) -> None:
             f"{where} was begun with other batches: block {k} has other borders; values depend on "
             "the batch in their last digits: give the same batch_size or batches, or another path"
         )
-
-
-def starts_in(borders: list[int], start: int, end: int) -> list[int]:
-    """Where the batches begin that have stimuli from `start` to before `end`."""
-    spans = pairwise(borders)
-    return [a for a, b in spans if a < end and b > start and a < b]
 
 
 def check_values(
