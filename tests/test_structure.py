@@ -29,7 +29,7 @@ ROOMS = {
     "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
     "tracing": "",
     "extract": "concat data columns cast reduce batches source picked plan compare fingerprint "
-    "randomness first store fill resume progress extraction extract",
+    "randomness first store chunks fill resume progress extraction extract",
     "accessor": "",
 }
 FOLDER = Path(lensframe_pd.__file__).parent

@@ -17,7 +17,8 @@ import zarr
 
 from lensframe_pd.errors import LensFileError
 from lensframe_pd.extract.cast import Array
-from lensframe_pd.extract.store import OVERFLOWS, Layout
+from lensframe_pd.extract.chunks import Chunks
+from lensframe_pd.extract.store import LENGTH, OVERFLOWS, Layout
 from lensframe_pd.files.blocks import GROUP, Ledger, ledger_of, place_of
 from lensframe_pd.files.stores import NAME
 from lensframe_pd.schema import STIMULUS
@@ -58,10 +59,14 @@ class Opened:
             self.ledger: Ledger = ledger_of(self.group)
         self.layout = layout
         self.arrays: dict[str, Any] = {v.name: named[v.name] for v in layout.plan.variables}
-        self.coordinates: dict[str, Any] = {name: named[name] for name in layout.coordinates}
         self.ids: Any = named[STIMULUS] if layout.late_ids else None
         place = place_of(to)
-        self.folder = place if isinstance(place, Path) else None
+        folder = place if isinstance(place, Path) else None
+        axes = {v.name: v.axis for v in layout.plan.variables if v.axis is not None}
+        self.chunks = {name: Chunks(named[name], axis, folder) for name, axis in axes.items()}
+        self.coordinates = {name: Chunks(named[name], 0, folder) for name in layout.coordinates}
+        self.late = [Chunks(a, 0, folder) for a in (self.ids, self.overflows) if a is not None]
+        self.entries = Chunks(self.ledger.entries, 0, folder)
 
 
 class Writer:
@@ -156,31 +161,11 @@ class Writer:
             self._error = error
 
     def _write(self, k: int, parts: list[Piece]) -> None:
-        opened, layout = self._opened, self._opened.layout
-        start, end = opened.ledger.span(k)
+        start, end = self._opened.ledger.span(k)
         try:
-            for v in layout.plan.variables:
-                if v.axis is None:
-                    continue
-                arrays = [part.arrays[v.name] for part in parts]
-                values = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, v.axis)
-                region = (slice(None),) * v.axis + (slice(start, end),)
-                opened.arrays[v.name][region] = values
-                self.written_bytes += values.nbytes
-            for name, array in opened.coordinates.items():
-                lengths = [np.full(p.size, p.lengths[name], array.dtype) for p in parts]
-                array[start:end] = np.concatenate(lengths)
-            if opened.ids is not None:
-                ids = np.concatenate([p.ids for p in parts if p.ids is not None])
-                opened.ids[start:end] = ids
-            if opened.overflows is not None:
-                counts = [p.overflows for p in parts if p.overflows is not None]
-                opened.overflows[start:end] = np.concatenate(counts)
-            if self._sync:
-                self._flush(k)
-            opened.ledger.entries[k] = code_of([part.batch for part in parts])
-            if self._sync:
-                self._flush_entry(k)
+            self._write_values(start, parts)
+            code = np.array([code_of([part.batch for part in parts])])
+            self._opened.entries.write(k, code, self._sync)
         except OSError as error:
             raise LensFileError(
                 f"block {k} (stimuli {start} to {end - 1}) could not be written: {error}; what was "
@@ -188,30 +173,20 @@ class Writer:
             ) from error
         self.blocks += 1
 
-    def _flush(self, k: int) -> None:
-        """Have the chunks of a block on the disk, and the folders that name them."""
-        folder = self._opened.folder
-        if folder is None:
-            return
-        layout = self._opened.layout
-        arrays = [(self._opened.arrays[v.name], v.axis) for v in layout.plan.variables]
-        arrays += [(array, 0) for array in self._opened.coordinates.values()]
-        arrays += [(array, 0) for array in (self._opened.ids, self._opened.overflows) if array]
-        for array, axis in arrays:
-            if axis is None:
-                continue
-            per_block = layout.block // array.chunks[axis]
-            for j in range(k * per_block, (k + 1) * per_block):
-                place = ["0"] * array.ndim
-                place[axis] = str(j)
-                path = Path(folder, array.path, "c", *place)
-                if path.exists():
-                    _flush_path(path, folder)
-
-    def _flush_entry(self, k: int) -> None:
-        if self._opened.folder is not None:
-            path = Path(self._opened.folder, self._opened.ledger.entries.path, "c", str(k))
-            _flush_path(path, self._opened.folder)
+    def _write_values(self, start: int, parts: list[Piece]) -> None:
+        opened, sync = self._opened, self._sync
+        for name, chunks in opened.chunks.items():
+            arrays = [part.arrays[name] for part in parts]
+            values = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, chunks.axis)
+            chunks.write(start, values, sync)
+            self.written_bytes += values.nbytes
+        for name, chunks in opened.coordinates.items():
+            lengths = [np.full(p.size, p.lengths[name], LENGTH) for p in parts]
+            chunks.write(start, np.concatenate(lengths), sync)
+        late = [[p.ids for p in parts], [p.overflows for p in parts]]
+        known = [column for column in late if column[0] is not None]
+        for chunks, column in zip(opened.late, known, strict=True):
+            chunks.write(start, np.concatenate([c for c in column if c is not None]), sync)
 
 
 def code_of(batches: list[Span]) -> int:
@@ -220,18 +195,6 @@ def code_of(batches: list[Span]) -> int:
     So that another run with other batches, whose values may differ in the last bit, is noticed.
     """
     return 1 + zlib.crc32(json.dumps(batches).encode())
-
-
-def _flush_path(path: Path, top: Path) -> None:
-    """A file, and the folders from it up to the store, in which it may be new."""
-    for place in (path, *path.parents):
-        handle = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        if place == top:
-            break
 
 
 def _a_core_is_free() -> bool:
