@@ -24,6 +24,9 @@ from lensframe_pd.capture.state import Origin, repeatable
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.errors import OURS, LensRuntimeError, LensValueError, warn
 from lensframe_pd.graph.select import asked
+from lensframe_pd.patching.patch import Metric
+from lensframe_pd.patching.patch import Run as Finished
+from lensframe_pd.patching.patch import patch as patched
 from lensframe_pd.profile.repeats import retime
 from lensframe_pd.tables import activations
 from lensframe_pd.tables import gradients as differentiated
@@ -194,6 +197,57 @@ class Trace:
                 self._is_used_up = True
                 births.edges.clear()  # what else they keep alive is of no use any more
             return self._described(found)
+
+    def patch(self, values: Any, metric: Metric, rows: Any = None) -> pd.DataFrame:
+        """The output if one row after the other had another value: activation patching, ablation.
+
+        What depends on a row is computed anew from the saved values, about half a forward. The
+        model itself runs with the value where that is not certain to be the same: where a shape
+        depends on it, a value that Python read, a call that cannot be run by itself, or memory that
+        is then written.
+
+        Parameters
+        ----------
+        values
+            For each row a number (filled), a function of its tensor, or by label: another trace's
+            activations, a dict, rows with a column `value`. As for `lf.trace`.
+        metric
+            A function of the model's output that gives one number; or a dict of some, or a function
+            that gives a dict.
+        rows
+            Which rows: a selection of `layers`, a label, layer or module path (what the module
+            returned), or a list of these. All that there are values for by default; those that
+            cannot have theirs are passed over.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row for each, index `op`: `pass_num`; `metric`, or a column for each of several;
+            `forward`, whether the model ran. Of its attrs (JSON), `unpatched` is the metric of the
+            output itself, and `passed_over` says why rows are not there.
+
+        Raises
+        ------
+        LensKeyError
+            Nothing in the trace has a name in `values` or `rows`.
+        LensRuntimeError
+            A parameter changed since the trace, the run was stopped, or had other values already.
+        LensTypeError
+            A metric gives no number.
+        LensValueError
+            Not all values were saved; or a row that was asked for cannot have its value.
+
+        Examples
+        --------
+        >>> import torch, lensframe_pd as lf
+        >>> trace = lf.trace(lambda x: x.exp().sin() * 2, torch.zeros(3))
+        >>> trace.patch(0, lambda output: output.sum(), rows=["exp_1", "sin_1"])["metric"].tolist()
+        [0.0, 0.0]
+        """
+        labels = None if rows is None else asked(self.layers, rows, "patch")
+        tables = evidence(self.layers, None, self._origin, self.tape)
+        ids = None if self._stimulus is None else self._stimulus.index
+        return patched(Finished(self.tape, self.output, tables, ids), values, metric, labels)
 
     def _rows(self, rows: Any, verb: str) -> list[int]:
         """The numbers of the rows that were asked for."""

@@ -24,6 +24,7 @@ ROOMS = {
     "validation": "edited evidence verdicts invariants facts elsewhere witness metadata probes "
     "dependence determinism twice kept replayed resumed arranged retraced along ids alignment "
     "validate",
+    "patching": "sharing recomputed forwards patch",
     "rsa": "view ids features distances rdm cka references concordance comparisons intervals score "
     "handoff",
     "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",

@@ -1,0 +1,232 @@
+"""Activation patching: each row in turn has another value; what does the output become?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lensframe_pd.capture.given import fitted, is_function, joined
+from lensframe_pd.capture.sites import Plain, asked, plain_rows
+from lensframe_pd.capture.state import Generators
+from lensframe_pd.errors import (
+    LensError,
+    LensRuntimeError,
+    LensTypeError,
+    LensValueError,
+    shown,
+    unknown_names,
+)
+from lensframe_pd.patching.forwards import Forwards
+from lensframe_pd.patching.recomputed import Doubt, Recomputed
+from lensframe_pd.schema import parsed
+from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.rebuilt import Unbuilt, with_others
+from lensframe_pd.tape.switches import Switches, standing
+from lensframe_pd.tape.tape import Tape
+from lensframe_pd.validation.evidence import Evidence
+
+Metric = Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]]
+
+_EDITABLE = ("op", "input")
+
+
+class Run(NamedTuple):
+    """A finished run, as its trace has it."""
+
+    tape: Tape
+    output: Any
+    evidence: Evidence
+    ids: pd.Index | None
+
+
+def patch(run: Run, values: Any, metric: Metric, rows: list[str] | None) -> pd.DataFrame:
+    """The metric of the output, with another value for each of these rows in turn.
+
+    Parameters
+    ----------
+    values
+        For each row: a number, a function, or by label (Dataset, Mapping, rows with a column).
+    rows
+        Labels; None for all that there are values for.
+
+    Raises
+    ------
+    LensError
+        As `Trace.patch` says.
+    """
+    _check(run.tape)
+    measure = _measure(metric)
+    given = _given(run, values, rows)
+    generators, switches = Generators(), Switches()
+    try:
+        with standing(run.evidence.origin.switches), torch.no_grad():
+            return _frame(run, given, measure, strict=rows is not None)
+    finally:
+        generators.restore()
+        switches.restore()
+
+
+def _check(tape: Tape) -> None:
+    if tape.stopped:
+        raise LensRuntimeError(
+            "patch: the run was stopped, so there is no output to compare: trace without stop=True"
+        )
+    if "edit" in tape.kinds.values():
+        raise LensRuntimeError(
+            "patch: this run had other values already; patch the trace without them"
+        )
+    missing = [r for r, value in enumerate(tape.values) if value is None and r not in tape.lost]
+    if missing:
+        raise LensValueError(
+            f"patch: {len(missing)} of {len(tape.rows)} rows have no saved value, and what depends "
+            'on a row is computed from these: trace with save="all"'
+        )
+
+
+def _measure(metric: Metric) -> Callable[[Any], dict[str, float]]:
+    """The metric as a function that gives numbers by column."""
+    if isinstance(metric, Mapping):
+        taken = {"pass_num", "forward", "op"} & {*metric}
+        if taken:
+            raise LensValueError(f"patch: a metric cannot be called {shown(sorted(taken))}")
+        functions = dict(metric)
+        return lambda output: {
+            name: _number(name, function(output)) for name, function in functions.items()
+        }
+    if not callable(metric):
+        raise LensTypeError(
+            f"patch: the metric is a {type(metric).__name__}; give a function of the output, or a "
+            "dict of some"
+        )
+
+    def measure(output: Any) -> dict[str, float]:
+        found = metric(output)
+        if isinstance(found, Mapping):
+            return {str(name): _number(str(name), value) for name, value in found.items()}
+        return {"metric": _number("metric", found)}
+
+    return measure
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        return float(value.detach())
+    if isinstance(value, np.ndarray) and value.size == 1:
+        return float(value.reshape(()))
+    if isinstance(value, (int, float, np.number, np.bool_)):
+        return float(value)
+    shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+    raise LensTypeError(
+        f"patch: {name!r} gave a {type(value).__name__}{shape}; it must be one number"
+    )
+
+
+def _given(run: Run, values: Any, rows: list[str] | None) -> list[tuple[int, Plain, Any]]:
+    """Number and facts of each row to patch, with its value as it was given."""
+    plain = plain_rows(run.tape)
+    numbered = [(i, row) for i, row in enumerate(plain) if row.kind in _EDITABLE]
+    wanted = None if rows is None else {*rows}
+    _check_rows(plain, wanted)
+    if is_function(values) or not hasattr(values, "items"):
+        return [(i, row, values) for i, row in numbered if wanted is None or row.label in wanted]
+    by_key = asked(values).values
+    known = {name for row in plain for name in (row.label, row.layer)}
+    unknown = [key for key in by_key if key not in known]
+    if unknown:
+        raise unknown_names(unknown, known, "op or layer")
+    found = []
+    for i, row in numbered:
+        key = row.label if row.label in by_key else row.layer
+        if key in by_key and (wanted is None or row.label in wanted):
+            found.append((i, row, joined(key, by_key[key], run.ids)))
+    without = (wanted or set()) - {row.label for _, row, _ in found}
+    if without:
+        raise LensValueError(f"patch: values has none for the rows {shown(sorted(without))}")
+    return found
+
+
+def _check_rows(plain: list[Plain], wanted: set[str] | None) -> None:
+    odd = [row.label for row in plain if row.label in (wanted or ()) and row.kind not in _EDITABLE]
+    if odd:
+        raise LensValueError(
+            f"patch: {shown(odd)}: an output, alias or constant is no operation's; give the rows "
+            "it comes from"
+        )
+
+
+def _frame(
+    run: Run,
+    given: list[tuple[int, Plain, Any]],
+    measure: Callable[[Any], dict[str, float]],
+    strict: bool,
+) -> pd.DataFrame:
+    recomputed = Recomputed(run.tape)
+    recomputed.check_parameters()
+    plain = measure(_output(run, {}))
+    records: dict[str, dict[str, Any]] = {}
+    passed_over: dict[str, str] = {}
+    with Forwards(run.evidence, run.tape) as forwards:
+        for i, row, value in tqdm(given, desc="patch", unit=" rows", disable=None):
+            saved = run.tape.values[i]
+            if saved is None:
+                passed_over[row.label] = run.tape.lost[i]
+                continue
+            try:
+                new = fitted(row.label, value, saved)
+                output, forward = _patched(run, recomputed, forwards, i, row, new)
+            except LensRuntimeError:
+                raise
+            except LensError as error:
+                if strict:
+                    raise
+                passed_over[row.label] = str(error)
+                continue
+            said = parsed(row.label)
+            pass_num = said.pass_num if said is not None and said.pass_num else 1
+            records[row.label] = {"pass_num": pass_num, **measure(output), "forward": forward}
+    columns = ["pass_num", *plain, "forward"]
+    frame = pd.DataFrame.from_dict(records, orient="index", columns=columns)
+    frame = frame.astype({"pass_num": "int64", "forward": bool})
+    frame.index.name = "op"
+    frame.attrs = {"unpatched": json.dumps(plain)}
+    if passed_over:
+        frame.attrs["passed_over"] = json.dumps(passed_over)
+    return frame
+
+
+def _patched(
+    run: Run, recomputed: Recomputed, forwards: Forwards, i: int, row: Plain, value: Tensor
+) -> tuple[Any, bool]:
+    """The output with another value, and whether the model ran for it."""
+    try:
+        return _output(run, recomputed.outputs(i, value)), False
+    except (Doubt, Unbuilt):
+        return forwards.output(row.address, row.label, value), True
+
+
+def _output(run: Run, changed: dict[int, Tensor]) -> Any:
+    """What the model returned, with the values saved of it and those that changed.
+
+    Raises
+    ------
+    Unbuilt
+        It is an object that cannot be made anew.
+    """
+    rows = [row for row, kind in run.tape.kinds.items() if kind == "output"]
+    tensors = [tensor for _, tensor in tensors_in(run.output)]
+    if len(rows) != len(tensors):
+        raise Unbuilt("output that was changed")
+    new = {}
+    for row, tensor in zip(rows, tensors, strict=True):
+        value = changed.get(row, run.tape.values[row])
+        if value is None:
+            raise Unbuilt("tensor that was not saved")
+        new[id(tensor)] = value.clone()
+    return with_others(run.output, new)
