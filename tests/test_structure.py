@@ -9,8 +9,9 @@ import lensframe_pd
 ROOMS = {
     "errors": "",
     "schema": "",
-    "tape": "functions domains silence switches objects storage regions tape compare context "
-    "config facts places readings grouping openings cuts refinement edited passes rebuilt",
+    "tape": "functions domains silence switches contents objects storage regions tape compare "
+    "context config facts places readings grouping parts openings cuts refinement edited passes "
+    "rebuilt",
     "capture": "watch gradients given values roots modules origins writes lineage handed unseen "
     "fused selections plan sites edits tracer iterators snapshot state process save stimuli model "
     "run placed",

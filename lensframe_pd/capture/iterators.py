@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
-from lensframe_pd.tape.objects import class_attribute, class_module
+from lensframe_pd.tape.contents import class_attribute, class_module
 from lensframe_pd.tape.silence import silenced
 
 _MODULES = frozenset(("builtins", "itertools", "_collections"))

@@ -16,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from lensframe_pd.errors import LensTypeError, shown, warn
-from lensframe_pd.tape.objects import class_attribute, partial_parts
+from lensframe_pd.tape.contents import class_attribute, partial_parts
 
 _RUN_LATER: tuple[tuple[Callable[[Any], bool], type, str, str], ...] = (
     (

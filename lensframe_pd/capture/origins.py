@@ -14,17 +14,8 @@ from torch.nn import Parameter
 
 from lensframe_pd.capture.roots import belongings
 from lensframe_pd.errors import OURS
-from lensframe_pd.tape.objects import (
-    CACHE,
-    Child,
-    attributes,
-    cell_content,
-    class_dict,
-    is_value,
-    joined,
-    mro,
-    walk,
-)
+from lensframe_pd.tape.contents import CACHE, Child, attributes, cell_content, class_dict, mro
+from lensframe_pd.tape.objects import is_value, joined, walk
 from lensframe_pd.tape.storage import Unswapped
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep

@@ -9,17 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from lensframe_pd.tape.objects import (
+from lensframe_pd.tape.contents import (
     CODE,
     attributes,
     cell_content,
     class_attribute,
     class_dict,
-    joined,
     partial_parts,
-    submodules,
-    walk,
 )
+from lensframe_pd.tape.objects import joined, submodules, walk
 
 _DEPTH = 2  # containers and objects, from a name the callable uses down to a module
 

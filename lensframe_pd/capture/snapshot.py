@@ -16,17 +16,16 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 
 from lensframe_pd.capture.iterators import Uncopyable, copied, is_iterator, moved
 from lensframe_pd.tape.compare import parts_of, same
-from lensframe_pd.tape.objects import (
+from lensframe_pd.tape.contents import (
     Child,
     cell_content,
     dict_items,
     instance_dict,
     is_closed,
-    joined,
     slot_content,
     slots,
-    walk,
 )
+from lensframe_pd.tape.objects import joined, walk
 from lensframe_pd.tape.regions import region_of
 from lensframe_pd.tape.storage import SPARSE, same_view, storage_of
 

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lensframe_pd.capture.origins import Own
 from lensframe_pd.capture.roots import belongings
 from lensframe_pd.errors import OURS
-from lensframe_pd.tape.objects import CODE, class_attribute
+from lensframe_pd.tape.contents import CODE, class_attribute
 
 _ASSIGNED = frozenset(("real", "imag"))
 _CALLED = "set_"

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from lensframe_pd.tape.objects import attributes
+from lensframe_pd.tape.contents import attributes
 from lensframe_pd.tape.storage import SPARSE, sparse_parts, unwrapped
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

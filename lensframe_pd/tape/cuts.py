@@ -7,7 +7,7 @@ parent, and through it all passes after. So this is not one odd pass of a loop b
 from __future__ import annotations
 
 from lensframe_pd.tape.grouping import Grouping
-from lensframe_pd.tape.openings import Arrangement
+from lensframe_pd.tape.parts import Arrangement
 from lensframe_pd.tape.readings import each
 
 

@@ -8,123 +8,29 @@ from such a start goes on counting. Rows of one signature join as a whole or not
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
-from collections import Counter
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 from lensframe_pd.tape.grouping import Grouping
+from lensframe_pd.tape.parts import (
+    NEAR,
+    NEVER,
+    Arrangement,
+    Difference,
+    Loops,
+    Opening,
+    Part,
+    differences_by_role,
+    differences_in_number,
+    last_row,
+    merged,
+    next_row,
+    rows_between,
+)
 from lensframe_pd.tape.readings import each
-
-_NEAR = 8
-"""How many executions at the same place may come between a first pass and its loop that belong to
-neither; and how many loops are tried, the nearest in the run, to either side."""
 
 _COURSE = 64
 """How many of the next executions tell which of two loops a set is more like."""
-
-_NEVER = 1 << 62
-
-
-class Difference(NamedTuple):
-    """Arguments in which a first pass differs from the later ones."""
-
-    places: tuple[int, ...]
-    """Their positions in the later passes' signature."""
-    layers: frozenset[int]
-    """What the later passes read there, and the first one does not."""
-    starts: bool
-    """Whether the first pass reads something else there, or nothing."""
-
-
-class Opening(NamedTuple):
-    """How one set of rows opens the loop of another."""
-
-    differences: tuple[Difference, ...]
-    reach: dict[int, int]
-    """For each argument, how many passes may differ in it: as far as later ones look back."""
-    fresh: bool
-    """Whether the starts are made without the loop."""
-
-    @property
-    def places(self) -> frozenset[int]:
-        return frozenset(self.reach)
-
-    @property
-    def carried(self) -> frozenset[int]:
-        return frozenset(layer for d in self.differences for layer in d.layers)
-
-
-@dataclass(eq=False)
-class Part:
-    """Rows of one group that have one signature."""
-
-    number: int
-    rows: list[int]
-    roles: tuple[Any, ...]
-    values: tuple[Any, ...]
-    by_parameter: bool
-
-    def __post_init__(self) -> None:
-        self.first = self.rows[0]
-        self.size = len(self.rows)
-        #: The loop it opens, once that is found.
-        self.home: Part | None = None
-        #: How it would open a loop from which its starts descend.
-        self.waits: Opening | None = None
-        #: Of a loop: the sets that open it, their rows, and all rows together, in order.
-        self.openers: dict[Part, Opening] = {}
-        self.opening_rows: list[int] = []
-        self.layer = self.rows
-        #: By the number of a set that opens it: how many passes may differ in which argument.
-        self.reach: dict[int, dict[int, int]] = {}
-
-    def row_after(self, row: int) -> int:
-        return _after(self.rows, row)
-
-    def take(self, part: Part, opening: Opening) -> None:
-        """Let a set open this loop."""
-        part.home = self
-        self.openers[part] = opening
-        self.reach[part.number] = opening.reach
-        if self.layer is self.rows:
-            self.layer = [*self.rows]
-        for rows in (self.layer, self.opening_rows):
-            _insert(rows, part.rows)
-
-    def let_go(self, part: Part) -> None:
-        """That set does not open this loop after all."""
-        del self.openers[part], self.reach[part.number]
-        part.home = None
-        gone = {*part.rows}
-        self.layer = [row for row in self.layer if row not in gone]
-        self.opening_rows = [row for row in self.opening_rows if row not in gone]
-
-    def let_all_go(self) -> None:
-        self.openers, self.reach = {}, {}
-        self.layer, self.opening_rows = self.rows, []
-
-
-@dataclass
-class Arrangement:
-    """One loop of a group, with what opens it and what may yet belong to it."""
-
-    loop: Part
-    undecided: list[Part] = field(default_factory=list)
-    """Sets that differ from it as first passes may, but whose starts descend from the loop."""
-
-    @property
-    def rows(self) -> list[int]:
-        if not self.undecided:
-            return self.loop.layer
-        return sorted(row for part in (self.loop, *self.undecided) for row in part.layer)
-
-    @property
-    def relies_on(self) -> set[int]:
-        """The layers but for which the sets in it would not be together."""
-        parts = (self.loop, *self.undecided)
-        return {g for p in parts for opening in p.openers.values() for g in opening.carried}
 
 
 def arranged(grouping: Grouping, g: int) -> list[Arrangement]:
@@ -154,14 +60,14 @@ class _Sets:
         parts = [*self.parts.values()]
         if len(parts) == 1:
             return [Arrangement(parts[0])]
-        loops = _Loops(self.grouping, parts)
+        loops = Loops(self.grouping, parts)
         stale: list[tuple[Part, Part, Opening]] = []
         for part in sorted(parts, key=lambda p: (p.size, -p.first)):
             stale += self._join(part, loops)
         self._let_go_of_what_does_not_hold()
         return self._together(stale)
 
-    def _join(self, part: Part, loops: _Loops) -> list[tuple[Part, Part, Opening]]:
+    def _join(self, part: Part, loops: Loops) -> list[tuple[Part, Part, Opening]]:
         """Let a set open the loop it is most like; gives those it cannot open as yet."""
         fresh: dict[Part, Opening] = {}
         stale = []
@@ -267,9 +173,9 @@ class _Sets:
     def _opening(self, part: Part, loop: Part) -> Opening | None:
         """How a set may open a loop; None if it may not."""
         after = loop.row_after(part.first)
-        if after == _NEVER or self._between_others(part, loop, after) > _NEAR:
+        if after == NEVER or self._between_others(part, loop, after) > NEAR:
             return None
-        for differences in (_fewer(part, loop), _by_role(part, loop)):
+        for differences in (differences_in_number(part, loop), differences_by_role(part, loop)):
             if not differences:
                 continue
             read = {d: self._read(after, loop, d) for d in differences}
@@ -330,14 +236,14 @@ class _Sets:
         the layers, since each runs several times.
         """
         again = loop.row_after(after)
-        until = min(part.row_after(after), _after(loop.opening_rows, after))
+        until = min(part.row_after(after), next_row(loop.opening_rows, after))
         begun = [part.first, *self._starts(part.first, part, loop, difference)]
         made = [q for q in sources if q >= part.first]
         if not all(self._descends(q, begun) for q in made):
             return False
         if again < until:
             following = self._read(again, loop, difference)
-            second = min(part.row_after(part.first), _after(loop.layer, part.first))
+            second = min(part.row_after(part.first), next_row(loop.layer, part.first))
             begun = [part.first, second, *made]
             return not made or any(self._descends(q, begun) for q in following)
         return all(self._comes_again(q, part, after, until) for q in sources)
@@ -349,9 +255,9 @@ class _Sets:
         if g == self.g:
             return True
         if source < part.first:
-            return _after(rows, source) < until
+            return next_row(rows, source) < until
         # from this second pass, or from its own last pass, as the time that is counted up
-        from_pass, from_source = _after(rows, max(source, after)), _after(rows, source)
+        from_pass, from_source = next_row(rows, max(source, after)), next_row(rows, source)
         return (from_pass < until and self._descends(from_pass, [after])) or (
             from_source < until and self._descends(from_source, [source])
         )
@@ -370,7 +276,7 @@ class _Sets:
         doubtful = part.rows
         if not every >= opening.places:
             every |= opening.places
-            doubtful = _merged(loop.opening_rows, part.rows)
+            doubtful = merged(loop.opening_rows, part.rows)
         last = -1
         for row in doubtful:
             if row > last:
@@ -394,8 +300,10 @@ class _Sets:
 
     def _first_passes_around(self, row: int, part: Part, loop: Part) -> list[int]:
         """The first passes that would follow one another, this row among them."""
-        begin, end = _before(loop.rows, row), _after(loop.rows, row)
-        return _merged(_between(loop.opening_rows, begin, end), _between(part.rows, begin, end))
+        begin, end = last_row(loop.rows, row), next_row(loop.rows, row)
+        return merged(
+            rows_between(loop.opening_rows, begin, end), rows_between(part.rows, begin, end)
+        )
 
     def _reach(self, row: int, part: Part, opening: Opening, loop: Part) -> dict[int, int]:
         number = self.grouping.part_of(row)
@@ -440,72 +348,6 @@ class _Sets:
                         yield source
 
 
-class _Loops:
-    """The sets of a group that could be the later passes of a loop, found by what they fix."""
-
-    def __init__(self, grouping: Grouping, parts: Iterable[Part]) -> None:
-        #: By arguments, and which of them could be carried round: by the rest, the sets.
-        self._found: dict[Any, dict[Any, list[Part]]] = {}
-        for part in sorted(parts, key=lambda p: p.first):
-            if part.by_parameter:
-                continue
-            carried = tuple(
-                k
-                for k, value in enumerate(part.values)
-                if any(grouping.several(layer) for layer in each(value))
-            )
-            if carried:
-                alike = self._found.setdefault((part.roles, carried), {})
-                for key in (_fixed(part.values, carried), None):
-                    alike.setdefault(key, []).append(part)
-
-    def near(self, part: Part) -> Iterator[Part]:
-        """Loops that a set may open, those that run soon after it began first."""
-        for (roles, carried), alike in self._found.items():
-            if roles == part.roles:
-                loops = alike.get(_fixed(part.values, carried), [])
-            elif part.roles and len(part.roles) < len(roles):
-                loops = alike[None]
-            else:
-                continue
-            here = bisect_right(loops, part.first, key=lambda p: p.first)
-            yield from loops[here : here + _NEAR]
-            for loop in loops[max(0, here - _NEAR) : here]:
-                if loop.rows[-1] > part.first:
-                    yield loop
-
-
-def _fixed(values: tuple[Any, ...], carried: tuple[int, ...]) -> tuple[Any, ...]:
-    return tuple(v for k, v in enumerate(values) if k not in carried)
-
-
-def _after(rows: list[int], row: int) -> int:
-    k = bisect_right(rows, row)
-    return rows[k] if k < len(rows) else _NEVER
-
-
-def _before(rows: list[int], row: int) -> int:
-    k = bisect_left(rows, row)
-    return rows[k - 1] if k else -1
-
-
-def _between(rows: list[int], begin: int, end: int) -> list[int]:
-    return rows[bisect_right(rows, begin) : bisect_left(rows, end)]
-
-
-def _merged(rows: list[int], more: list[int]) -> list[int]:
-    return sorted([*rows, *more])
-
-
-def _insert(rows: list[int], more: list[int]) -> None:
-    if len(more) < _NEAR:  # one by one, since many sets of one row may open one loop
-        for row in more:
-            insort(rows, row)
-    else:
-        rows += more
-        rows.sort()
-
-
 def _all_in_reach(reaches: list[dict[int, int]], every: set[int]) -> bool:
     """Whether passes that follow one another differ, in each argument, in no more than may.
 
@@ -519,31 +361,3 @@ def _all_in_reach(reaches: list[dict[int, int]], every: set[int]) -> bool:
         if any(n > reach[place] for place, n in passed.items()):
             return False
     return True
-
-
-def _by_role(part: Part, loop: Part) -> tuple[Difference, ...]:
-    """The arguments in which a set differs from a loop; nothing if it reads some of its own."""
-    mine = dict(zip(part.roles, part.values, strict=True))
-    if not mine.keys() <= {*loop.roles}:
-        return ()
-    found = []
-    for place, (role, value) in enumerate(zip(loop.roles, loop.values, strict=True)):
-        if mine.get(role) != value:
-            layers = frozenset(each(value))
-            layers = layers.difference(each(mine.get(role, ()))) or layers
-            if min(layers) < 0:  # held, or from outside: not of the loop
-                return ()
-            found.append(Difference((place,), layers, True))
-    return tuple(found)
-
-
-def _fewer(part: Part, loop: Part) -> tuple[Difference, ...]:
-    """A first pass that reads fewer tensors (`0 + x`), whichever arguments they are."""
-    if len(part.roles) >= len(loop.roles):
-        return ()
-    mine = Counter(layer for value in part.values for layer in each(value))
-    theirs = Counter(layer for value in loop.values for layer in each(value))
-    layers = frozenset(theirs - mine)
-    if mine - theirs or not layers or min(layers) < 0:
-        return ()
-    return (Difference((*range(len(loop.roles)),), layers, False),)

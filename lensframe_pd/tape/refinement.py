@@ -18,7 +18,8 @@ from collections.abc import Iterable, Sequence
 
 from lensframe_pd.tape.cuts import cut_where_a_set_begins, cut_where_rows_begin
 from lensframe_pd.tape.grouping import Grouping
-from lensframe_pd.tape.openings import Arrangement, arranged
+from lensframe_pd.tape.openings import arranged
+from lensframe_pd.tape.parts import Arrangement
 from lensframe_pd.tape.readings import Readings
 from lensframe_pd.tape.tape import Tape
 

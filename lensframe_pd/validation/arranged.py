@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from lensframe_pd.tape.compare import same
-from lensframe_pd.tape.objects import CODE, children, tensors_in
+from lensframe_pd.tape.contents import CODE, children
+from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.storage import placed
 
 Order = Sequence[int]
