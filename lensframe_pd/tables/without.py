@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lensframe_pd.capture.gradients import Births
+from lensframe_pd.tape.passes import FACTORIES
 from lensframe_pd.tape.tape import Call, Tape
 
 _OFF = "detached"
@@ -79,6 +80,9 @@ def _cuts(tape: Tape, births: Births, n: int) -> list[str]:
         call = tape.calls[tape.rows[row].call]
         if row in births.edges or tape.rows[row].call in tape.wrapped:
             cuts.append("")
+            continue
+        if call.function.name in FACTORIES:
+            cuts.append(_NOTHING)
             continue
         above = [cuts[s] if s >= 0 else _held_cut(tape, s) for s in call.sources if s < row]
         if "" in above:

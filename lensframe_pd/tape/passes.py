@@ -73,8 +73,8 @@ def _passes(tape: Tape) -> Passes:
     return Passes(layers, pass_nums, n_passes)
 
 
-# They read of their argument only what kind of tensor it is.
-_FACTORIES = frozenset(
+#: They read of their argument only what kind of tensor it is.
+FACTORIES = frozenset(
     """new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like empty_like
     rand_like randn_like randint_like""".split()
 )
@@ -127,7 +127,7 @@ def _inform(tape: Tape, informed: bytearray, rows: range) -> None:
         kind = tape.kinds.get(i)
         if kind == "input" or kind == "constant" or call.function.random:
             informed[i] = 1
-        elif call.function.name not in _FACTORIES:
+        elif call.function.name not in FACTORIES:
             for s in call.sources:
                 if s < 0 or informed[s]:
                     informed[i] = 1
