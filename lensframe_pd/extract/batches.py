@@ -155,31 +155,41 @@ class Batched:
                 )
             yield batch
 
+    def count(self) -> int:
+        """How many stimuli there are in all."""
+        everything = self._data.wanted(lambda start, end: True)
+        return sum(self._size_of(raw, 0)[0] for raw in everything)
+
     def _prepared(self, raw: Raw, start: int) -> Batch | None:
-        if raw.size == 0 or _is_empty(raw.given):
-            return None
-        asked = self._ids.ask(raw)
-        called_with = self._called_with(raw)
-        args, kwargs = bound_arguments(called_with, None)
-        arguments = _flat(by_parameter(self._model, args, kwargs))
-        size = raw.size
-        if asked is not None:
-            if size is not None and size != len(asked):
-                raise LensValueError(
-                    f"batch {raw.number} has {size} stimuli, and stimulus= gave {len(asked)} ids "
-                    "for it; give one each"
-                )
-            size = len(asked)
-        elif size is None:
-            size = _size(arguments, raw.number)
-        if size == 0:
+        size, asked, called_with = self._size_of(raw, start)
+        if not size:
             return None
         if asked is not None:
             self._ids.meet(asked, start)
             ids = asked
         else:
             ids = coordinates(self._ids.slice(start, start + size))["stimulus"][1]
+        args, kwargs = bound_arguments(called_with, None)
+        arguments = _flat(by_parameter(self._model, args, kwargs))
         return Batch(raw.number, start, size, args, kwargs, Given(called_with, arguments, ids))
+
+    def _size_of(self, raw: Raw, start: int) -> tuple[int, Array | None, Any]:
+        """How many stimuli a batch has, the ids that it says, and what the model is called with."""
+        if raw.size == 0 or _is_empty(raw.given):
+            return 0, None, None
+        asked = self._ids.ask(raw)
+        if asked is not None and raw.size not in (None, len(asked)):
+            raise LensValueError(
+                f"batch {raw.number} has {raw.size} stimuli, and stimulus= gave {len(asked)} ids "
+                "for it; give one each"
+            )
+        called_with = self._called_with(raw)
+        if asked is not None:
+            return len(asked), asked, called_with
+        if raw.size is not None:
+            return raw.size, None, called_with
+        args, kwargs = bound_arguments(called_with, None)
+        return _size(by_parameter(self._model, args, kwargs), raw.number), None, called_with
 
     def _called_with(self, raw: Raw) -> Any:
         if self._args is not None:

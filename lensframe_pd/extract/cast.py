@@ -63,18 +63,25 @@ class Cast(NamedTuple):
         """
         if self.target == BFLOAT16:
             halved = torch.from_numpy(np.array(values)).to(torch.bfloat16).float().numpy()
+            self._check_integers(op, values, halved)
             return halved, self._infinite(values, halved)
         if values.dtype == self.stored:
             return values, None
         with np.errstate(over="ignore", invalid="ignore"):
             found = values.astype(self.stored)
-            if values.dtype.kind in "iu" and not np.array_equal(found.astype(values.dtype), values):
-                wrong = values[found.astype(values.dtype) != values]
-                raise LensValueError(
-                    f"{op!r} holds integers such as {wrong.flat[0]} that {self.target} does not; "
-                    + _EXACT
-                )
+        self._check_integers(op, values, found)
         return found, self._infinite(values, found)
+
+    def _check_integers(self, op: str, values: Array, found: Array) -> None:
+        if values.dtype.kind not in "iu":
+            return
+        with np.errstate(invalid="ignore"):
+            moved = found.astype(values.dtype) != values
+        if moved.any():
+            raise LensValueError(
+                f"{op!r} holds integers such as {values[moved].flat[0]} that {self.target} does "
+                f"not; {_EXACT}"
+            )
 
     def _infinite(self, before: Array, after: Array) -> Array | None:
         if not self.may_overflow:

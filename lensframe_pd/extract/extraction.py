@@ -7,8 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from lensframe_pd.errors import LensValueError, shown, warn
+from lensframe_pd.errors import LensValueError, shown
 from lensframe_pd.extract.batches import Batch
 from lensframe_pd.extract.cast import Array
 from lensframe_pd.extract.compare import departures
@@ -28,8 +29,9 @@ from lensframe_pd.extract.resume import (
     same,
 )
 from lensframe_pd.extract.source import Source
-from lensframe_pd.extract.store import Layout, make, spoken
-from lensframe_pd.files.blocks import is_blocks, place_of
+from lensframe_pd.extract.store import Layout, check_room, make, spoken
+from lensframe_pd.extract.table import needed_bytes, plan_table
+from lensframe_pd.files.blocks import is_blocks, ledger_at, place_of
 from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables.stimuli import coordinates
 
@@ -76,8 +78,27 @@ class Extraction:
         }
         self.said: dict[str, Any] = spoken(said)
 
+    def table(self, to: Any) -> pd.DataFrame:
+        """What will be stored, a row per variable.
+
+        Raises
+        ------
+        LensFileError
+            There is not so much room.
+        """
+        self._check_room(to)
+        return plan_table(self.layout)
+
+    def _check_room(self, to: Any) -> None:
+        done = np.zeros(self.layout.n_blocks, np.bool_)
+        if is_blocks(to):
+            there = ledger_at(to).read() != 0
+            done = there if there.shape == done.shape else done
+        check_room(to, needed_bytes(self.layout, done))
+
     def fill(self, to: Any, part: tuple[int, int], sync: bool) -> int:
         """Write the share of the store that is not there yet; how many batches were computed."""
+        self._check_room(to)
         if not is_blocks(to):
             make(to, self.layout, self.first.layers, self.said)
         check_same(to, {"n": self.layout.n, **self.said}, place_of(to))
@@ -130,7 +151,6 @@ class Filling:
             raise
         self._writer.close()
         self._check_all_came()
-        self._report_overflows()
         return self.computed
 
     def _check_stored(self) -> None:
@@ -291,24 +311,3 @@ class Filling:
                 f"and there are to be {n}; ids, n= or len(data) say too many. What was written "
                 "stays"
             )
-
-    def _report_overflows(self) -> None:
-        if self._opened.overflows is None:
-            return
-        counts = np.asarray(self._opened.overflows[...])
-        lines = []
-        for k, name in enumerate(self._of.layout.casts):
-            where = np.flatnonzero(counts[:, k])
-            if len(where):
-                ids = self._all_ids()[where]
-                lines.append(f"{name!r}: {int(counts[:, k].sum())} values of stimuli {shown(ids)}")
-        if lines:
-            warn(
-                "finite numbers became infinite in the type they are stored as (give a wider "
-                "dtype):\n" + "\n".join(lines)
-            )
-
-    def _all_ids(self) -> Array:
-        if self._opened.ids is not None:
-            return np.asarray(self._opened.ids[...])
-        return np.asarray(self._of.layout.ids[STIMULUS][1])

@@ -268,7 +268,7 @@ def _reduction(
         pads = {a: m for a, m in pads.items() if a in {axis_of(d).rstrip("_") for d in dims}}
         if ask.project is not None:
             features = int(np.prod(smaller.shape)) // smaller.shape[dims.index(STIMULUS)]
-            matrix, pads = projection(features, ask.project, seed), {}
+            matrix, pads = projection(features, ask.project, seed, smaller.dtype), {}
     changed = ask.dtype and ask.dtype != facts.dtype
     target = ask.dtype if changed else source
     cast = Cast(source, target)

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from lensframe_pd.errors import LensTypeError, LensValueError, needs
+from lensframe_pd.errors import LensTypeError, LensValueError, needs, shown
 from lensframe_pd.extract.cast import Array, Cast, fill_of
 from lensframe_pd.rsa.features import flat, pooled
 from lensframe_pd.rsa.view import plain
@@ -86,6 +86,8 @@ class Reduction(NamedTuple):
             how = how(batch.called_with)
         elif isinstance(how, str) and how in batch.arguments:
             how = batch.arguments[how]
+        if isinstance(how, xr.DataArray) and STIMULUS in how.indexes:
+            return self._of_batch(how, batch)
         if isinstance(how, Tensor):
             how = how.detach().cpu().numpy()
         if isinstance(how, (list, np.ndarray)):
@@ -97,6 +99,15 @@ class Reduction(NamedTuple):
                 )
             return xr.DataArray(mask, dims=(STIMULUS, axis))
         return how
+
+    def _of_batch(self, mask: xr.DataArray, batch: Given) -> xr.DataArray:
+        """Of a mask of the whole set the stimuli of a batch."""
+        places = mask.indexes[STIMULUS].get_indexer(batch.ids)
+        if (places < 0).any():
+            raise LensValueError(
+                f"the mask for {self.op!r} has no stimuli {shown(batch.ids[places < 0])}"
+            )
+        return mask.isel({STIMULUS: places})
 
     def _padded(self, array: Array, dims: Dims) -> tuple[Array, Dims, dict[str, int]]:
         lengths, shape, found = {}, list(array.shape), list(dims)
@@ -144,7 +155,7 @@ def renamed(dim: str, extent: int) -> str:
     return f"{bare}_{extent}{name[len(bare) :]}"
 
 
-def projection(features: int, components: int, seed: int) -> Any:
+def projection(features: int, components: int, seed: int, dtype: np.dtype[Any]) -> Any:
     """scikit-learn's sparse random projection, as the matrix of it.
 
     Raises
@@ -157,7 +168,7 @@ def projection(features: int, components: int, seed: int) -> Any:
 
     made = SparseRandomProjection(n_components=components, random_state=seed)
     try:
-        made.fit(np.zeros((1, features)))
+        made.fit(np.zeros((1, features), dtype))
     except ValueError as error:
         raise LensValueError(f"project={components} of {features} features: {error}") from error
     return made.components_.tocsr()

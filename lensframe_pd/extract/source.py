@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -45,12 +47,19 @@ class Source:
             )
         self.ids = Ids(stimulus)
         self.data = data_of(data, batch_size, num_workers, self.ids.given)
-        self.n = _how_many(self.ids, self.data.n, n)
+        said = self.data.n
+        if (
+            said is None
+            and n is None
+            and self.ids.table is None
+            and isinstance(data, (list, tuple))
+        ):
+            said = Batched(model, self.data, Ids(stimulus), args, sys.maxsize).count()
+        self.n = _how_many(self.ids, said, n)
         self.ids.settle(self.n)
         self.data.settle(self.n)
         self._batches = Batched(model, self.data, self.ids, args, self.n)
         self._begun: Iterator[Batch] = iter(())
-        self.first = self._first()
 
     def wanted(self, want: Want) -> Iterator[Batch]:
         """The batches that are wanted, in order; of those that come one by one, all."""
@@ -70,7 +79,8 @@ class Source:
         assert found is not None
         return found
 
-    def _first(self) -> Batch:
+    @cached_property
+    def first(self) -> Batch:
         """The first batch of two stimuli or more, else the first."""
         if self.data.by_number and self.data.borders:
             spans = [*itertools.pairwise(self.data.borders)]

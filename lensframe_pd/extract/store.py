@@ -36,7 +36,7 @@ from lensframe_pd.files.places import place_to_write
 from lensframe_pd.files.stores import NAME, as_it_is, as_stored
 from lensframe_pd.schema import STIMULUS, quantity
 
-OVERFLOWS = "overflows"
+OVERFLOWS, CASTS = "overflows", "casts"
 LENGTH = np.dtype("int32")
 
 
@@ -172,7 +172,7 @@ def _make_in(store: Any, layout: Layout, layers: pd.DataFrame, said: Mapping[str
         root = zarr.open_group(store, mode="r+", zarr_format=3)
         root.attrs.update({BLOCKS: VERSION})
         group = root.create_group(GROUP)
-        group.attrs.update({N: layout.n, BLOCK: layout.block, **said})
+        group.attrs.update({N: layout.n, BLOCK: layout.block, CASTS: layout.casts, **said})
         group.create_array(
             LEDGER, shape=(layout.n_blocks,), chunks=(1,), dtype="int64", fill_value=0,
             compressors=None,

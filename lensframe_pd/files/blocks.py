@@ -82,6 +82,13 @@ def ledger_of(group: Any) -> Ledger:
     return Ledger(group[f"{GROUP}/{LEDGER}"], int(said[N]), int(said[BLOCK]))
 
 
+def ledger_at(store: Any) -> Ledger:
+    """The ledger of a store."""
+    import zarr
+
+    return ledger_of(zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False))
+
+
 def missing_stimuli(dataset: xr.Dataset) -> int:
     """How many stimuli of the store that a Dataset was opened from have no values.
 
@@ -92,9 +99,7 @@ def missing_stimuli(dataset: xr.Dataset) -> int:
     source = dataset.encoding.get("source")
     if BLOCKS not in dataset.attrs or source is None:
         return 0
-    import zarr
-
-    return ledger_of(zarr.open_group(source, mode="r", use_consolidated=False)).missing()
+    return ledger_at(source).missing()
 
 
 def check_finished(dataset: xr.Dataset, verb: str) -> None:
