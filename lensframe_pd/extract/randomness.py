@@ -53,8 +53,13 @@ class Steady:
             for name, tensor in tensors_of(named)
             if not tensor.is_inference()
         ]
-        buffers = [t for _, m in named for t in m._buffers.values() if t is not None]
-        self._copies = [(t, t.detach().clone()) for t in buffers] if self._training else []
+        buffers = {id(t) for _, m in named for t in m._buffers.values()}
+        #: Those that fused code writes without a count: compared, and put back.
+        self._copies = [
+            (name, tensor, tensor.detach().clone())
+            for name, tensor, _ in self._tensors
+            if self._training and id(tensor) in buffers
+        ]
 
     def check(self) -> None:
         """Raise where a tensor was written; buffers are as they were.
@@ -64,11 +69,12 @@ class Steady:
         LensValueError
             Naming them.
         """
-        moved = [name for name, tensor, version in self._tensors if tensor._version != version]
+        moved = {name: tensor for name, tensor, v in self._tensors if tensor._version != v}
+        moved |= {name: t for name, t, copy in self._copies if not torch.equal(t, copy)}
         if not moved:
             return
         with torch.no_grad():
-            for tensor, copy in self._copies:
+            for _, tensor, copy in self._copies:
                 _put_back(tensor, copy)
         how = "call model.eval()" if self._training else "extract from a model that does not"
         raise LensValueError(

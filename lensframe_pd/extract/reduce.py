@@ -97,7 +97,12 @@ class Reduction(NamedTuple):
                     f"the mask for {axis} of {self.op!r} must be stimulus x {axis}, not "
                     f"{mask.shape}"
                 )
-            return xr.DataArray(mask, dims=(STIMULUS, axis))
+            if len(mask) != len(batch.ids):
+                raise LensValueError(
+                    f"the mask for {axis} of {self.op!r} has {len(mask)} stimuli, and the batch has "
+                    f"{len(batch.ids)}"
+                )
+            return xr.DataArray(mask, {STIMULUS: batch.ids}, (STIMULUS, axis))
         return how
 
     def _of_batch(self, mask: xr.DataArray, batch: Given) -> xr.DataArray:
