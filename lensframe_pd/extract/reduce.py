@@ -99,8 +99,8 @@ class Reduction(NamedTuple):
                 )
             if len(mask) != len(batch.ids):
                 raise LensValueError(
-                    f"the mask for {axis} of {self.op!r} has {len(mask)} stimuli, and the batch has "
-                    f"{len(batch.ids)}"
+                    f"the mask for {axis} of {self.op!r} has {len(mask)} stimuli, and the batch "
+                    f"has {len(batch.ids)}"
                 )
             return xr.DataArray(mask, {STIMULUS: batch.ids}, (STIMULUS, axis))
         return how
