@@ -58,6 +58,26 @@ def test_first_trace(run, tmp_path):
     assert "sparsity" in pd.read_parquet(tmp_path / "layers.parquet").columns
 
 
+def test_dataset(run, tmp_path):
+    names = run("dataset.py")
+    seen, model, images = names["seen"], names["model"], names["images"]
+    assert 0 < names["left"] <= 1700
+    assert names["plan"]["bytes"].sum() == sum(
+        chunk.stat().st_size
+        for name in seen.data_vars
+        for chunk in (tmp_path / "patches.zarr" / name / "c").rglob("*")
+        if chunk.is_file()
+    )
+    for k in (0, 30, 39):  # computed by the one that was killed, and after
+        part = slice(50 * k, 50 * k + 50)
+        expected = model(images[part]).numpy().astype(np.float16)
+        np.testing.assert_array_equal(seen["linear_1"].values[part], expected)
+    assert list(seen["photograph"].values[[0, 1999]]) == ["china", "coffee"]
+    assert (names["contrast"] > 0).all()
+    few = names["few"]["relu_17"]
+    np.testing.assert_array_equal(few.values, seen["relu_17"].values[:200])
+
+
 def test_every_tutorial_has_a_test():
     files = Path(__file__).parent.glob("test_tutorials*.py")
     source = "".join(path.read_text(encoding="utf-8") for path in files)
