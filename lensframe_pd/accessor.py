@@ -12,9 +12,10 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.draw.dot import draw
+from lensframe_pd.graph.collapse import collapse
 from lensframe_pd.graph.diff import diff
 from lensframe_pd.graph.edges import edges, to_networkx
-from lensframe_pd.graph.fold import collapse, roll, unroll
+from lensframe_pd.graph.roll import roll, unroll
 from lensframe_pd.graph.select import ancestors, between, descendants, find, keep
 from lensframe_pd.profile.chrome import chrome_trace
 from lensframe_pd.profile.costs import costs

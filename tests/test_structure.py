@@ -18,7 +18,7 @@ ROOMS = {
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
     "space norms products reductions axes readers dims layers activations without "
     "gradients",
-    "graph": "edges parameters contract fold select diff",
+    "graph": "edges parameters contract roll outline runs collapse select diff",
     "replay": "call recording onward",
     "draw": "render style node dot",
     "profile": "meta costs profile memory summary chrome plots repeats",

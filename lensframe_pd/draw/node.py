@@ -133,7 +133,8 @@ def text(node: Node, around: str, color: str = "") -> str:
     faint = text_on(color) if color else FAINT
     lines = [f"<B>{html.escape(title)}</B>"]
     if row["kind"] == "module" and row.get("func"):
-        lines.append(_small(str(row["func"]), faint))
+        repeats = f"{row['repeats']} x " if row.get("repeats", 1) > 1 else ""
+        lines.append(_small(f"{repeats}{row['func']}", faint))
     size = f", {quantity(row['nbytes'], 'B')}" if "nbytes" in row else ""
     lines.append(_small(f"{row['shape_str'] or 'scalar'}{size}", faint))
     module = "" if row["module"] == around else row["module"].removeprefix(f"{around}.")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import pandas as pd
+
+from lensframe_pd.graph.parameters import counted_once, parameters
 
 Cells = list[Any]
 """The cells of one column, row by row."""
@@ -54,6 +58,14 @@ def contract(
             edges["parent_passes"] = tuple(spans(passes) for passes in found.values())
         rows.append(row(name, cells, edges))
     return rows
+
+
+def grouped(groups: Sequence[str], order: Sequence[int]) -> dict[str, list[int]]:
+    """Group to its rows in this order; the groups as they come in the frame."""
+    found: dict[str, list[int]] = {name: [] for name in groups}
+    for i in order:
+        found[groups[i]].append(i)
+    return found
 
 
 def put_together(
@@ -137,3 +149,63 @@ def held_once(cells: RowCells) -> Iterator[tuple[str, tuple[Any, ...]]]:
                 once.setdefault(entry[0], entry)
         for k, column in enumerate(there):
             yield column, tuple(entry[k] for entry in once.values())
+
+
+def parameter_totals(frame: pd.DataFrame, group: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Elements, bytes and trainable elements of each group's parameters, each counted once."""
+    totals = ["n_params", "params_nbytes", "n_trainable"]
+    there = [column for column in totals if column in frame.columns]
+    if {"params", "param_shapes", *totals} <= {*frame.columns}:
+        table = parameters(frame, "collapse")
+        sums = counted_once(table.assign(group=[group[i] for i in table["row"]]), "group")
+        found = sums.reindex([*dict.fromkeys(group)], fill_value=0)
+    else:
+        found = frame[there].groupby(pd.Index(group), sort=False).sum()
+    return {str(name): dict(zip(there, cells, strict=True)) for name, *cells in found.itertuples()}
+
+
+def reads_between(
+    of: Mapping[str, str],
+    merged: Container[str],
+    steps: Mapping[str, Any],
+    rolled: bool,
+) -> Callable[[str, RowCells], Iterator[Read]]:
+    """The edges between groups; inside a group only those that are carried round a loop.
+
+    Parameters
+    ----------
+    of
+        Label of a row to the name of its group.
+    merged
+        The groups that are modules and the like: they name each parent once, as what reads it
+        first.
+    steps
+        Label of a row to when it first ran.
+    """
+
+    def reads(name: str, cells: RowCells) -> Iterator[Read]:
+        first_role: dict[str, str] = {}
+        began = cells.get("step", [0] * len(cells["parents"]))
+        spans = cells.get("parent_passes", cells["parent_args"])
+        for step, between, (parents, roles) in zip(
+            began, spans, zip(cells["parents"], cells["parent_args"], strict=True), strict=True
+        ):
+            for parent, role, span in zip(parents, roles, between, strict=True):
+                source = of.get(parent, parent)
+                carried = rolled and _uneven(span) and steps.get(parent, 0) >= step
+                if source != name or carried:  # what goes round a loop is an edge to itself
+                    if name in merged:
+                        role = first_role.setdefault(source, role)
+                    yield source, role, span
+
+    return reads
+
+
+def each_once(spans: list[str]) -> str:
+    return ",".join(dict.fromkeys(spans))
+
+
+def _uneven(span: str) -> bool:
+    """Whether a pass reads what another pass made: `1-4>2-5`."""
+    source, _, target = span.partition(">")
+    return source != target

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from lensframe_pd.profile.costs import check_rows
 from lensframe_pd.profile.profile import NEEDED, profile
 from lensframe_pd.schema import names, quantity, require, split_call
 
@@ -34,7 +35,7 @@ def summary(frame: pd.DataFrame, depth: int | None = 2) -> pd.DataFrame:
     LensKeyError
         The frame lacks a column.
     LensValueError
-        A filter kept no operations, or `depth` is negative.
+        A filter kept no operations, `depth` is negative, or the frame is rolled or collapsed.
 
     Examples
     --------
@@ -50,6 +51,7 @@ def summary(frame: pd.DataFrame, depth: int | None = 2) -> pd.DataFrame:
     2            Linear    4x2     18   128        32 B
     """
     require(frame, "summary", "shape_str", "returned_by", *NEEDED)
+    check_rows(frame, "summary")
     table = profile(frame, "module", depth)
     shapes = _shapes(frame)
     more = np.where((table["uncounted"] != "") & table["flops"].notna(), "+", "")

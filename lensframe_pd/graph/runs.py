@@ -1,0 +1,98 @@
+"""Rows that an outline puts together: blocks that repeat, stretches of small operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lensframe_pd.graph.contract import (
+    MODULE,
+    RowCells,
+    contract,
+    each_once,
+    grouped,
+    held_once,
+    last,
+    parameter_totals,
+    put_together,
+    reads_between,
+)
+from lensframe_pd.graph.edges import frame_like
+from lensframe_pd.graph.outline import Outline, numbered
+from lensframe_pd.schema import labels, plain
+
+
+def merge_runs(frame: pd.DataFrame, plan: Outline) -> pd.DataFrame:
+    """One row for each run and stretch of the plan, with the column `repeats`.
+
+    Parameters
+    ----------
+    frame
+        Rows in which the modules that the plan closes are collapsed.
+    """
+    if "step" in frame.columns:
+        frame = frame.sort_values("step", kind="stable")
+    ops = labels(frame, "collapse")
+    columns = {str(name): [plain(cell) for cell in frame[name]] for name in frame.columns}
+    merged = _names(plan, dict(zip(columns["layer"], ops, strict=True)))
+    group = [merged.get(op, op) for op in ops]
+    runs = {merged[run[-1]]: len(run) for run in plan.runs}
+    totals = parameter_totals(frame, group)
+    rolled = "parent_passes" in frame.columns
+    steps = dict(zip(ops, columns.get("step", range(len(ops))), strict=True))
+
+    def row(name: str, cells: RowCells, edges: dict[str, Any]) -> dict[str, Any]:
+        if len(cells["layer"]) == 1:
+            (alone,) = zip(*cells.values(), strict=True)
+            return {"repeats": 1, **dict(zip(cells, alone, strict=True)), **edges}
+        facts = _run(cells, runs[name]) if name in runs else _stretch(cells)
+        return facts | totals.get(name, {}) | edges | {"layer": name}
+
+    reads = reads_between(dict(zip(ops, group, strict=True)), {*merged.values()}, steps, rolled)
+    # a run stands where its last block does: before what reads it, after all that it reads
+    place = {name: i for i, name in enumerate(group)}
+    everything = [*range(len(ops))]
+    rows = contract(columns, grouped(group, everything), row, reads, each_once if rolled else None)
+    made = frame_like(frame, rows, [*frame.columns], _index(frame, [*dict.fromkeys(group)]))
+    made = made.assign(repeats=np.array([cells["repeats"] for cells in rows], "int64"))
+    return made.iloc[np.argsort([place[name] for name in made.index], kind="stable")]
+
+
+def _index(frame: pd.DataFrame, labels_: list[str]) -> pd.Index:
+    return pd.Index(labels_, name="op", dtype=frame.index.dtype)
+
+
+def _names(plan: Outline, op_of: Mapping[str, str]) -> dict[str, str]:
+    """Label of each row that goes together with others to the label of what they become."""
+    found = {path: numbered(run) for run in plan.runs for path in run}
+    for layers in plan.stretches:
+        ops = [op_of[layer] for layer in layers]
+        found |= dict.fromkeys(ops, f"{ops[0]}..{ops[-1]}")
+    return found
+
+
+def _run(cells: RowCells, repeats: int) -> dict[str, Any]:
+    """Blocks one after the other: the last one's result, what all of them took."""
+    ends = {name: last(cells[name]) for name in ("returned_by", "returned_first") if name in cells}
+    facts = put_together(cells, MODULE, last) | dict(held_once(cells)) | ends
+    return facts | {"repeats": repeats, "step": last(cells["step"])}
+
+
+def _stretch(cells: RowCells) -> dict[str, Any]:
+    """Operations that follow one another: the last one's result, what all of them took."""
+    outputs = {*cells["kind"]} == {"output"}
+    what = "outputs" if outputs else "operations"
+    facts: dict[str, Any] = {
+        "kind": "output" if outputs else "module",
+        "func": f"{len(cells['kind'])} {what}",
+        "target": "",
+        "config": "{}",
+        "n_positional": 0,
+        "tuple_args": (),
+        "repeats": 1,
+    }
+    together = put_together(cells, MODULE, last)
+    return together | {name: cell for name, cell in facts.items() if name in {*cells, "repeats"}}
