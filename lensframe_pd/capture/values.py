@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from bisect import bisect, insort
 from collections.abc import Iterable
-from types import CodeType, FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ class Values:
         self._exposed: dict[int, _Exposed] = {}
         #: The version of a value when it was kept, where that is not 0.
         self._versions: dict[int, int] = {}
-        self._forwards: frozenset[CodeType] | None = None
+        self._forwards: set[int] | None = None
         #: Where the memory of each value began when it was kept, sorted, with its row: of the first
         #: `_n_placed` rows, as few runs ask for it.
         self._places: list[tuple[int, int]] = []
@@ -179,7 +179,7 @@ class Values:
         """
         if self._forwards is None:
             self._forwards = _custom_forwards()
-        while frame is not None and frame.f_code not in self._forwards:
+        while frame is not None and id(frame.f_code) not in self._forwards:
             frame = frame.f_back
         return frame is not None
 
@@ -227,17 +227,17 @@ class NoValues(Values):
         pass
 
 
-def _custom_forwards() -> frozenset[CodeType]:
-    """The code of the forward of each `autograd.Function` that there is."""
-    found, kinds = set(), [torch.autograd.Function]
-    while kinds:
-        kind = kinds.pop()
+def _custom_forwards() -> set[int]:
+    """Ids of the code of the forward of each `autograd.Function` that there is.
+
+    Not the code itself: its hash is that of all that is in it.
+    """
+    kinds = [torch.autograd.Function]
+    for kind in kinds:
         kinds += type.__subclasses__(kind)
-        forward = vars(kind).get("forward")
-        code = getattr(getattr(forward, "__func__", forward), "__code__", None)
-        if isinstance(code, CodeType):
-            found.add(code)
-    return frozenset(found)
+    forwards = [vars(kind).get("forward") for kind in kinds]
+    functions = [getattr(f, "__func__", f) for f in forwards if f is not None]
+    return {id(f.__code__) for f in functions if type(f) is FunctionType}
 
 
 class _Exposed(list[int]):
