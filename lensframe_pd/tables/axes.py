@@ -301,7 +301,7 @@ def _rules() -> dict[str, Rule]:
     add(selection.column_stack, "column_stack")
     add(selection.vstack, "vstack row_stack")
     add(moves(selection.repeat), "repeat tile")
-    add(moves(selection.repeat_interleave), "repeat_interleave")
+    add(selection.repeat_interleave, "repeat_interleave")
     add(moves(selection.expand), "expand expand_as broadcast_to")
     add(selection.broadcast, "broadcast_tensors")
     add(moves(selection.flip), "flip")

@@ -18,6 +18,7 @@ from lensframe_pd.tables.order import (
     carries,
     named,
     numbers,
+    of_all,
     of_both,
     together,
 )
@@ -46,24 +47,43 @@ class Basic(NamedTuple):
     """Axes that are gone, and the entry that was picked there."""
     advanced: dict[int, Any]
     """Of the axes that are left, by position: the entries picked by tensors and lists."""
+    by: dict[int, Operand]
+    """By position, too: the tensors that pick them, along the axes that these make."""
+    masks: list[tuple[int, Operand]]
+    """Those of them that are masks, and the first axis that they pick along."""
+    whole: int
+    """The number of the tensors that bound its slices."""
 
 
-def picks(case: Case) -> Iterator[Any]:
-    """What the tensors of an index pick, in turn."""
+Given = Iterator[tuple[Any, Operand]]
+"""The tensors of an index, in turn: what each picks, and what is known of it."""
+
+
+def picks(case: Case) -> Given:
     for position in range(1, len(case.operands)):
         if position not in case.values:
             raise Unknown
-        yield case.values[position]
+        yield case.values[position], case.operands[position]
 
 
-def basic_part(case: Case, items: Sequence[Any], values: Iterator[Any]) -> Basic:
+class _Item(NamedTuple):
+    """An item of an index, with the numbers in its tensors."""
+
+    item: Any
+    entries: Any = None
+    """What a tensor, a list or an array picks; None for all other items."""
+    operand: Operand | None = None
+    bounds: int = NONE
+
+
+def basic_part(case: Case, items: Sequence[Any], given: Given) -> Basic:
     """Whole numbers, slices, None and ... of an index, which torch applies before tensors."""
     rank = len(case.first.shape)
-    tensors = [_entries(item, values) for item in items]
-    used = sum([_takes(item, entries) for item, entries in zip(items, tensors, strict=True)])
-    found = Basic([], [], {})
+    read = [_read(item, given) for item in items]
+    used = sum([_takes(one.item, one.entries) for one in read])
+    found = Basic([], [], {}, {}, [], of_all([one.bounds for one in read]))
     axis = 0
-    for item, entries in zip(items, tensors, strict=True):
+    for item, entries, operand, _ in read:
         if item is Ellipsis:
             for _ in range(rank - used):
                 found.axes.append(Picked(axis, slice(None)))
@@ -71,15 +91,18 @@ def basic_part(case: Case, items: Sequence[Any], values: Iterator[Any]) -> Basic
         elif item is None:
             found.axes.append(Picked(None, None))
         elif isinstance(item, slice):
-            if any([part is SLOT for part in (item.start, item.stop, item.step)]):
-                raise Unknown
             found.axes.append(Picked(axis, item))
             axis += 1
         elif entries is None:
             found.fixed.append((axis, int(item)))
             axis += 1
         else:
-            for part in _parts(entries):
+            parts = _parts(entries)
+            if operand is not None and entries.dtype == np.bool_:
+                found.masks.append((axis, operand))
+            for part in parts:
+                if operand is not None:
+                    found.by[len(found.axes)] = _made_by(operand, entries, parts, case.n)
                 found.advanced[len(found.axes)] = part
                 found.axes.append(Picked(axis, part))
                 axis += 1
@@ -87,17 +110,33 @@ def basic_part(case: Case, items: Sequence[Any], values: Iterator[Any]) -> Basic
     return found
 
 
-def _entries(item: Any, values: Iterator[Any]) -> Any:
-    """What a tensor, a list or an array of an index picks; None for all other items."""
+def _read(item: Any, given: Given) -> _Item:
     if item is SLOT:
-        return next(values)
+        return _Item(item, *next(given))
+    if isinstance(item, slice):
+        ends = [next(given) if part is SLOT else (part, None)
+                for part in (item.start, item.stop, item.step)]  # fmt: skip
+        numbers = [operand.whole for _, operand in ends if operand is not None]
+        cut = [part if operand is None else int(part) for part, operand in ends]
+        return _Item(slice(*cut), bounds=of_all(numbers))
     if isinstance(item, Array):
-        return item.value
+        return _Item(item, item.value)
     if isinstance(item, (list, tuple)):
         if _holds_slot(item):
             raise Unknown
-        return np.asarray(item)
-    return np.asarray(item) if isinstance(item, bool) else None
+        return _Item(item, np.asarray(item))
+    return _Item(item, np.asarray(item) if isinstance(item, bool) else None)
+
+
+def _made_by(operand: Operand, entries: Any, parts: Sequence[Any], n: int) -> Operand:
+    """An index along the axes that it makes: a mask makes one, of the entries where it is true."""
+    if entries.dtype != np.bool_:
+        return operand
+    along = np.full(len(parts[0]), NONE)
+    for k, name in enumerate(operand.names):
+        if carries(name):
+            along = together(along, operand.number(k)[parts[k]])
+    return Operand((named(along, n),), (len(along),), operand.whole)
 
 
 def _holds_slot(item: Any) -> bool:
@@ -139,7 +178,7 @@ def _sliced(case: Case, basic: Basic) -> Operand:
         else:
             names.append(picked(case, first.names[axis], axis, index))
             shape.append(len(range(*index.indices(first.shape[axis]))))
-    whole = first.whole
+    whole = of_both(first.whole, basic.whole)
     for axis, entry in basic.fixed:
         if carries(first.names[axis]):
             number = int(numbers(first.names[axis], first.shape[axis])[entry])
@@ -147,11 +186,10 @@ def _sliced(case: Case, basic: Basic) -> Operand:
     return Operand(tuple(names), tuple(shape), whole)
 
 
-def indexed(case: Case, operand: Operand, advanced: dict[int, Any], others: Any) -> Ruled:
-    """A tensor indexed by others along some of its axes, as `aten::index` does it.
-
-    `others` are the indices as operands, for what their own axes are.
-    """
+def indexed(
+    case: Case, operand: Operand, advanced: dict[int, Any], by: dict[int, Operand]
+) -> Ruled:
+    """A tensor indexed by others along some of its axes, as `aten::index` does it."""
     if not advanced:
         return Ruled(operand.names, operand.whole)
     at = front(advanced)
@@ -163,14 +201,14 @@ def indexed(case: Case, operand: Operand, advanced: dict[int, Any], others: Any)
         made: Sequence[Name] = decided or [None] * rank
         whole = MIXED if decided is None else whole
         # Which stimuli are picked is in their numbers; what is picked of them depends on the rest.
-        ordered = [carries(operand.names[k]) for k in advanced]
-        rest_of = [o for o, told in zip(others, ordered, strict=False) if not told]
+        rest_of = [index for k, index in by.items() if not carries(operand.names[k])]
         if rest_of and decided is not None:
             extents = tuple(_grid(operand, advanced).shape)
             told = Operand(tuple(decided), extents)
             made = aligned(case._replace(shape=extents), [told, *rest_of])
             whole = of_both(whole, of_spread([told, *rest_of], tuple(made)))
     else:
+        others = list(by.values())
         made = _axes_of_indices(case, others, rank)
         whole = of_both(whole, of_spread(others, tuple(made)))
         if len(advanced) == rank == 1 and not any(made):
@@ -213,7 +251,7 @@ def getitem(case: Case) -> Ruled | None:
         basic = basic_part(case, items(case), picks(case))
     except Unknown:
         return None
-    return indexed(case, _sliced(case, basic), basic.advanced, case.operands[1:])
+    return indexed(case, _sliced(case, basic), basic.advanced, basic.by)
 
 
 def index(case: Case) -> Ruled | None:
@@ -224,7 +262,7 @@ def index(case: Case) -> Ruled | None:
         basic = basic_part(case, items, picks(case))
     except Unknown:
         return None
-    return indexed(case, _sliced(case, basic), basic.advanced, case.operands[1:])
+    return indexed(case, _sliced(case, basic), basic.advanced, basic.by)
 
 
 def index_select(case: Case) -> Ruled | None:
@@ -307,9 +345,10 @@ def places(case: Case) -> Ruled | None:
     return Ruled((named(along, case.n),), mask.whole)
 
 
-def masked_select(case: Case) -> Names | None:
+def masked_select(case: Case) -> Ruled | None:
     mask = case.values.get(1)
     if mask is None or mask.shape != case.first.shape:
         return None
     advanced = dict(enumerate(np.nonzero(mask)))
-    return indexed(case, case.first, advanced, case.operands[1:]).names
+    by = _made_by(case.operands[1], mask, list(advanced.values()), case.n)
+    return indexed(case, case.first, advanced, dict.fromkeys(advanced, by))

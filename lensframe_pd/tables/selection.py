@@ -28,6 +28,7 @@ from lensframe_pd.tables.order import (
     of_all,
     of_both,
     plain,
+    together,
 )
 
 
@@ -212,7 +213,7 @@ def repeat(case: Case) -> Names | None:
     return tuple(names)
 
 
-def repeat_interleave(case: Case) -> Names | None:
+def repeat_interleave(case: Case) -> Ruled | None:
     axis = case.argument("dim")
     if axis is None and len(case.first.shape) != 1:
         return None
@@ -220,11 +221,16 @@ def repeat_interleave(case: Case) -> Names | None:
     repeats = case.argument("repeats", default=case.values.get(1))
     if repeats is None:
         return None
-    name, extent = case.first.names[axis], case.first.shape[axis]
-    if not carries(name):
-        return case.first.names
-    entries = np.repeat(np.arange(extent), repeats)
-    return along_axis(case, axis, entries)
+    names, extent = list(case.first.names), case.first.shape[axis]
+    whole = of_all([o.whole for o in case.operands])
+    along = case.first.number(axis) if carries(names[axis]) else np.full(extent, NONE)
+    for times in case.operands[1:]:
+        if times.shape == (extent,) and carries(times.names[0]):
+            along = together(along, times.number(0))
+        elif any(map(carries, times.names)):
+            return None
+    names[axis] = named(np.repeat(along, repeats), case.n, names[axis])
+    return Ruled(tuple(names), whole)
 
 
 def expand(case: Case) -> Names:

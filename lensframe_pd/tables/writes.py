@@ -35,7 +35,61 @@ def setitem(case: Case) -> Ruled | None:
     except Unknown:
         return _spoilt(case)
     value = case.operands[-1] if list(case.arguments.values())[-1] is SLOT else None
-    return written(case, value, _places(basic), basic.fixed)
+    return _steered(case, written(case, value, _places(basic), basic.fixed), basic)
+
+
+def _steered(case: Case, after: Ruled | None, basic: Basic) -> Ruled | None:
+    """A tensor after a write to where other tensors said: what is where comes from these, too.
+
+    Along an axis that carries stimuli by now, the numbers of what was written say all of it.
+    """
+    if after is not None:
+        after = after._replace(whole=of_both(after.whole, basic.whole))
+    masked = {axis + k for axis, mask in basic.masks for k in range(len(mask.shape))}
+    unlike: dict[int, Operand] = {}
+    for k, index in basic.by.items():
+        axis = basic.axes[k].axis
+        if after is None or axis is None or axis in masked:
+            continue
+        if _tells(index) and not carries(after.names[axis]):
+            unlike[axis] = index
+    # The axis along which stimuli said the place does not tell which of them did.
+    told = [[(axis, part) for axis, part in place if axis not in unlike]
+            for place in _places(basic)]  # fmt: skip
+    behind = _behind(basic)
+    for index in unlike.values():
+        said = Operand(
+            (*index.names, *(None,) * behind), (*index.shape, *(1,) * behind), index.whole
+        )
+        after = _said(case, after, said, told, basic.fixed)
+    for axis, mask in basic.masks:
+        ordered = after is not None and carries(after.names[axis])
+        if len(mask.shape) > 1 or not ordered or carries(mask.names[0]):
+            after = _said(case, after, mask, [[(axis + k, slice(None))]
+                                              for k in range(len(mask.shape))], [])  # fmt: skip
+    return after
+
+
+def _behind(basic: Basic) -> int:
+    """How many axes of an indexed region come after those that tensors make."""
+    if not basic.advanced:
+        return 0
+    before = front(basic.advanced)
+    return len(basic.axes) - len(basic.advanced) - before
+
+
+def _said(
+    case: Case,
+    after: Ruled | None,
+    said: Operand,
+    places: list[list[tuple[int, Any]]],
+    fixed: list[tuple[int, int]],
+) -> Ruled | None:
+    """A tensor whose entries depend on another that stands in these places."""
+    if after is None:
+        return None
+    target = Operand(after.names, case.first.shape, after.whole)
+    return written(case._replace(operands=[target, said]), said, places, fixed)
 
 
 def _places(basic: Basic) -> list[list[tuple[int, Any]]]:
@@ -55,7 +109,10 @@ def _places(basic: Basic) -> list[list[tuple[int, Any]]]:
         axis = basic.axes[k].axis
         wide = [j for j in range(entries.ndim) if entries.shape[j] != 1 or entries.ndim == 1]
         if axis is not None and len(wide) == 1:
-            made[rank - entries.ndim + wide[0]].append((axis, entries.reshape(-1)))
+            said = k in basic.by and _tells(basic.by[k])
+            place = made[rank - entries.ndim + wide[0]]
+            # Last where stimuli say which entries: of a pair, the other axis tells them.
+            place.insert(len(place) if said else 0, (axis, entries.reshape(-1)))
     return [*rest[:at], *made, *rest[at:]]
 
 
@@ -173,7 +230,8 @@ def index_put(case: Case) -> Ruled | None:
         basic = basic_part(case, [SLOT] * len(given), values)
     except Unknown:
         return _spoilt(case)
-    return written(case, case.operands[-1], _places(basic), basic.fixed)
+    after = written(case, case.operands[-1], _places(basic), basic.fixed)
+    return _steered(case, after, basic)
 
 
 def index_copy(case: Case) -> Ruled | None:
@@ -183,7 +241,13 @@ def index_copy(case: Case) -> Ruled | None:
         return _spoilt(case)
     places: list[list[tuple[int, Any]]] = [[(k, slice(None))] for k in range(len(case.first.shape))]
     places[axis] = [(axis, case.values[1].reshape(-1))]
-    return written(case, case.operands[2], places, [])
+    after = written(case, case.operands[2], places, [])
+    index = case.operands[1]
+    if after is None or carries(after.names[axis]) or not _tells(index):
+        return after
+    if any(map(carries, index.names)):
+        return _spoilt(case)
+    return after._replace(whole=of_both(after.whole, index.whole))
 
 
 def scatter(case: Case) -> Ruled | None:
@@ -193,9 +257,23 @@ def scatter(case: Case) -> Ruled | None:
     source = case.operands[2] if len(case.operands) > 2 else None
     if axis is None or not first.shape:
         return _spoilt(case)
-    if source is None:  # a number is written
-        return Ruled(first.names, first.whole)
-    if len(source.shape) != len(first.shape) or len(case.operands[1].shape) != len(first.shape):
+    index = case.operands[1]
+    if len(index.shape) != len(first.shape):
+        return _spoilt(case)
+    after: Ruled | None = Ruled(first.names, first.whole)
+    if source is not None:
+        after = _scattered(case, source, axis)
+    if after is None or carries(after.names[axis]):
+        return after  # which stimuli are where is in their numbers
+    # Where entries go within each stimulus is what the index says.
+    said = Operand(index.names, index.shape, MIXED if carries(index.names[axis]) else index.whole)
+    places: list[list[tuple[int, Any]]] = [[(k, slice(0, n))] for k, n in enumerate(index.shape)]
+    return _said(case, after, said, places, [])
+
+
+def _scattered(case: Case, source: Operand, axis: int) -> Ruled | None:
+    first = case.first
+    if len(source.shape) != len(first.shape):
         return _spoilt(case)
     extents = case.operands[1].shape
     ordered = carries(first.names[axis]) or carries(source.names[axis]) or source.whole >= 0

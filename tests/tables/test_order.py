@@ -104,6 +104,21 @@ MOVES = {
         x[torch.tensor([0, 1, 2, 2, 3, 3]), 0]) * 1, 0),
     "numbers set one by one": (placed(lambda o, x: [
         o.__setitem__((i, (5 * i) % 4), x[i, 0]) for i in range(N)], OWN), 0),
+    "one class of each, by a number": (lambda x: x + torch.zeros(N, 6).scatter(
+        1, x[:, :1].long(), 0.0), 0),
+    "set where each says": (placed(lambda o, x: o.__setitem__(
+        (torch.arange(N), x[:, 0].long()), x[:, 0]), OWN), 0),
+    "a number set where each says": (lambda x: x + placed(lambda o, x: o.__setitem__(
+        (torch.arange(N), x[:, 0].long()), 0.0))(x), 0),
+    "set by a mask of it": (placed(lambda o, x: o.__setitem__(x > 1, x[x > 1]), OWN), 0),
+    "a number set by a mask of it": (lambda x: x + placed(lambda o, x: o.__setitem__(
+        x > 1, 0.0))(x), 0),
+    "rows set by a mask of it": (placed(lambda o, x: o.__setitem__(
+        x[:, 0] > 1, x[x[:, 0] > 1]), OWN), 0),
+    "a slice that tensors bound": (lambda x: x[:, torch.tensor(1) : torch.tensor(4)], 0),
+    "set in a slice that tensors bound": (placed(lambda o, x: o.__setitem__(
+        (slice(None), slice(torch.tensor(1), None)), x[:, 1:]), OWN), 0),
+    "picked by a list, and by each": (lambda x: x[list(range(N)), x[:, 0].long()], 0),
     "strided as it lies": (lambda x: x.as_strided((N, 6), (6, 1)), 0),
     "strided, batch last": (lambda x: x.as_strided((6, N), (1, 6)), 1),
     "strided in windows": (lambda x: x.as_strided((N, 4, 3), (6, 1, 1)), 0),
@@ -232,7 +247,7 @@ LOST = {
     "by some of them": lambda x: x + torch.ones(N, 6) * x[:2].sum(0),
     "reversed in NumPy": lambda x: x + torch.from_numpy(x.numpy()[::-1].copy()),
     "as an RNN takes time": lambda x: nn.functional.pad(x, (0, 0, 1, 0))[:-1] + x,
-    "shuffled": lambda x: x[torch.randperm(N)],
+    "shuffled": lambda x: x[torch.randperm(N, generator=torch.Generator().manual_seed(0))],
     "transposed, flipped, transposed": lambda x: x.T.flip(1).T,
     "as strided": lambda x: x.flip(0).as_strided((N, 6), (6, 1)),
     "constants of its dtype": lambda x: torch.ones(N, 6).to(x),
@@ -479,6 +494,29 @@ ENTANGLED = {
     "scattered by the mask of another": lambda x: x[:, :N].masked_scatter(
         x[:, :N].T > 1, torch.zeros(N, N)),
     "einsum over stimuli, implied": lambda x: torch.einsum("ab,ac", x, torch.ones(N, N)),
+    "one class of others, by a number": lambda x: x + torch.zeros(N, 6).scatter(
+        1, x.flip(0)[:, :1].long(), 1.0),
+    "summed where others say": lambda x: x + torch.zeros(N, 6).scatter_add(
+        1, x.flip(0)[:, :1].long(), torch.ones(N, 6)),
+    "a number set where others say": lambda x: (
+        y := x.clone(), y.__setitem__((torch.arange(N), x.flip(0)[:, 0].long()), 0.0), y * 1)[2],
+    "numbers set, and turned": lambda x: x + placed(lambda o, x: o.__setitem__(
+        (torch.arange(N), x[:, 0].long()), 1.0))(x).flip(0),
+    "numbers put where others say": lambda x: x.index_put(
+        (torch.arange(N), x.flip(0)[:, 0].long()), torch.tensor(0.0)),
+    "set across where each says": lambda x: x[:, :N] + placed(lambda o, x: o.__setitem__(
+        (x[:, 0].long(), torch.arange(N)), 1.0), torch.zeros(N, N))(x),
+    "zeroed by the mask of others": lambda x: (
+        y := x[:, :N].clone(), y.__setitem__(y.T > 1, 0.0), y * 1)[2],
+    "zeroed by the mask of others, by row": lambda x: (
+        y := x.clone(), y.__setitem__(x[:, 0].flip(0) > 1, 0.0), y * 1)[2],
+    "picked by a list, and by others": lambda x: x[list(range(N)), x.flip(0)[:, 0].long()],
+    "picked by the mask of others": lambda x: x[:, :N][x[:, :N].T >= 0].view(N, N),
+    "a slice that others bound": lambda x: x[:, : x.cumsum(0)[2, 0].long()],
+    "copied where others say": lambda x: x + torch.zeros(N, 6).index_copy(
+        0, x.flip(0)[:, 0].long(), torch.ones(N, 6)),
+    "repeated as others say": lambda x: x[:, 0] + torch.arange(4.0).repeat_interleave(
+        (x.flip(0)[:, 0] * 0 + 1).long()),
     "its transpose joined": lambda x: torch.cat([x[:, :N], x[:, :N].T], 1),
     "its transpose added, less the mean": lambda x: (y := (x - x.mean(0))[:, :N]) + y.T,
     "einsum with its transpose, less the mean": lambda x: torch.einsum(
