@@ -35,14 +35,17 @@ def setitem(case: Case) -> Ruled | None:
     except Unknown:
         return _spoilt(case)
     value = case.operands[-1] if list(case.arguments.values())[-1] is SLOT else None
-    return _steered(case, written(case, value, _places(basic), basic.fixed), basic)
+    return _steered(case, value, basic)
 
 
-def _steered(case: Case, after: Ruled | None, basic: Basic) -> Ruled | None:
+def _steered(case: Case, value: Operand | None, basic: Basic) -> Ruled | None:
     """A tensor after a write to where other tensors said: what is where comes from these, too.
 
-    Along an axis that carries stimuli by now, the numbers of what was written say all of it.
+    Along an axis that carries stimuli by now, the numbers of what was written say all of it; what
+    has none says nothing of whom it came to stand in the place of.
     """
+    numbered = value is not None and _tells(value)
+    after = written(case, value, _places(basic), basic.fixed)
     if after is not None:
         after = after._replace(whole=of_both(after.whole, basic.whole))
     masked = {axis + k for axis, mask in basic.masks for k in range(len(mask.shape))}
@@ -51,8 +54,11 @@ def _steered(case: Case, after: Ruled | None, basic: Basic) -> Ruled | None:
         axis = basic.axes[k].axis
         if after is None or axis is None or axis in masked:
             continue
-        if _tells(index) and not carries(after.names[axis]):
+        if not carries(after.names[axis]):
             unlike[axis] = index
+        elif index.has_stimuli() and not numbered:
+            return _spoilt(case)
+    unlike = {axis: index for axis, index in unlike.items() if _tells(index)}
     # The axis along which stimuli said the place does not tell which of them did.
     told = [[(axis, part) for axis, part in place if axis not in unlike]
             for place in _places(basic)]  # fmt: skip
@@ -64,7 +70,7 @@ def _steered(case: Case, after: Ruled | None, basic: Basic) -> Ruled | None:
         after = _said(case, after, said, told, basic.fixed)
     for axis, mask in basic.masks:
         ordered = after is not None and carries(after.names[axis])
-        if len(mask.shape) > 1 or not ordered or carries(mask.names[0]):
+        if len(mask.shape) > 1 or not (ordered and numbered) or carries(mask.names[0]):
             after = _said(case, after, mask, [[(axis + k, slice(None))]
                                               for k in range(len(mask.shape))], [])  # fmt: skip
     return after
@@ -230,8 +236,7 @@ def index_put(case: Case) -> Ruled | None:
         basic = basic_part(case, [SLOT] * len(given), values)
     except Unknown:
         return _spoilt(case)
-    after = written(case, case.operands[-1], _places(basic), basic.fixed)
-    return _steered(case, after, basic)
+    return _steered(case, case.operands[-1], basic)
 
 
 def index_copy(case: Case) -> Ruled | None:
@@ -243,8 +248,10 @@ def index_copy(case: Case) -> Ruled | None:
     places[axis] = [(axis, case.values[1].reshape(-1))]
     after = written(case, case.operands[2], places, [])
     index = case.operands[1]
-    if after is None or carries(after.names[axis]) or not _tells(index):
+    if after is None or not index.has_stimuli():
         return after
+    if carries(after.names[axis]):
+        return after if _tells(case.operands[2]) else _spoilt(case)
     if any(map(carries, index.names)):
         return _spoilt(case)
     return after._replace(whole=of_both(after.whole, index.whole))
@@ -263,8 +270,10 @@ def scatter(case: Case) -> Ruled | None:
     after: Ruled | None = Ruled(first.names, first.whole)
     if source is not None:
         after = _scattered(case, source, axis)
-    if after is None or carries(after.names[axis]):
-        return after  # which stimuli are where is in their numbers
+    if after is not None and carries(after.names[axis]):
+        # Which stimuli are where is in their numbers, if what was written has any.
+        numbered = source is not None and _tells(source)
+        return after if numbered or not index.has_stimuli() else _spoilt(case)
     # Where entries go within each stimulus is what the index says.
     said = Operand(index.names, index.shape, MIXED if carries(index.names[axis]) else index.whole)
     places: list[list[tuple[int, Any]]] = [[(k, slice(0, n))] for k, n in enumerate(index.shape)]

@@ -118,6 +118,8 @@ MOVES = {
     "a slice that tensors bound": (lambda x: x[:, torch.tensor(1) : torch.tensor(4)], 0),
     "set in a slice that tensors bound": (placed(lambda o, x: o.__setitem__(
         (slice(None), slice(torch.tensor(1), None)), x[:, 1:]), OWN), 0),
+    "sorted, doubled, put back": (placed(lambda o, x: o.__setitem__(
+        x.cos().sum(1).argsort(), x[x.cos().sum(1).argsort()]), OWN * 0), 0),
     "picked by a list, and by each": (lambda x: x[list(range(N)), x[:, 0].long()], 0),
     "strided as it lies": (lambda x: x.as_strided((N, 6), (6, 1)), 0),
     "strided, batch last": (lambda x: x.as_strided((6, N), (1, 6)), 1),
@@ -517,6 +519,17 @@ ENTANGLED = {
         0, x.flip(0)[:, 0].long(), torch.ones(N, 6)),
     "repeated as others say": lambda x: x[:, 0] + torch.arange(4.0).repeat_interleave(
         (x.flip(0)[:, 0] * 0 + 1).long()),
+    "rows zeroed where others say": lambda x: (
+        y := x.clone(), y.__setitem__(x.flip(0)[:, 0].long()[:2], 0.0), y * 1)[2],
+    "rows zeroed that are the greatest": lambda x: (
+        y := x.clone(), y.__setitem__(x.sum(1).topk(2).indices, 0.0), y * 1)[2],
+    "rows zeroed by a mask of all": lambda x: (
+        y := x.clone(), y.__setitem__(x.cumsum(0)[:, 0] > 2, 0.0), y * 1)[2],
+    "a row zeroed that all chose": lambda x: (
+        y := x.clone(), y.__setitem__(x.amax().long() - 1, 0.0), y * 1)[2],
+    "scattered over rows where they say": lambda x: x.scatter(0, x.long() % 2, 0.0),
+    "copied over rows where they say": lambda x: x.index_copy(
+        0, x[:, 0].long() % 2, torch.zeros(N, 6)),
     "its transpose joined": lambda x: torch.cat([x[:, :N], x[:, :N].T], 1),
     "its transpose added, less the mean": lambda x: (y := (x - x.mean(0))[:, :N]) + y.T,
     "einsum with its transpose, less the mean": lambda x: torch.einsum(
