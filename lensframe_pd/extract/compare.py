@@ -29,12 +29,24 @@ def departures(plan: Plan, filled: Filled, n: int) -> Iterator[str]:
 def _differences(
     v: Variable, expected: Facts, here: Facts, n: int, plan: Plan, stopped: bool
 ) -> Iterator[str]:
+    if here.site != expected.site:
+        yield (
+            f"{v.name!r} ({v.address}) is made at another place in the program than in the first "
+            "batch, so it is another operation; batches of a store go one way: extract each way to "
+            "a store of its own"
+        )
+        return
     if here.dtype != expected.dtype:
         yield f"{v.name!r} is {here.dtype}, and {expected.dtype} in the first batch"
     if here.pass_num != expected.pass_num:
         yield (
             f"{v.name!r} is pass {here.pass_num} of its layer, and pass {expected.pass_num} in the "
             f"first batch{_about_passes(v, plan)}"
+        )
+    elif _ran_once_of_many(v, here, plan):
+        yield (
+            f"the layer of {v.name!r} has {here.n_passes} passes, and ran once in the first batch; "
+            "give passes=1, or a first batch with as many passes as passes= says"
         )
     elif v.whole and not stopped and here.n_passes != expected.n_passes:
         yield (
@@ -56,6 +68,12 @@ def _differences(
         )
 
 
+def _ran_once_of_many(v: Variable, here: Facts, plan: Plan) -> bool:
+    """Whether passes= says several, and this layer was no loop in the first batch but is here."""
+    several = plan.passes is not None and plan.passes > 1
+    return several and v.facts.n_passes == 1 < here.n_passes
+
+
 def _about_passes(v: Variable, plan: Plan) -> str:
     if plan.passes is None and v.facts.n_passes > 1:
         return "; give passes= a number that every batch has, such as passes=1"
@@ -72,6 +90,7 @@ def _loose_axes(v: Variable) -> set[str]:
         loose |= {axis_of(dim) for dim in v.facts.dims} - stored
     elif isinstance(v.reduction.pool, Mapping):
         loose |= {str(axis) for axis in v.reduction.pool}
+        loose |= {"x", "y", "z"} if "space" in loose else set()
     elif v.reduction.pool in ("mean", "max"):
         loose |= {"x", "y", "z", "token", "time"}
     elif v.reduction.pool is not None:
@@ -108,6 +127,8 @@ def _shown(facts: Facts) -> str:
 
 def _advice(expected: Facts, here: Facts) -> str:
     """What to give where only the extent of an axis varies."""
+    if STIMULUS not in expected.dims:
+        return "; it has no stimulus axis, so it is stored once: leave this row out"
     pairs = [*zip(expected.dims, here.dims, strict=False)]
     if len(expected.dims) != len(here.dims):
         return ""

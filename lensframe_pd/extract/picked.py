@@ -14,7 +14,7 @@ from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.watch import Stop
 from lensframe_pd.tables.activations import described, unsaved_reasons
 from lensframe_pd.tape.passes import passes
-from lensframe_pd.tape.tape import Tape
+from lensframe_pd.tape.tape import Site, Tape
 
 
 class Picked(Selection):
@@ -60,6 +60,11 @@ class Facts(NamedTuple):
     dtype: str
     pass_num: int
     n_passes: int
+    site: Site
+    """Where the program called it, within the call of its module; nowhere for inputs and outputs.
+
+    An operation that only some batches run moves the ordinals of those after it.
+    """
 
 
 class Filled(NamedTuple):
@@ -101,6 +106,7 @@ def facts_of(tape: Tape, rows: dict[Address, int]) -> dict[Address, Facts]:
             attrs["torch_dtype"],
             grouped.pass_nums[row],
             grouped.n_passes[row],
+            () if row in tape.kinds else tape.calls[tape.rows[row].call].site,
         )
         for row, dims, attrs in described(tape, grouped, address_of)
     }

@@ -195,6 +195,33 @@ def test_fewer_passes_than_asked_for_are_refused(tmp_path):
         lf.extract(model, loops(3, 2), to=tmp_path / "b", save="linear_1", batch_size=2, passes=3)
 
 
+def test_a_loop_that_ran_once_first_is_no_loop_of_passes(tmp_path):
+    model = Loop().eval()
+    with pytest.raises(lf.LensValueError, match="ran once in the first batch; give passes=1"):
+        lf.extract(model, loops(1, 3), to=tmp_path / "a", save="linear_1", batch_size=2, passes=3)
+    found = lf.extract(
+        model, loops(1, 3), to=tmp_path / "b", save="linear_1", batch_size=2, passes=1
+    )
+    np.testing.assert_array_equal(found["linear_1"].values, loops(1, 3).numpy() / 2)
+
+
+@pytest.mark.parametrize("first", [1, -1])
+def test_another_operation_at_the_same_address_is_refused(tmp_path, first):
+    def model(x):
+        if x.sum() > 0:
+            x = torch.relu(x)
+        x = x * 2
+        return torch.relu(x - 1)
+
+    x = torch.cat([torch.ones(2, 3) * first, torch.ones(2, 3) * -first])
+    with pytest.raises(
+        lf.LensValueError, match=r"batch 1 \(stimuli 2 to 3\)[^$]*'relu_1'.*another"
+    ):
+        lf.extract(model, x, to=tmp_path / "a", save="relu_1", batch_size=2)
+    found = lf.extract(model, x, to=tmp_path / "b", save="mul_1", batch_size=2)
+    np.testing.assert_array_equal(found["mul_1"].values[0], [2.0 * max(first, -2)] * 3)
+
+
 def test_one_pass_alone_may_be_asked_for(tmp_path):
     model, x = Loop().eval(), loops(3, 4, 2)
     found = lf.extract(model, x, to=tmp_path / "a", save=["linear_1:2"], batch_size=2)
