@@ -19,8 +19,8 @@ from lensframe_pd.errors import LensFileError
 from lensframe_pd.extract.cast import Array
 from lensframe_pd.extract.chunks import Chunks
 from lensframe_pd.extract.store import LENGTH, OVERFLOWS, Layout
-from lensframe_pd.files.blocks import GROUP, Ledger, ledger_of, place_of
-from lensframe_pd.files.stores import NAME
+from lensframe_pd.files.blocks import Ledger, ledger_of, place_of
+from lensframe_pd.files.stores import GROUP, NAME
 from lensframe_pd.schema import STIMULUS
 
 _QUEUED = 2

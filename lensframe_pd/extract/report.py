@@ -8,7 +8,8 @@ import numpy as np
 
 from lensframe_pd.errors import shown, warn
 from lensframe_pd.extract.store import CASTS, OVERFLOWS
-from lensframe_pd.files.blocks import GROUP, read_blocks
+from lensframe_pd.files.blocks import read_blocks
+from lensframe_pd.files.stores import GROUP
 from lensframe_pd.schema import STIMULUS
 
 

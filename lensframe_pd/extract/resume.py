@@ -13,7 +13,7 @@ from lensframe_pd.extract.batches import Batch
 from lensframe_pd.extract.cast import Array
 from lensframe_pd.extract.fill import Opened, code_of
 from lensframe_pd.extract.fingerprint import differences
-from lensframe_pd.files.blocks import GROUP
+from lensframe_pd.files.stores import GROUP
 
 _SHOWN = 12
 #: As of two devices, or two numbers of threads: relative, and of the largest value.

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,17 +22,15 @@ from lensframe_pd.files.atomic import first_folder
 from lensframe_pd.files.blocks import (
     BLOCK,
     BLOCKS,
-    GROUP,
-    LAYERS,
     LEDGER,
     VERSION,
     N,
     is_blocks,
     place_of,
 )
-from lensframe_pd.files.frames import write_frame
+from lensframe_pd.files.frames import frame_bytes
 from lensframe_pd.files.places import place_to_write
-from lensframe_pd.files.stores import NAME, as_it_is, as_stored
+from lensframe_pd.files.stores import GROUP, NAME, as_it_is, as_stored, put_layers
 from lensframe_pd.schema import STIMULUS, quantity
 
 OVERFLOWS, CASTS = "overflows", "casts"
@@ -186,7 +183,7 @@ def _make_in(store: Any, layout: Layout, layers: pd.DataFrame, said: Mapping[str
                 fill_value=0,
                 compressors=codecs(None),
             )
-        _put(group, LAYERS, np.frombuffer(_as_parquet(layers), np.uint8))
+        put_layers(group, frame_bytes(layers, ""))
         for v in layout.plan.variables:
             if v.reduction.matrix is not None:
                 _put_matrix(group, v)
@@ -246,13 +243,6 @@ def _encoding(template: xr.Dataset, layout: Layout) -> dict[Any, Any]:
         else:
             encoding[name] = encoding[name] | {"chunks": variable.shape}
     return encoding
-
-
-def _as_parquet(layers: pd.DataFrame) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "layers.parquet")
-        write_frame(layers, path, ".parquet", "")
-        return path.read_bytes()
 
 
 def _copy_into(to: Any, layout: Layout, layers: pd.DataFrame, said: Mapping[str, Any]) -> None:

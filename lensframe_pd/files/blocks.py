@@ -16,6 +16,7 @@ For who computes on an opened store:
 - `missing_stimuli(dataset)` gives the number as it is known for any Dataset, `xarray.open_zarr`'s
   too; 0 where it is of no such store. `check_finished(dataset, verb)` raises where it is not 0.
 - `dataset[name].encoding["chunks"]` has the chunk of a variable, along `stimulus` at its axis.
+- `lf.read(path / "lensframe")` gives the layers of the first batch.
 - Where no value was written yet, floats read as NaN, and other types as 0.
 """
 
@@ -35,10 +36,17 @@ from xarray.core import indexing
 from lensframe_pd.errors import LensValueError, needs
 from lensframe_pd.files.damage import refused
 from lensframe_pd.files.names import unpack_attrs
-from lensframe_pd.files.stores import AS_STORED, DIMS, NAME, ORDER, restored_coordinate
+from lensframe_pd.files.stores import (
+    AS_STORED,
+    DIMS,
+    GROUP,
+    NAME,
+    ORDER,
+    restored_coordinate,
+)
 from lensframe_pd.schema import STIMULUS
 
-GROUP, LEDGER, LAYERS = "lensframe", "ledger", "layers"
+LEDGER = "ledger"
 BLOCKS = "lensframe_blocks"
 """The attribute of the root by which such a store is known: the version of what is said here."""
 VERSION = 1

@@ -2,7 +2,7 @@
 
 | what | as |
 |---|---|
-| trace | a folder with `layers.parquet` and the activations |
+| trace | a folder with `layers.parquet` and the activations; or `.zarr`, one store of both |
 | layers | `.parquet`, `.feather` or `.arrow`: plain pandas, polars and DuckDB read them |
 | activations | `.nc` (netCDF-4), `.zarr` (v3), `.arrows` (a folder of Arrow files) |
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ _ACTIVATIONS = {
     "netcdf": "activations.nc",
 }
 _LAYERS = "layers.parquet"
-_WRITERS = {
+_WRITERS: dict[str, Callable[[xr.Dataset, Path, str], None]] = {
     ".nc": stores.write_netcdf,
     ".zarr": stores.write_zarr,
     ".arrows": arrow.write_arrow,
@@ -61,8 +61,9 @@ def write(what: Any, path: str | os.PathLike[str], format: str = "arrow") -> Pat
     what
         A trace (or a pair of layers and activations), a frame of layers, or a Dataset.
     path
-        A folder for a trace. For layers a file `.parquet`, `.feather` or `.arrow`; for activations
-        `.nc`, `.zarr` or `.arrows`.
+        A folder for a trace, or `.zarr`: one store, with the layers in its group `lensframe`, as
+        `lf.extract` makes them. For layers a file `.parquet`, `.feather` or `.arrow`; for
+        activations `.nc`, `.zarr` or `.arrows`.
     format
         Of the activations of a trace: `"arrow"` (opens without reading, largest), `"zarr"`
         (compressed chunks) or `"netcdf"` (one file).
@@ -179,8 +180,13 @@ def _read(given: Path, found: Path, chunks: Any) -> Any:
 
 def _read_folder(found: Path, chunks: Any, write: str | None) -> Any:
     if (found / "zarr.json").exists():
+        if found.name == stores.GROUP and (found / stores.LAYERS).exists():
+            return stores.layers_in(found.parent)
         if write is None and blocks.is_blocks(found):
             return _chunked(blocks.read_blocks(found), chunks)
+        if write is None and (found / stores.GROUP / stores.LAYERS).exists():
+            dataset = stores.read_zarr(found)
+            return Saved(stores.layers_in(found), _chunked(dataset, chunks))
         return _chunked(stores.read_zarr(found, write), chunks)
     content = _content(found)
     if write is not None and content["write"] != write:
@@ -208,6 +214,11 @@ def _write_trace(trace: Any, path: str | os.PathLike[str], format: str, write: s
             "write takes a trace, a pair of layers and activations, a DataFrame or a Dataset, not "
             f"{type(trace).__name__}"
         )
+    if Path(path).suffix == ".zarr":
+        place = place_to_write(path, folder=True)
+        _check_writable(activations)
+        stores.write_zarr(activations, place, write, frames.frame_bytes(layers, write))
+        return
     file = _ACTIVATIONS[format]
     content = {
         "kind": _KIND, "version": 1, "write": write, "layers": _LAYERS, "activations": file,
@@ -223,11 +234,15 @@ def _write_layers(layers: pd.DataFrame, place: Path, kind: str, write: str) -> N
 
 
 def _write_activations(dataset: xr.Dataset, place: Path, kind: str, write: str) -> None:
+    _check_writable(dataset)
+    _WRITERS[kind](dataset, place, write)
+
+
+def _check_writable(dataset: xr.Dataset) -> None:
     if stacked := [str(n) for n, i in dataset.indexes.items() if isinstance(i, pd.MultiIndex)]:
         raise LensTypeError(
             f"{', '.join(stacked)} are a MultiIndex, which no format has; use .reset_index first"
         )
-    _WRITERS[kind](dataset, place, write)
 
 
 def _kind(path: Path, what: str, kinds: Iterable[str]) -> str:

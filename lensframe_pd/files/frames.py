@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -32,6 +32,18 @@ def write_frame(layers: pd.DataFrame, path: Path, kind: str, write: str) -> None
     LensTypeError
         A column holds what its Arrow type cannot, or what Arrow has no type for.
     """
+    with open(path, "wb") as file:
+        _write(layers, file, kind, write)
+
+
+def frame_bytes(layers: pd.DataFrame, write: str) -> bytes:
+    """What a Parquet file of these layers holds."""
+    file = io.BytesIO()
+    _write(layers, file, ".parquet", write)
+    return file.getvalue()
+
+
+def _write(layers: pd.DataFrame, file: IO[bytes], kind: str, write: str) -> None:
     table = as_table(layers)
     metadata = {_PANDAS: _only_what_is_special(table.schema.metadata[_PANDAS])}
     if layers.attrs:
@@ -39,16 +51,13 @@ def write_frame(layers: pd.DataFrame, path: Path, kind: str, write: str) -> None
     table = table.replace_schema_metadata(metadata)
     facts = {"write": write, "checksum": checksums.of_table(table)}
     table = table.replace_schema_metadata({**metadata, _META: json.dumps(facts).encode()})
-    with open(path, "wb") as file:
-        if kind == ".parquet":
-            # Smaller so than with dictionaries, whose pages each column of a few hundred rows has.
-            pq.write_table(
-                table, file, compression="zstd", compression_level=6, use_dictionary=False
-            )
-        else:
-            options = pa.ipc.IpcWriteOptions(compression="zstd" if kind == ".feather" else None)
-            with pa.ipc.new_file(file, table.schema, options=options) as writer:
-                writer.write_table(table)
+    if kind == ".parquet":
+        # Smaller so than with dictionaries, whose pages each column of a few hundred rows has.
+        pq.write_table(table, file, compression="zstd", compression_level=6, use_dictionary=False)
+    else:
+        options = pa.ipc.IpcWriteOptions(compression="zstd" if kind == ".feather" else None)
+        with pa.ipc.new_file(file, table.schema, options=options) as writer:
+            writer.write_table(table)
 
 
 def _only_what_is_special(pandas: bytes) -> bytes:
@@ -92,7 +101,12 @@ def as_table(layers: pd.DataFrame) -> pa.Table:
 def read_frame(path: Path, kind: str, write: str | None = None) -> pd.DataFrame:
     """The layers in a file, sequence cells as tuples; `write` is the id it must have."""
     with refused(path, "file of a table"):
-        raw = path.read_bytes()
+        return frame_in(path.read_bytes(), path, kind, write)
+
+
+def frame_in(raw: bytes, path: Path, kind: str, write: str | None = None) -> pd.DataFrame:
+    """The layers in the bytes of a file; `path` is where these are from, for messages."""
+    with refused(path, "file of a table"):
         frame = _read(path, raw, kind, write)
     if "op" in frame.columns:
         frame = frame.set_index("op")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
@@ -26,6 +27,7 @@ from lensframe_pd.files import checksums
 from lensframe_pd.files.atomic import new_file, new_folder
 from lensframe_pd.files.checked import Checked, check_small, of_variable
 from lensframe_pd.files.damage import check_inside, inside, refused
+from lensframe_pd.files.frames import frame_in
 from lensframe_pd.files.names import (
     dtype_name,
     pack_attrs,
@@ -42,6 +44,8 @@ NAME, _DTYPE, ORDER = "lensframe_name", "lensframe_dtype", "lensframe_order"
 DIMS, _MISSING = "lensframe_dims", "lensframe_missing"
 MARK, _WRITE, _SUMS = "lensframe", "lensframe_write", "lensframe_sums"
 _FILES, _CHECKSUM = "lensframe_files", "lensframe_checksum"
+GROUP, LAYERS = "lensframe", "layers"
+"""The group of a store that has what is said of the activations, and the array of layers in it."""
 _VERSION = 1
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _CHUNK_BYTES = 2**24
@@ -104,8 +108,11 @@ def _check_holds_all(path: Path) -> None:
                 raise LensValueError(f"{path}: {name} has its values in another file")
 
 
-def write_zarr(dataset: xr.Dataset, path: Path, write: str) -> None:
-    """Write a zarr v3 store, in chunks of whole stimuli of about 16 MB."""
+def write_zarr(dataset: xr.Dataset, path: Path, write: str, layers: bytes | None = None) -> None:
+    """Write a zarr v3 store, in chunks of whole stimuli of about 16 MB.
+
+    With the bytes of a file of layers, these are an array of the group `lensframe` in it.
+    """
     needs("zarr", "zarr stores")
     import zarr
 
@@ -118,10 +125,43 @@ def write_zarr(dataset: xr.Dataset, path: Path, write: str) -> None:
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
         with zarr.config.set({"array.write_empty_chunks": True}):  # a chunk not there is damage
             packed.to_zarr(folder, zarr_format=3, consolidated=False, encoding=encoding, mode="w")
+            if layers is not None:
+                put_layers(zarr.open_group(folder, mode="r+").create_group(GROUP), layers)
         with xr.open_dataset(folder, engine="zarr", consolidated=False, **AS_STORED) as stored:
             attrs = _sealed(packed, stored, write, {_FILES: json.dumps(_chunk_files(folder))})
         zarr.open_group(folder, mode="r+").attrs.update(attrs)
         zarr.consolidate_metadata(folder)
+
+
+def put_layers(group: Any, content: bytes) -> None:
+    """Have a file of layers as an array of a group."""
+    from zarr.codecs import Crc32cCodec
+
+    values = np.frombuffer(content, np.uint8)
+    made = group.create_array(
+        LAYERS, shape=values.shape, chunks=values.shape, dtype="uint8", compressors=[Crc32cCodec()]
+    )
+    made[...] = values
+
+
+def layers_in(path: Path, write: str | None = None) -> pd.DataFrame:
+    """The layers in the group `lensframe` of a store.
+
+    Raises
+    ------
+    LensValueError
+        There are none, or they are damaged.
+    """
+    return layers_of(path, path / GROUP, write)
+
+
+def layers_of(store: Any, where: Path, write: str | None = None) -> pd.DataFrame:
+    """As `layers_in`, of any store of zarr's."""
+    import zarr
+
+    with refused(where, "store of layers"):
+        content = zarr.open_array(store, path=f"{GROUP}/{LAYERS}", mode="r", zarr_format=3)[...]
+    return frame_in(np.asarray(content).tobytes(), where, ".parquet", write)
 
 
 def read_zarr(path: Path, write: str | None = None) -> xr.Dataset:
@@ -134,7 +174,8 @@ def read_zarr(path: Path, write: str | None = None) -> xr.Dataset:
         check_inside(path)
         consolidated = json.loads(metadata.read_bytes()).get("consolidated_metadata") or {}
         for name in consolidated.get("metadata", {}):
-            inside(path, name)
+            for part in name.split("/"):
+                inside(path, part)
         opened = xr.open_dataset(
             LocalStore(path, read_only=True),  # type: ignore[arg-type]  # a path may be an address
             engine="zarr", zarr_format=3, consolidated=True, **AS_STORED,
