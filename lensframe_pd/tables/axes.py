@@ -211,6 +211,7 @@ def _rules() -> dict[str, Rule]:
     add(products.matmul, "matmul mm bmm mv dot vdot linalg_matmul")
     add(products.added_product, "addmm baddbmm addmv")
     add(products.batches_added, "addbmm")
+    add(products.grouped, "grouped_mm _grouped_mm")
     add(products.outer, "outer ger")
     add(products.multiplied, "linalg_multi_dot chain_matmul")
     add(products.inner, "inner")

@@ -123,6 +123,24 @@ def batches_added(case: Case) -> Ruled | None:
     return Ruled((a.names[-2], b.names[-1]), of_all([*summed, *[o.whole for o in case.operands]]))
 
 
+def grouped(case: Case) -> Ruled | None:
+    """`grouped_mm`: rows one group after the other, each with the matrix of its group.
+
+    Which rows are of which group is told by how many there are: along an axis with stimuli the
+    numbers of the rows say whose they are.
+    """
+    rows, matrices, *told = case.operands
+    if len(rows.shape) != 2 or len(case.shape) != 2 or len(matrices.shape) != 3:
+        return None
+    if any([carries(name) for o in (matrices, *told[1:]) for name in o.names]):
+        return None
+    summed = _summed(case, _part(rows, -1), _part(matrices, -2))
+    ends = [] if carries(rows.names[0]) else [MIXED for o in told[:1] if o.has_stimuli()]
+    return Ruled((rows.names[0], "feature"),
+                 of_all([rows.whole, matrices.whole, summed, *ends,
+                         *[o.whole for o in told[1:]]]))  # fmt: skip
+
+
 def outer(case: Case) -> Names | None:
     a, b = case.operands[-2:]
     return (*a.names, *b.names) if len(a.names) + len(b.names) == len(case.shape) else None

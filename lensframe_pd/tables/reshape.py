@@ -22,6 +22,7 @@ from lensframe_pd.tables.order import (
     of_axis,
     of_both,
 )
+from lensframe_pd.tape.tape import SLOT
 
 Part = tuple[Name, int]
 """An axis: its name and its extent."""
@@ -147,7 +148,8 @@ def strided(case: Case) -> Ruled | None:
     view may go from part to part; those along the others, together, must not leave a part.
     """
     first = case.first
-    sizes, steps, *begin = case.given()
+    sizes, steps = case.shape, case.argument("stride")
+    begin = [a for k, a in case.arguments.items() if k not in ("size", "stride") and a is not SLOT]
     if begin not in ([], [None]) or not _is_dense(first.shape, case.stride):
         return None
     spans = [(extent - 1) * step for extent, step in zip(sizes, steps, strict=True)]

@@ -41,6 +41,22 @@ def routed(x):
     return out
 
 
+def in_groups(x):
+    """Rows sorted by expert, each group by its own matrix, and back."""
+    order = x.sum(1).cos().argsort()
+    ends = (order >= 0).cumsum(0)[1::2].int()
+    matrices = torch.eye(8).expand(2, 8, 8).contiguous()
+    return F.grouped_mm(F.pad(x[order], (0, 2)), matrices, offs=ends)[order.argsort()][:, :6]
+
+
+def spliced(x):
+    """Tokens put between others, as models of pictures and text have it."""
+    batch, place = torch.where(x > -1)
+    out = torch.zeros(N, 8)
+    out[batch, place + 1] = x[batch, place]
+    return out[:, 1:7]
+
+
 def last(forward, shape, *more):
     """The last variable of a trace over stimuli whose values are all their own number."""
     x = torch.arange(shape[0]).view(-1, *[1] * (len(shape) - 1)).expand(shape).clone().float()
@@ -97,6 +113,9 @@ MOVES = {
         x.view(N, 2, 3).transpose(1, 2).reshape(N, 6)), 0),
     "vmap": (lambda x: torch.func.vmap(lambda row: row * 1)(x), 0),
     "routed to experts": (routed, 0),
+    "spliced by where": (spliced, 0),
+    "sorted into groups": (in_groups, 0),
+    "strided, a tensor in its size": (lambda x: x.as_strided((N, torch.tensor(3)), (6, 2)), 0),
     "one of each, set": (placed(lambda o, x: o.__setitem__(
         (torch.arange(N), torch.tensor([0, 3, 1, 3])), x[:, 0]), OWN), 0),
     "one of each, summed": (lambda x: OWN.index_put(
