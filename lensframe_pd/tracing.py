@@ -433,7 +433,7 @@ def _check_grad_mode() -> None:
 
 
 def _check_reached(edits: Edits, trace: Trace) -> None:
-    error = edits.problem(trace._passes)
+    error = edits.problem(lambda: trace._passes)
     if error is not None and not trace.tape.stopped:
         error.trace = trace  # type: ignore[attr-defined]
         raise error

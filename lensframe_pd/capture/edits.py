@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -265,7 +266,7 @@ class Edits:
             f"{shown(labels)}"
         )
 
-    def problem(self, grouped: Passes) -> LensError | None:
+    def problem(self, passes_of_run: Callable[[], Passes]) -> LensError | None:
         """What was asked for and did not happen, once the run is over."""
         missed = [key for key in self.sites.keys if key not in self._reached]
         if missed:
@@ -273,6 +274,10 @@ class Edits:
                 f"values: {shown(missed)}: never reached in this run, which went another way than "
                 "the plain one, or does not call that; the trace is in this exception's .trace"
             )
+        n = sum(kind == "edit" for kind in self._tape.kinds.values())
+        if not self.sites.every or self.sites.n_rows == len(self._tape.rows) - n:
+            return None
+        grouped = passes_of_run()
         late = [
             f"pass {p} of {layer!r}"
             for row, (layer, p) in enumerate(zip(grouped.layers, grouped.pass_nums, strict=True))

@@ -32,12 +32,13 @@ def placed(values: Any, run: Run, origin: Origin, ids: pd.Index | None) -> Sites
     """
     wanted = asked(values)
     paths, aliases = {path for path, _ in run.named}, run.tape.aliases
-    rows = wanted.rows or []
+    rows, n_rows = wanted.rows or [], None
     if needs_rows(wanted, paths, aliases):
         tape = _rehearsed(origin)
-        rows = plain_rows(tape)
+        rows, n_rows = plain_rows(tape), len(tape.rows)
         paths |= {called.path for called in tape.modules}  # those that the run makes as well
     sites = resolved(wanted, rows, paths, aliases, ids)
+    sites.n_rows = n_rows
     if sites.passed_over:
         run.tape.facts["passed_over"] = json.dumps(sites.passed_over)
     return sites

@@ -46,12 +46,15 @@ class Sites:
         Layers that were given one value for all passes, with the key.
     passed_over
         Variables of a Dataset that are no rows which could be given a value.
+    n_rows
+        How many rows the run without values has, if that is known.
     """
 
     rows: dict[Address, Site] = field(default_factory=dict)
     modules: dict[tuple[str, int], Site] = field(default_factory=dict)
     every: dict[str, str] = field(default_factory=dict)
     passed_over: list[str] = field(default_factory=list)
+    n_rows: int | None = None
 
     @property
     def keys(self) -> list[str]:
@@ -117,6 +120,8 @@ def _of_frame(frame: pd.DataFrame) -> Asked:
     column = next((name for name in _COLUMNS if name in frame.columns), None)
     if column is None:
         raise unknown_names(["value"], map(str, frame.columns), "column")
+    frame = frame.copy(deep=False)
+    frame.attrs = {}  # pandas copies them for each column that is asked for
     ops = labels(frame, "values=")
     given = dict(zip(ops, frame[column], strict=True))
     if not {*ADDRESSED_BY, "layer", "kind"} <= {*frame.columns}:

@@ -47,9 +47,16 @@ class Forwards:
         LensRuntimeError
             The model is not what it was when it was traced.
         """
+        return self._begun(Sites(rows={address: Site(key, value)}))
+
+    def plain(self) -> Any:
+        """What the model returns by itself."""
+        return self._begun(Sites())
+
+    def _begun(self, sites: Sites) -> Any:
         if self._again is None:
             self._again = self._begin()
-        return self._run(self._again, Sites(rows={address: Site(key, value)}))
+        return self._run(self._again, sites)
 
     def _begin(self) -> Callable[[], Snapshot]:
         self._stack.enter_context(silenced())

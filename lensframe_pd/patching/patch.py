@@ -169,10 +169,13 @@ def _frame(
 ) -> pd.DataFrame:
     recomputed = Recomputed(run.tape)
     recomputed.check_parameters()
-    plain = measure(_output(run, {}))
     records: dict[str, dict[str, Any]] = {}
     passed_over: dict[str, str] = {}
     with Forwards(run.evidence, run.tape) as forwards:
+        try:
+            plain = measure(_output(run, {}))
+        except Unbuilt:
+            plain = measure(forwards.plain())
         for i, row, value in tqdm(given, desc="patch", unit=" rows", disable=None):
             saved = run.tape.values[i]
             if saved is None:

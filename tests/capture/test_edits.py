@@ -638,3 +638,85 @@ def test_no_values_are_none():
     for values in (None, {}, xr.Dataset()):
         trace = lf.trace(net(), X, values=values)
         assert "edit_1" not in trace.layers.index
+
+
+# --------------------------------------------------- under an in-place ReLU, where others go wrong
+
+
+def in_place():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 2)).eval()
+
+
+def test_the_value_before_an_in_place_relu_is_that_before_it():
+    """An interpreter of torch.fx keeps the tensor, which the ReLU then writes."""
+
+    class Keeps(torch.fx.Interpreter):
+        def run_node(self, node):
+            self.env_kept = {**getattr(self, "env_kept", {}), node.name: super().run_node(node)}
+            return self.env_kept[node.name]
+
+    model = in_place()
+    before = model[0](X)
+    with torch.no_grad():
+        keeps = Keeps(torch.fx.symbolic_trace(model))
+        keeps.run(X)
+        trace = lf.trace(model, X)
+    assert not torch.equal(keeps.env_kept["_0"], before)
+    assert np.array_equal(trace.activations["linear_1"].values, before.detach().numpy())
+    assert np.array_equal(trace.activations["relu_1"].values, before.relu().detach().numpy())
+    assert np.array_equal(trace.activations.lens["0"].values, before.detach().numpy())
+
+
+def test_the_gradient_before_an_in_place_relu_is_that_before_it():
+    """A hook on the tensor, or its own `grad_fn` once it was written, gives that after the ReLU."""
+    model, kept = in_place(), {}
+    handle = model[0].register_forward_hook(lambda m, args, out: kept.setdefault("out", out))
+    out = model(X)
+    handle.remove()
+    (after,) = torch.autograd.grad(out.sum(), kept["out"])
+    trace = lf.trace(model, X, gradients=True)
+    gradients = trace.gradients(lambda o: o.sum())
+    hidden = model[0](X).detach().requires_grad_()
+    (before,) = torch.autograd.grad(model[2](hidden.relu()).sum(), hidden)
+    assert torch.equal(after, model[2].weight.sum(0).expand(3, 5))
+    assert not torch.equal(after, before)
+    assert np.array_equal(gradients["linear_1"].values, before.numpy())
+    assert np.array_equal(gradients["relu_1"].values, after.numpy())
+
+
+@pytest.mark.parametrize("key", ["0", "linear_1"])
+def test_a_value_before_an_in_place_relu_is_rectified_and_one_after_it_is_not(key):
+    model = in_place()
+    with torch.no_grad():
+        trace = lf.trace(model, X, values={key: -1})
+        assert torch.equal(trace.output, model[2](torch.zeros(3, 5)))
+        assert (trace.activations["edit_1"] == -1).all()
+        trace = lf.trace(model, X, values={"relu_1": -1})
+        assert torch.equal(trace.output, model[2](torch.full((3, 5), -1.0)))
+        trace = lf.trace(model, X, values={"1": -1})
+        assert torch.equal(trace.output, model[2](torch.full((3, 5), -1.0)))
+
+
+def test_a_value_under_an_in_place_relu_with_gradients():
+    model = in_place()
+    trace = lf.trace(model, X, values={"0": lambda t: t * 2}, gradients=True)
+    gradients = trace.gradients(lambda o: o.sum())
+    hidden = model[0](X).detach().requires_grad_()
+    (expected,) = torch.autograd.grad(model[2]((hidden * 2).relu()).sum(), hidden)
+    assert np.array_equal(gradients["linear_1"].values, expected.numpy())
+
+
+def test_values_with_other_options():
+    model = net()
+    expected = hooked(model, "1", lambda t: t * 0 + 2, X)
+    trace = lf.trace(model, X, values={"1": 2}, save="linear_2", repeats=2)
+    assert torch.equal(trace.output, expected)
+    assert [*trace.activations] == ["linear_2"]
+    trace = lf.trace(model, X, values={"relu_1": 2}, save="2", stop=True)
+    assert np.array_equal(trace.activations["linear_2"].values, expected.detach().numpy())
+    trace = lf.trace(model, X, values={"relu_1": 2}, save=lambda row: row["kind"] == "edit")
+    assert [*trace.activations] == ["edit_1"]
+    rows = lf.trace(model, X).layers.query("func == 'linear'")
+    trace = lf.trace(model, X, values={"relu_1": 2}, save=rows)
+    assert [*trace.activations] == ["linear_1", "linear_2"]

@@ -388,3 +388,24 @@ def test_what_cannot_be_done_is_refused(what):
     call, kind, message = REFUSED[what]
     with pytest.raises(kind, match=message):
         call()
+
+
+class Cache:
+    """As of a language model: an object that holds tensors in lists."""
+
+    def __init__(self, keys):
+        self.layers = [keys]
+        self.me = self
+
+
+def test_an_output_that_holds_objects():
+    def forward(x):
+        y = x.exp()
+        return {"y": y.sin(), "cache": Cache(y)}
+
+    trace = lf.trace(forward, X)
+    cache = trace.output["cache"]
+    found = trace.patch(2, lambda o: o["cache"].layers[0].sum() + o["y"].sum(), rows="exp_1")
+    twos = torch.full((3, 4), 2.0)
+    assert found.loc["exp_1", "metric"] == pytest.approx(float(twos.sum() + twos.sin().sum()))
+    assert torch.equal(cache.layers[0], X.exp())
