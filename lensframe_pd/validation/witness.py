@@ -103,6 +103,13 @@ class WitnessedTracer(Tracer):
         finally:
             self._inside = before
 
+    def returned(self, tensor: Tensor, module: int) -> None:
+        before, self._inside = self._inside, []  # a constant met here is copied as it is kept
+        try:
+            super().returned(tensor, module)
+        finally:
+            self._inside = before
+
     def saw(self, func: Any) -> None:
         """An operator was executed.
 

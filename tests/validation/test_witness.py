@@ -1,10 +1,11 @@
 """A second witness below the tracer: every kernel belongs to a row."""
 
 import warnings
+from functools import lru_cache
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lensframe_pd as lf
@@ -77,3 +78,37 @@ def test_operations_of_opened_composites_are_at_their_own_places(model, grad):
         layers, activations = lf.trace(model, given)
         report = layers.lens.validate(model, given, activations=activations)
     assert report["passed"].all(), report.loc[~report["passed"], "reason"].to_dict()
+
+
+class _Table(nn.Module):
+    """Returns a tensor that an earlier run has made, which is met as the module hands it over."""
+
+    @staticmethod
+    @lru_cache(maxsize=1)
+    def made(n: int) -> Tensor:
+        return torch.arange(n) / n
+
+    def forward(self, n: int) -> Tensor:
+        return self.made(n)
+
+
+class _Positions(nn.Module):
+    def __init__(self, wrapped: bool) -> None:
+        super().__init__()
+        self.table = nn.Sequential(_Table()) if wrapped else _Table()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table(x.shape[-1])
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("route", ["trace", "frame"])
+def test_the_tracers_own_copy_of_a_constant_is_no_gap(wrapped, route):
+    model, x = _Positions(wrapped), torch.rand(2, 5)
+    model(x)
+    trace = lf.trace(model, x)
+    if route == "trace":
+        report = trace.validate()
+    else:
+        report = trace.layers.lens.validate(model, x, activations=trace.activations)
+    assert report["passed"].all(), report.loc[~report["passed"], "reason"].tolist()
