@@ -83,6 +83,10 @@ def _other_bools(tensor: Tensor) -> Iterator[Tensor]:
     yield torch.ones_like(tensor)
     yield torch.zeros_like(tensor)
     yield _noise(tensor, 0, 2) > 0
+    for place in (0, -1):  # more than one may be too many for what is to be put there
+        alone = torch.zeros(tensor.numel(), dtype=torch.bool, device=tensor.device)
+        alone[place] = True
+        yield alone.reshape(tensor.shape)
 
 
 def _floats_within(tensor: Tensor) -> Iterator[Tensor]:

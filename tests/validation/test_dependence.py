@@ -34,6 +34,25 @@ def test_exemptions_are_shown_and_counted():
     assert report.attrs["dependence_exempt"] == exempt == 5  # expand_as reads the shape of x
 
 
+def _nowhere(x):
+    return torch.zeros(x.shape[:1], dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: x.masked_scatter(_nowhere(x)[:, None], x[:1] * 2),
+        lambda x: x.masked_scatter(_nowhere(x)[:, None].expand(x.shape), x[0] * 2),
+        lambda x: x.clone().masked_scatter_(_nowhere(x)[:, None], x[:1] * 2),
+        lambda x: x.clone().index_put((_nowhere(x),), x[:0] * 2 + x[1:2]),
+    ],
+)
+def test_a_mask_that_takes_nothing_leaves_no_room_for_what_it_would_put_there(model):
+    """Of which there is too little to be put everywhere."""
+    report = lf.trace(model, torch.rand(4, 3)).validate()
+    assert report["passed"].all(), report.loc[~report["passed"], "reason"].tolist()
+
+
 class Given(TorchDispatchMode):
     """Notes all numbers that each tensor argument of an operator was ever given.
 
