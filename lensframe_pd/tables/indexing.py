@@ -329,20 +329,19 @@ def chosen(case: Case) -> Ruled | None:
 def places(case: Case) -> Ruled | None:
     """`nonzero`, `where` of a mask: where it is true, an axis each.
 
-    An entry of a stimulus says where in it; along the axis of the stimuli it says which stimulus
-    that is, by its place.
+    An entry is of the stimulus of the entry of the mask: its place, among the stimuli or in it.
     """
     mask = case.first
     ordered = [k for k, name in enumerate(mask.names) if carries(name)]
     if not ordered:
         return Ruled((None,) * len(case.shape), mask.whole)
-    if len(case.shape) != 1 or case.slot in ordered or 0 not in case.values:
+    if 0 not in case.values:
         return None
     found = np.nonzero(case.values[0])
     along = np.full(len(found[0]), NONE)
     for k in ordered:
         along = together(along, mask.number(k)[found[k]])
-    return Ruled((named(along, case.n),), mask.whole)
+    return Ruled((named(along, case.n), *(None,) * (len(case.shape) - 1)), mask.whole)
 
 
 def masked_select(case: Case) -> Ruled | None:

@@ -50,20 +50,23 @@ def _steered(case: Case, value: Operand | None, basic: Basic) -> Ruled | None:
         after = after._replace(whole=of_both(after.whole, basic.whole))
     masked = {axis + k for axis, mask in basic.masks for k in range(len(mask.shape))}
     unlike: dict[int, Operand] = {}
+    over: list[Operand] = []
     for k, index in basic.by.items():
         axis = basic.axes[k].axis
         if after is None or axis is None or axis in masked:
             continue
         if not carries(after.names[axis]):
             unlike[axis] = index
-        elif index.has_stimuli() and not numbered:
+        elif not numbered and index.whole in (MIXED, ALL):
             return _spoilt(case)
+        elif not numbered:
+            over.append(index)
     unlike = {axis: index for axis, index in unlike.items() if _tells(index)}
     # The axis along which stimuli said the place does not tell which of them did.
     told = [[(axis, part) for axis, part in place if axis not in unlike]
             for place in _places(basic)]  # fmt: skip
     behind = _behind(basic)
-    for index in unlike.values():
+    for index in (*unlike.values(), *over):
         said = Operand(
             (*index.names, *(None,) * behind), (*index.shape, *(1,) * behind), index.whole
         )

@@ -114,6 +114,10 @@ MOVES = {
     "vmap": (lambda x: torch.func.vmap(lambda row: row * 1)(x), 0),
     "routed to experts": (routed, 0),
     "spliced by where": (spliced, 0),
+    "the places of a mask": (lambda x: torch.where((x > -1).all(1))[0], 0),
+    "the places, as a table": (lambda x: torch.nonzero((x > -1).all(1)), 0),
+    "a number over places of a mask": (lambda x: (
+        y := x.clone(), y.__setitem__(torch.where(x > 9), 7.0), y * 1)[2], 0),
     "sorted into groups": (in_groups, 0),
     "strided, a tensor in its size": (lambda x: x.as_strided((N, torch.tensor(3)), (6, 2)), 0),
     "one of each, set": (placed(lambda o, x: o.__setitem__(
@@ -313,9 +317,10 @@ LOST = {
     "sequences of two each, padded": lambda x: pad_sequence(
         list(x.repeat_interleave(2, 0)[1:].split([2, 2, 2, 1])), batch_first=True
     ),
-    "the places of a mask": lambda x: torch.where((x > -1).all(1))[0],
     "the places of some, twice": lambda x: torch.where((x[:, :2] > 1.5).T)[0],
-    "the places, as a table": lambda x: torch.nonzero((x > -1).all(1)).expand(N, 6),
+    "the places, as a table, of others": lambda x: torch.nonzero((x.flip(0) > -1).all(1)).expand(
+        N, 6
+    ),
 }
 
 
@@ -539,7 +544,7 @@ ENTANGLED = {
     "repeated as others say": lambda x: x[:, 0] + torch.arange(4.0).repeat_interleave(
         (x.flip(0)[:, 0] * 0 + 1).long()),
     "rows zeroed where others say": lambda x: (
-        y := x.clone(), y.__setitem__(x.flip(0)[:, 0].long()[:2], 0.0), y * 1)[2],
+        y := x.clone(), y.__setitem__((3 - x)[:2, 0].long(), 0.0), y * 1)[2],
     "rows zeroed that are the greatest": lambda x: (
         y := x.clone(), y.__setitem__(x.sum(1).topk(2).indices, 0.0), y * 1)[2],
     "rows zeroed by a mask of all": lambda x: (
