@@ -20,7 +20,7 @@ def extract(
     data: Any,
     *,
     to: Any,
-    save: Any,
+    save: Any = "all",
     stimulus: Any = None,
     args: Callable[[Any], Any] | None = None,
     batch_size: int | None = None,

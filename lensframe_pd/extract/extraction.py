@@ -31,7 +31,7 @@ from lensframe_pd.extract.resume import (
 from lensframe_pd.extract.source import Source
 from lensframe_pd.extract.store import Layout, check_room, make, spoken
 from lensframe_pd.extract.table import needed_bytes, plan_table
-from lensframe_pd.files.blocks import is_blocks, ledger_at, place_of
+from lensframe_pd.files.blocks import is_blocks, ledger_at, lost_chunks, place_of
 from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables.stimuli import coordinates
 
@@ -133,6 +133,9 @@ class Filling:
         self._opened = Opened(to, extraction.layout)
         self._ledger = self._opened.ledger
         self._entries = self._ledger.read()
+        lost = lost_chunks(self._where, self._opened.group, self._ledger)
+        for gone in lost.values():  # to be computed again
+            self._entries[gone] = 0
         blocks, (i, parts) = len(self._entries), part
         share = range(i * blocks // parts, (i + 1) * blocks // parts)
         self._todo = {k for k in share if not self._entries[k]}
@@ -303,7 +306,7 @@ class Filling:
                 error.add_note(f"lf.extract: and what was queued could not be written: {second}")
 
     def _check_all_came(self) -> None:
-        n, left = self._ledger.n, [k for k in self._todo if not self._ledger.entries[k]]
+        n, left = self._ledger.n, self._writer.left
         if left:
             start, _ = self._ledger.span(min(left))
             raise LensValueError(

@@ -108,6 +108,11 @@ class Writer:
                 self._todo.discard(k)
                 self._put(lambda k=k, parts=parts: self._write(k, parts))  # type: ignore[misc]
 
+    @property
+    def left(self) -> set[int]:
+        """The blocks that not all batches came for."""
+        return self._todo
+
     def check(self) -> None:
         """Raise what the thread raised."""
         if self._error is not None:

@@ -33,7 +33,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from lensframe_pd.errors import LensValueError, needs
+from lensframe_pd.errors import LensValueError, needs, shown
 from lensframe_pd.files.damage import refused
 from lensframe_pd.files.names import unpack_attrs
 from lensframe_pd.files.stores import (
@@ -161,9 +161,49 @@ def read_blocks(store: Any) -> xr.Dataset:
         opened: xr.Dataset = xr.open_dataset(
             store, engine="zarr", zarr_format=3, consolidated=False, **AS_STORED
         )
+        lost = lost_chunks(where, group, ledger)
+        if lost:
+            raise LensValueError(_of_lost(where, lost))
         dataset = _as_given(opened, where, ledger)
     dataset.attrs[MISSING] = ledger.missing()
     return dataset
+
+
+def lost_chunks(where: Path | str, group: Any, ledger: Ledger) -> dict[str, list[int]]:
+    """Variables of which files of chunks are gone, and of which blocks in the ledger these are.
+
+    zarr reads a chunk that is not there as if nothing had been written.
+    """
+    if not isinstance(where, Path):
+        return {}
+    there, found = np.flatnonzero(ledger.read()), dict[str, list[int]]()
+    for key, array in group.arrays():
+        names = array.metadata.dimension_names or ()
+        if STIMULUS not in names or NAME not in array.attrs or array.size == 0:
+            continue
+        axis = names.index(STIMULUS)
+        gone = [int(k) for k in there if not _has_block(where / key, array, axis, ledger, int(k))]
+        if gone:
+            found[str(array.attrs[NAME])] = gone
+    return found
+
+
+def _has_block(folder: Path, array: Any, axis: int, ledger: Ledger, block: int) -> bool:
+    start, end = ledger.span(block)
+    for k in range(start // array.chunks[axis], -(-end // array.chunks[axis])):
+        place = ["0"] * array.ndim
+        place[axis] = str(k)
+        if not os.path.exists(os.path.join(folder, "c", *place)):
+            return False
+    return True
+
+
+def _of_lost(where: Path | str, lost: dict[str, list[int]]) -> str:
+    lines = [f"{name!r} lacks blocks {shown(blocks, 5)}" for name, blocks in lost.items()]
+    return (
+        f"{where} is damaged: files of chunks are gone; call lf.extract as before: it computes "
+        "them again\n" + "\n".join(lines[:8])
+    )
 
 
 def place_of(store: Any) -> Path | str:

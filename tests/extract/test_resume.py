@@ -226,6 +226,15 @@ def test_a_damaged_block_is_named_and_computed_again(tmp_path):
     xr.testing.assert_identical(lf.extract(model, X, to=to, **BASE).load(), expected)
 
 
+def test_a_chunk_that_is_gone_is_named_and_computed_again(tmp_path):
+    model, to = Kept().eval(), tmp_path / "a"
+    expected = lf.extract(model, X, to=to, **BASE).load()
+    (to / "relu_1" / "c" / "2" / "0").unlink()
+    with pytest.raises(lf.LensValueError, match="'relu_1' lacks blocks 2"):
+        lf.read(to)
+    xr.testing.assert_identical(lf.extract(model, X, to=to, **BASE).load(), expected)
+
+
 @pytest.mark.parametrize("content", ["file", "folder", "zarr"])
 def test_what_is_no_store_of_ours_is_left_alone(tmp_path, content):
     to = tmp_path / "a.zarr"
