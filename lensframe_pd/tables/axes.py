@@ -286,7 +286,7 @@ def _rules() -> dict[str, Rule]:
     add(indexing.masked_select, "masked_select")
     add(indexing.chosen, "where")
     add(indexing.places, "nonzero argwhere")
-    add(moves(selection.narrow), "narrow narrow_copy")
+    add(selection.narrow, "narrow narrow_copy")
     add(moves(selection.piece), "slice")
     add(selection.select, "select")
     add(selection.unbind, "unbind")

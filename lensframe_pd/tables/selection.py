@@ -46,13 +46,17 @@ def along_axis(case: Case, axis: int, index: Any) -> Names:
     return (*names[:axis], picked(case, names[axis], axis, index), *names[axis + 1 :])
 
 
-def narrow(case: Case) -> Names | None:
-    start, length = case.argument("start"), case.argument("length")
-    axis = case.axis()
-    if axis is None or type(start) is not int:
+def narrow(case: Case) -> Ruled | None:
+    start, axis = case.argument("start"), case.axis()
+    if axis is None:
+        return None
+    whole = of_all([o.whole for o in case.operands])
+    if not carries(case.first.names[axis]):
+        return Ruled(case.first.names, whole)
+    if type(start) is not int:
         return None
     start = start % max(1, case.first.shape[axis]) if start < 0 else start
-    return along_axis(case, axis, slice(start, start + int(length)))
+    return Ruled(along_axis(case, axis, slice(start, start + case.shape[axis])), whole)
 
 
 def piece(case: Case) -> Names | None:

@@ -51,13 +51,17 @@ def _steered(case: Case, value: Operand | None, basic: Basic) -> Ruled | None:
     masked = {axis + k for axis, mask in basic.masks for k in range(len(mask.shape))}
     unlike: dict[int, Operand] = {}
     over: list[Operand] = []
-    for k, index in basic.by.items():
+    for k, said in basic.by.items():
         axis = basic.axes[k].axis
-        if after is None or axis is None or axis in masked:
+        if after is None or axis is None or axis in masked or 0 in said.shape:
             continue
+        ordered = any(map(carries, said.names))
+        index = said._replace(whole=NONE) if ordered else said
+        if ordered and not (numbered and carries(after.names[axis])):
+            after = after._replace(whole=of_both(after.whole, said.whole))
         if not carries(after.names[axis]):
             unlike[axis] = index
-        elif not numbered and index.whole in (MIXED, ALL):
+        elif not numbered and index.whole != NONE:
             return _spoilt(case)
         elif not numbered:
             over.append(index)

@@ -116,6 +116,10 @@ MOVES = {
     "spliced by where": (spliced, 0),
     "the places of a mask": (lambda x: torch.where((x > -1).all(1))[0], 0),
     "the places, as a table": (lambda x: torch.nonzero((x > -1).all(1)), 0),
+    "a number over places of a mask of all": (lambda x: (
+        y := x.clone(), y.__setitem__(torch.where(x - x.mean(0) > 1), 3.0), y * 1)[2], 0),
+    "a number over no place": (lambda x: (
+        y := x.clone(), y.__setitem__(torch.where(x.cumsum(0) > 99)[0], 7.0), y * 1)[2], 0),
     "a number over places of a mask": (lambda x: (
         y := x.clone(), y.__setitem__(torch.where(x > 9), 7.0), y * 1)[2], 0),
     "sorted into groups": (in_groups, 0),
@@ -138,6 +142,7 @@ MOVES = {
         x > 1, 0.0))(x), 0),
     "rows set by a mask of it": (placed(lambda o, x: o.__setitem__(
         x[:, 0] > 1, x[x[:, 0] > 1]), OWN), 0),
+    "narrowed to what tensors say": (lambda x: x.narrow(1, torch.tensor(2), torch.tensor(3)), 0),
     "a slice that tensors bound": (lambda x: x[:, torch.tensor(1) : torch.tensor(4)], 0),
     "set in a slice that tensors bound": (placed(lambda o, x: o.__setitem__(
         (slice(None), slice(torch.tensor(1), None)), x[:, 1:]), OWN), 0),
@@ -538,6 +543,7 @@ ENTANGLED = {
         y := x.clone(), y.__setitem__(x[:, 0].flip(0) > 1, 0.0), y * 1)[2],
     "picked by a list, and by others": lambda x: x[list(range(N)), x.flip(0)[:, 0].long()],
     "picked by the mask of others": lambda x: x[:, :N][x[:, :N].T >= 0].view(N, N),
+    "narrowed to what others say": lambda x: x.narrow(1, 0, x.cumsum(0)[2, 0].long()),
     "a slice that others bound": lambda x: x[:, : x.cumsum(0)[2, 0].long()],
     "copied where others say": lambda x: x + torch.zeros(N, 6).index_copy(
         0, x.flip(0)[:, 0].long(), torch.ones(N, 6)),
