@@ -31,7 +31,8 @@ ROOMS = {
     "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
     "tracing": "",
     "extract": "concat data columns cast reduce batches source picked plan compare fingerprint "
-    "randomness first store chunks fill table resume progress extraction parts report extract",
+    "given randomness first store chunks fill table resume progress extraction parts report "
+    "extract",
     "accessor": "",
 }
 FOLDER = Path(lensframe_pd.__file__).parent

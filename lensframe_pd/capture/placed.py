@@ -27,8 +27,8 @@ def placed(values: Any, run: Run, origin: Origin, ids: pd.Index | None) -> Sites
     Raises
     ------
     LensError
-        What `sites.asked` and `sites.resolved` raise; and of labels without rows, if the model
-        cannot be run once more.
+        What `sites.asked`, `sites.resolved` and `Sites.joined` raise; and of labels without rows,
+        if the model cannot be run once more.
     """
     wanted = asked(values)
     paths, aliases = {path for path, _ in run.named}, run.tape.aliases
@@ -37,11 +37,11 @@ def placed(values: Any, run: Run, origin: Origin, ids: pd.Index | None) -> Sites
         tape = _rehearsed(origin)
         rows, n_rows = plain_rows(tape), len(tape.rows)
         paths |= {called.path for called in tape.modules}  # those that the run makes as well
-    sites = resolved(wanted, rows, paths, aliases, ids)
+    sites = resolved(wanted, rows, paths, aliases)
     sites.n_rows = n_rows
     if sites.passed_over:
         run.tape.facts["passed_over"] = json.dumps(sites.passed_over)
-    return sites
+    return sites.joined(ids)
 
 
 def _rehearsed(origin: Origin) -> Tape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -55,6 +55,30 @@ class Sites:
     every: dict[str, str] = field(default_factory=dict)
     passed_over: list[str] = field(default_factory=list)
     n_rows: int | None = None
+    given: Sites | None = None
+    """These with the values as they were given, for stimuli of every id."""
+
+    def joined(self, ids: pd.Index | None) -> Sites:
+        """These with the values of the stimuli of a run, in their order.
+
+        Raises
+        ------
+        LensValueError
+            A value has none for some of them.
+        """
+        made: dict[int, Site] = {}
+
+        def of(site: Site) -> Site:
+            if id(site) not in made:
+                made[id(site)] = site._replace(value=joined(site.key, site.value, ids))
+            return made[id(site)]
+
+        return replace(
+            self,
+            rows={address: of(site) for address, site in self.rows.items()},
+            modules={call: of(site) for call, site in self.modules.items()},
+            given=self.given or self,
+        )
 
     @property
     def keys(self) -> list[str]:
@@ -159,7 +183,6 @@ def resolved(
     rows: Iterable[Plain],
     paths: set[str],
     aliases: Mapping[str, str],
-    ids: pd.Index | None,
 ) -> Sites:
     """Where each value goes.
 
@@ -168,7 +191,7 @@ def resolved(
     LensKeyError
         Keys that are neither labels nor module paths; all are named, with near misses.
     LensValueError
-        Keys that name rows which cannot be given a value, or one row twice; or missing stimuli.
+        Keys that name rows which cannot be given a value, or one row twice.
     """
     rows = [*rows]
     by_name: dict[str, list[Plain]] = {}
@@ -184,7 +207,7 @@ def resolved(
         if not meant and path is None:
             unknown.append(key)
             continue
-        site = Site(key, joined(key, value, ids))
+        site = Site(key, value)
         if meant:
             if path is not None and parsed(key) is None:
                 warn(f"values: {key!r} is read as the operation; ask for 'module={key}' otherwise")

@@ -29,6 +29,7 @@ def extract(
     seed: int | None = None,
     ragged: Mapping[str, int] | None = None,
     passes: int | None = None,
+    values: Any = None,
     compress: Any = None,
     sync: bool = False,
     plan: bool = False,
@@ -84,6 +85,9 @@ def extract(
     passes
         How many passes of each selected layer to store, where batches differ in it; a layer that
         has fewer is refused.
+    values
+        Other values for tensors, as for `lf.trace`: an ablated network over a data set. Numbers and
+        functions are for every batch; arrays have a coordinate `stimulus` with all ids.
     compress
         None: only a checksum (crc32c). `"zstd"`, or codecs of zarr's.
     sync
@@ -121,9 +125,9 @@ def extract(
     Notes
     -----
     Compared with a store that is there: weights and buffers, classes, versions of torch and of this
-    library, grad mode and autocast, rows, ids, batches; and its first batch is computed again. Data
-    that changed later on under the same ids is not noticed. The result is equal to the bit to that
-    of an unbroken run with the same batches, number of threads and device.
+    library, grad mode and autocast, rows, ids, batches, values; and its first batch is computed
+    again. Data that changed later on under the same ids is not noticed. The result is equal to the
+    bit to that of an unbroken run with the same batches, number of threads and device.
 
     Examples
     --------
@@ -140,7 +144,7 @@ def extract(
     options = {
         "save": save, "stimulus": stimulus, "args": args, "batch_size": batch_size, "n": n,
         "num_workers": num_workers, "seed": seed, "ragged": ragged, "passes": passes,
-        "compress": compress, "sync": sync,
+        "values": values, "compress": compress, "sync": sync,
     }  # fmt: skip
     if client is not None:
         if plan or part is not None:

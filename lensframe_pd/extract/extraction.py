@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lensframe_pd.capture.sites import Sites
 from lensframe_pd.errors import LensValueError, shown
 from lensframe_pd.extract.batches import Batch
 from lensframe_pd.extract.cast import Array
@@ -16,6 +17,7 @@ from lensframe_pd.extract.compare import departures
 from lensframe_pd.extract.fill import Opened, Piece, Span, Writer, code_of
 from lensframe_pd.extract.fingerprint import fingerprint, of_ids
 from lensframe_pd.extract.first import First, Settings, first_of, naming, seeded
+from lensframe_pd.extract.given import check_by_ids, told
 from lensframe_pd.extract.picked import run_picked
 from lensframe_pd.extract.plan import input_shapes
 from lensframe_pd.extract.progress import Progress
@@ -58,6 +60,8 @@ class Extraction:
         made_by = fingerprint(model)  # before it has run
         first = source.first
         self.first: First = first_of(model, first, settings, source.table_of(first))
+        if self.first.sites is not None:
+            check_by_ids(self.first.sites, first.size, source.n)
         self.layout = Layout(
             self.first.plan,
             source.n,
@@ -75,6 +79,7 @@ class Extraction:
             "seed": settings.seed,
             "ragged": dict(settings.ragged),
             "passes": settings.passes,
+            "values": told(settings.values),
         }
         self.said: dict[str, Any] = spoken(said)
 
@@ -220,7 +225,9 @@ class Filling:
         plan, seed = self._plan, self._of.settings.seed
         picked = plan.picked(input_shapes(batch.given.arguments))
         with naming(batch), seeded(seed, batch.number):
-            filled = run_picked(self._of.model, batch.args, batch.kwargs, batch.size, picked)
+            filled = run_picked(
+                self._of.model, batch.args, batch.kwargs, batch.size, picked, self._sites(batch)
+            )
         self.computed += 1
         wrong = [*departures(plan, filled, batch.size)]
         if wrong:
@@ -237,6 +244,11 @@ class Filling:
                 "other values than in the first batch; leave these rows out"
             )
         return found
+
+    def _sites(self, batch: Batch) -> Sites | None:
+        """What is given other values, of the stimuli of a batch."""
+        sites = self._of.first.sites
+        return None if sites is None else sites.joined(self._of.source.table_of(batch).index)
 
     def _refusal(self, batch: Batch, wrong: list[str]) -> str:
         more = [f"... and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else []

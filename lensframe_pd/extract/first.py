@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
+from lensframe_pd.capture.sites import Sites
 from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError
 from lensframe_pd.extract.batches import Batch
 from lensframe_pd.extract.columns import Wanted, wanted
@@ -28,6 +29,7 @@ class Settings(NamedTuple):
     seed: int | None
     ragged: Mapping[str, int]
     passes: int | None
+    values: Any = None
 
 
 class First(NamedTuple):
@@ -38,9 +40,11 @@ class First(NamedTuple):
     stored: Mapping[str, Reduced]
     layers: pd.DataFrame
     attrs: Mapping[str, Any]
+    sites: Sites | None = None
+    """What is given other values, for stimuli of every id."""
 
 
-def settings(save: Any, seed: Any, ragged: Any, passes: Any) -> Settings:
+def settings(save: Any, seed: Any, ragged: Any, passes: Any, values: Any = None) -> Settings:
     """The options, checked.
 
     Raises
@@ -64,7 +68,7 @@ def settings(save: Any, seed: Any, ragged: Any, passes: Any) -> Settings:
     for axis, most in (ragged or {}).items():
         if type(most) is not int or most < 1:
             raise LensValueError(f"ragged= gives {axis!r} {most!r}, which is no number from 1")
-    return Settings(save, seed, dict(ragged or {}), passes)
+    return Settings(save, seed, dict(ragged or {}), passes, values)
 
 
 def first_of(model: Any, batch: Batch, chosen: Settings, table: pd.DataFrame) -> First:
@@ -86,11 +90,13 @@ def first_of(model: Any, batch: Batch, chosen: Settings, table: pd.DataFrame) ->
     plan, stored = make_plan(done, asked, chosen, batch.given)
     check_ragged(chosen.ragged, plan)
     attrs = {k: v for k, v in done.activations.attrs.items() if k not in _OF_ONE_RUN}
-    return First(batch, plan, stored, done.layers, attrs)
+    sites = None if done._sites is None else done._sites.given
+    return First(batch, plan, stored, done.layers, attrs, sites)
 
 
 def _traced(model: Any, batch: Batch, chosen: Settings, table: pd.DataFrame) -> Trace:
-    return trace(model, batch.args, batch.kwargs, save=chosen.save, stimulus=table)
+    options = {"save": chosen.save, "stimulus": table, "values": chosen.values}
+    return trace(model, batch.args, batch.kwargs, **options)
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def checked_part(part: Any) -> tuple[int, int]:
 
 def extraction_of(model: Any, data: Any, options: Mapping[str, Any], once: bool = False) -> Any:
     """The extraction that a call of `lf.extract` asks for; one batch of it is run."""
-    chosen = settings(options["save"], options["seed"], options["ragged"], options["passes"])
+    chosen = settings(*[options[k] for k in ("save", "seed", "ragged", "passes", "values")])
     names = ("stimulus", "args", "batch_size", "n", "num_workers")
     source = Source(model, data, *[options[name] for name in names])
     if once and source.data.one_shot:

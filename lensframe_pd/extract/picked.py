@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from lensframe_pd.capture.edits import Refused
 from lensframe_pd.capture.plan import Address, Addresses
 from lensframe_pd.capture.run import Run
 from lensframe_pd.capture.save import Save, Selection
+from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.watch import Stop
 from lensframe_pd.tables.activations import described, unsaved_reasons
@@ -78,13 +80,36 @@ class Filled(NamedTuple):
 
 
 def run_picked(
-    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], n: int, picked: Picked
+    model: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    n: int,
+    picked: Picked,
+    sites: Sites | None = None,
 ) -> Filled:
-    """Run the model on a batch of `n` stimuli; the values at the addresses, and what they are."""
-    run = Run(model, picked)
-    run.execute(args, kwargs, n)
+    """Run the model on a batch of `n` stimuli; the values at the addresses, and what they are.
+
+    Parameters
+    ----------
+    sites
+        What is given other values.
+
+    Raises
+    ------
+    LensError
+        A value does not fit, or its place was never reached.
+    """
+    run = Run(model, picked, sites=sites)
+    try:
+        run.execute(args, kwargs, n)
+    except Refused as refusal:
+        raise refusal.error from None
     assert isinstance(run.save, _Picking)
     tape, found = run.tape, run.save.found
+    if run.tracer.edits is not None and not tape.stopped:
+        error = run.tracer.edits.problem(lambda: passes(tape))
+        if error is not None:
+            raise error
     reasons = unsaved_reasons(tape)
     values = {a: tape.values[row] for a, row in found.items() if row not in reasons}
     return Filled(

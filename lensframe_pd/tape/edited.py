@@ -41,6 +41,6 @@ def without_edits(tape: Tape) -> tuple[Tape, list[int]]:
         tape,
         calls=[call._replace(sources=as_without(call.sources)) for call in tape.calls],
         rows=[tape.rows[row] for row in kept],
-        kinds={number[row]: kind for row, kind in tape.kinds.items() if kind != EDIT},
+        kinds={number[row]: kind for row, kind in tape.kinds.items() if row in number},
     )
     return plain, kept
