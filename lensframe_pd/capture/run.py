@@ -31,6 +31,7 @@ from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensRuntimeError, LensTypeError
 from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.silence import silenced
+from lensframe_pd.tape.storage import version_of
 from lensframe_pd.tape.tape import Tape
 
 _running = threading.local()
@@ -148,6 +149,8 @@ class Run:
         if self.tracer.edits is not None:
             self.tracer.edits.forget()
         self.values.settle()
+        held = [held.tensor for held in self.tape.held]
+        self.tape.versions = [None if t is None else version_of(t) for t in held]
         self.tracer.forget()
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from lensframe_pd.errors import LensRuntimeError
+from lensframe_pd.errors import LensRuntimeError, shown
 from lensframe_pd.patching.sharing import may_share
 from lensframe_pd.replay.call import Rerun, Unreplayable, laid_out
 from lensframe_pd.tape.compare import difference, same
 from lensframe_pd.tape.context import Surroundings
-from lensframe_pd.tape.storage import bits_of
+from lensframe_pd.tape.storage import bits_of, version_of
 from lensframe_pd.tape.tape import Call, Row, Tape
 
 
@@ -71,8 +71,18 @@ class Recomputed:
         Raises
         ------
         LensRuntimeError
-            A call that reads some gives something else now.
+            One was written, or a call that reads some gives something else now.
         """
+        written = [
+            held.name
+            for held, version in zip(self._tape.held, self._tape.versions, strict=True)
+            if held.is_parameter and version is not None and _version(held.tensor) != version
+        ]
+        if written:
+            raise LensRuntimeError(
+                f"patch: {shown(written)} changed since the trace, and the saved values were "
+                "computed with what they were; trace again"
+            )
         with Surroundings() as surroundings:
             for k, step in enumerate(self._steps):
                 names = [self._tape.held[-1 - s].name for s in step.call.sources if s < 0]
@@ -240,6 +250,10 @@ class Recomputed:
         if tensor is None:
             raise Unreplayable(f"the model does not hold {self._tape.held[k].name!r} any more")
         return tensor
+
+
+def _version(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else version_of(tensor)
 
 
 _APART = "it gives another value than was saved: "

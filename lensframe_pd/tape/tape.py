@@ -162,6 +162,8 @@ class Tape:
     selections: dict[int, dict[int, Tensor]] = field(default_factory=dict)
     """Calls that took entries of tensors to the integers and masks which said what entries, by
     their place among the call's tensors."""
+    versions: list[int | None] = field(default_factory=list)
+    """Of `held` entries, how often each had been written when the run was over."""
     before: dict[int, Tensor | None] = field(default_factory=dict)
     """Of `held` entries that the run wrote, the value before; None where it was not kept."""
     bits: dict[int, Bits] = field(default_factory=dict)

@@ -328,6 +328,15 @@ def test_a_parameter_that_changed(change):
         trace.patch(0, total, rows="exp_1")
 
 
+def test_what_reads_the_model_only_leaves_it_as_it_was():
+    model = Counts().eval()
+    trace = lf.trace(model, X)
+    trace.validate()
+    lf.trace(model, X, values={"relu_1": 0})
+    model(X)
+    assert not trace.patch(0, total)["forward"].any()
+
+
 def test_a_model_that_went_on():
     class Keeps(nn.Module):
         def __init__(self):
