@@ -11,7 +11,7 @@ from typing import Concatenate, Generic, ParamSpec, TypeVar
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.draw.dot import draw
+from lensframe_pd.draw.draw import draw
 from lensframe_pd.graph.collapse import collapse
 from lensframe_pd.graph.diff import diff
 from lensframe_pd.graph.edges import edges, to_networkx

@@ -289,6 +289,16 @@ def plain(cell: Any) -> Any:
     return cell.item() if isinstance(cell, np.generic) else cell
 
 
+def plain_cells(column: pd.Series[Any]) -> list[Any]:
+    """The cells of a column, each as `plain` gives it."""
+    cells = list(column.tolist())
+    if isinstance(column.dtype, (np.dtype, pd.StringDtype)) and column.dtype != object:
+        return cells
+    once = {id(cell): cell for cell in cells}  # rows share cells: `()`, the stack of one module
+    made = {key: plain(cell) for key, cell in once.items()}
+    return [made[id(cell)] for cell in cells]
+
+
 def arrow_schema(frame: pd.DataFrame) -> pa.Schema:
     """The Arrow schema of a frame: one type per column, whatever the model.
 

@@ -1,1 +1,1 @@
-"""Frame to picture: `dot` (the graph as text), `node`, `style`, and `render` (text to files)."""
+"""Frame to picture: `node`, `style`, `dot` (text), `render` (files), `page` (HTML), `draw`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 import inspect
 import json
 import textwrap
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lensframe_pd.draw.markup import escaped, plain_text
 from lensframe_pd.draw.style import (
     DECIDES,
     FAINT,
@@ -22,10 +22,11 @@ from lensframe_pd.draw.style import (
     TRAINABLE,
     text_on,
 )
-from lensframe_pd.schema import labels, names, path_of, plain, quantity
+from lensframe_pd.schema import labels, names, path_of, plain_cells, quantity
 from lensframe_pd.tape.functions import COMMUTATIVE
 
 _WIDTH = 38
+_TOLD = 160  # letters of a cell in a tooltip
 _BACKEND = frozenset(("cudnn_enabled", "benchmark", "deterministic", "allow_tf32"))
 _NOT_IN_TOOLTIPS = (
     "op",
@@ -71,7 +72,7 @@ def nodes_of(frame: pd.DataFrame) -> list[Node]:
     """The rows as nodes, in order."""
     ops = labels(frame, "draw")
     rolled = "parent_passes" in frame.columns
-    columns = {str(c): [plain(cell) for cell in frame[c]] for c in frame.columns}
+    columns = {str(c): plain_cells(frame[c]) for c in frame.columns}
     for name in ("parents", "params", "module_stack"):
         columns[name] = [names(name, cell) for cell in frame[name]]
     found = []
@@ -85,18 +86,13 @@ def nodes_of(frame: pd.DataFrame) -> list[Node]:
 
 
 def look(node: Node, color: str) -> dict[str, str]:
-    """The Graphviz attributes that a node has by itself."""
-    import graphviz
-
+    """The Graphviz attributes that a node has by itself; what names it, `named` gives."""
     row = node.row
     signs = node.signs
     fill = color or KINDS.get(row["kind"], "")
     if not fill and row["params"]:
         fill = FROZEN if "frozen" in signs else TRAINABLE
-    attributes = {
-        "id": graphviz.escape(node.label),  # so that SVG elements have the label
-        "tooltip": graphviz.escape(_tooltip(node)),
-    }
+    attributes: dict[str, str] = {}
     if fill:
         attributes["fillcolor"] = fill
     if color:
@@ -110,6 +106,11 @@ def look(node: Node, color: str) -> dict[str, str]:
     if "decides" in signs:
         attributes |= {"color": DECIDES, "penwidth": "2"}
     return attributes
+
+
+def named(node: Node) -> dict[str, str]:
+    """The attributes by which an SVG tells its nodes apart: the label, and the whole row."""
+    return {"id": plain_text(node.label), "tooltip": plain_text(_tooltip(node))}
 
 
 def _is_own(row: Mapping[str, Any]) -> bool:
@@ -131,7 +132,7 @@ def text(node: Node, around: str, color: str = "") -> str:
     if row.get("n_passes", 1) > 1 and ":" not in node.label:
         title += f" (x{row['n_passes']})"
     faint = text_on(color) if color else FAINT
-    lines = [f"<B>{html.escape(title)}</B>"]
+    lines = [f"<B>{escaped(line)}</B>" for line in wrapped(title)]
     if row["kind"] == "module" and row.get("func"):
         repeats = f"{row['repeats']} x " if row.get("repeats", 1) > 1 else ""
         lines.append(_small(f"{repeats}{row['func']}", faint))
@@ -142,16 +143,28 @@ def text(node: Node, around: str, color: str = "") -> str:
     if row["kind"] in ("input", "output", "constant"):
         more.append(row.get("path", ""))
     for part in more:
-        lines += [
-            _small(line, faint) for line in textwrap.wrap(part, _WIDTH, break_on_hyphens=False)
-        ]
+        lines += [_small(line, faint) for line in wrapped(part)]
     for reader in row.get("read_by") or ():
         lines.append(_small(f"read by {reader}", faint if color else DECIDES))
     return f"<{'<BR/>'.join(lines)}>"
 
 
+def wrapped(words: str) -> list[str]:
+    """The lines of a label; a name that is longer than a line breaks at its dots."""
+    if len(words) <= _WIDTH:
+        return [words] if words else []
+    found: list[str] = []
+    for line in textwrap.wrap(words, _WIDTH, break_on_hyphens=False, break_long_words=False):
+        while len(line) > _WIDTH:
+            cut = line.rfind(".", 1, _WIDTH) + 1 or _WIDTH
+            found.append(line[:cut])
+            line = line[cut:]
+        found.append(line)
+    return found
+
+
 def _small(words: str, color: str) -> str:
-    return f'<FONT POINT-SIZE="9" COLOR="{color}">{html.escape(words)}</FONT>'
+    return f'<FONT POINT-SIZE="9" COLOR="{color}">{escaped(words)}</FONT>'
 
 
 def _parameters(row: Mapping[str, Any]) -> str:
@@ -255,12 +268,18 @@ def _tooltip(node: Node) -> str:
     """Every cell that says something."""
     lines = [node.label]
     for name, cell in node.row.items():
-        empty = (
-            cell is None or cell in ((), "", "{}") or (isinstance(cell, float) and np.isnan(cell))
-        )
-        if empty or name in _NOT_IN_TOOLTIPS:
+        if _is_empty(cell) or name in _NOT_IN_TOOLTIPS:
             continue
         if isinstance(cell, tuple):
             cell = ", ".join(map(str, cell))
-        lines.append(f"{name}: {textwrap.shorten(str(cell), 160, placeholder='...')}")
+        words = " ".join(str(cell).split())
+        if len(words) > _TOLD:  # textwrap is slow, and this is done for every cell
+            words = textwrap.shorten(words, _TOLD, placeholder="...")
+        lines.append(f"{name}: {words}")
     return "\n".join(lines)
+
+
+def _is_empty(cell: Any) -> bool:
+    if isinstance(cell, (tuple, str)):
+        return cell in ((), "", "{}")
+    return cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell))

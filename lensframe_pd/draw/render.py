@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from html import escape
 from importlib import metadata
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lensframe_pd.errors import LensRuntimeError, LensValueError
 
 _TEXT_SUFFIXES = (".gv", ".dot")
 _PICTURE_SUFFIXES = (".svg", ".png", ".pdf")
+PAGE = ".html"
 _PURE_FORMATS = ("svg", "png")
 _PURE_PROGRAMS = ("graphviz-pure", "graphviz-pure.exe")
 LARGE = 800  #: nodes from which on the layout may be less than the best
@@ -26,6 +28,28 @@ _DARK = """<style>@media (prefers-color-scheme: dark) {
 }</style>"""
 
 
+class Page:
+    """A graph as a page of HTML; shows itself in a notebook, in a frame.
+
+    Attributes
+    ----------
+    html
+        The whole file.
+    """
+
+    def __init__(self, html: str) -> None:
+        self.html = html
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe srcdoc="{escape(self.html)}" '
+            'style="width: 100%; height: 640px; border: 0"></iframe>'
+        )
+
+    def __repr__(self) -> str:
+        return f"<Page: {len(self.html.encode(errors='replace')) / 1e6:.2f} MB>"
+
+
 class Drawing:
     """A drawn graph; shows itself in a notebook.
 
@@ -37,10 +61,39 @@ class Drawing:
         How many rows it shows.
     """
 
-    def __init__(self, source: str, n_nodes: int = 0, advice: str = "") -> None:
-        self.source = source
+    def __init__(
+        self,
+        source: str | Callable[[], str],
+        n_nodes: int = 0,
+        advice: str = "",
+        page: Callable[[], Page] | None = None,
+    ) -> None:
+        self._source = source
         self.n_nodes = n_nodes
         self._advice = advice
+        self._page = page
+
+    @property
+    def source(self) -> str:
+        if not isinstance(self._source, str):
+            self._source = self._source()
+        return self._source
+
+    def page(self) -> Page:
+        """The graph as a page whose modules open and shut; a notebook shows it in a frame.
+
+        The same that `draw("net.html")` writes. It needs the extra `page`.
+
+        Raises
+        ------
+        LensRuntimeError
+            The extra is not installed.
+        LensValueError
+            The drawing was made of text, not of rows.
+        """
+        if self._page is None:
+            raise LensValueError("page: this drawing was made of text; layers.lens.draw() has rows")
+        return self._page()
 
     def render(self, form: str) -> bytes:
         """The picture as `"svg"`, `"png"` or `"pdf"`.
@@ -57,7 +110,7 @@ class Drawing:
         return _dark(picture) if form == "svg" else picture
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the picture (.svg, .png, .pdf) or its text (.gv, .dot), as the suffix says.
+        """Write the picture (.svg, .png, .pdf), a page (.html) or text (.gv, .dot), by its suffix.
 
         Raises
         ------
@@ -72,10 +125,12 @@ class Drawing:
             path.write_text(self.source, encoding="utf-8")
         elif suffix in _PICTURE_SUFFIXES:
             path.write_bytes(self.render(suffix[1:]))
+        elif suffix == PAGE:
+            path.write_text(self.page().html, encoding="utf-8", errors="replace")
         else:
             raise LensValueError(
                 f"cannot draw to {path.name!r}: its suffix must be one of "
-                f"{', '.join((*_PICTURE_SUFFIXES, *_TEXT_SUFFIXES))}"
+                f"{', '.join((*_PICTURE_SUFFIXES, PAGE, *_TEXT_SUFFIXES))}"
             )
         return path
 

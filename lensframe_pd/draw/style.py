@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from lensframe_pd.draw.markup import attribute, escaped
 from lensframe_pd.errors import unknown_names
 from lensframe_pd.graph.parameters import parameters
 from lensframe_pd.schema import model_class, quantity, unit_of
@@ -21,8 +21,9 @@ KINDS = {
     "edit": "#f3b3a6", "module": "#ead2e2",
 }  # fmt: skip
 DECIDES = "#d55e00"
+NEUTRAL = "#f0f2f4"  #: of a row without a value
 TEXT, FAINT, LINE = "#1d2733", "#4a5560", "#8a96a3"
-_CATEGORIES = (
+CATEGORIES = (
     "#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#999999",
 )  # fmt: skip
 _MEANINGS = {
@@ -33,11 +34,44 @@ _MEANINGS = {
     "own": "square corners: the module's own operation", "carried": "carried round a loop",
 }  # fmt: skip
 
+_FONT = "Arial"  # graphviz-pure has the metrics of single fonts only
+GRAPH = {
+    "fontname": _FONT, "fontsize": "10", "ranksep": "0.3", "nodesep": "0.25",
+    "bgcolor": "transparent", "fontcolor": FAINT, "labelloc": "b",
+}  # fmt: skip
+NODE = {
+    "shape": "box", "style": "rounded,filled", "fillcolor": PLAIN, "color": LINE,
+    "fontname": _FONT, "fontsize": "11", "fontcolor": TEXT, "margin": "0.12,0.05",
+    "height": "0.3",
+}  # fmt: skip
+EDGE = {
+    "color": "#66717d", "arrowsize": "0.6", "fontname": _FONT, "fontsize": "8",
+    "fontcolor": FAINT,
+}  # fmt: skip
+CLUSTER = {
+    "style": "rounded", "color": "#b9c2cc", "fontcolor": FAINT, "labeljust": "l",
+    "labelloc": "t",
+}  # fmt: skip
+CARRIED = {
+    "constraint": "false",
+    "color": DECIDES,
+    "fontcolor": DECIDES,
+    "penwidth": "1.4",
+}
+
+#: Kinds of rows that no call made.
+GIVEN = ("input", "output", "constant")
+#: Columns that say what a call took, or how fast it was: rows that no call made have none.
+OF_CALLS = frozenset("seconds flops macs moved_bytes intensity flops_per_s".split())
+
 #: Node attributes of Graphviz that a column may give, besides `color`, which fills the node.
 ATTRIBUTES = frozenset(
     """color fillcolor fontcolor fontname fontsize height label margin penwidth peripheries shape
     style tooltip URL width xlabel bordercolor""".split()
 )
+
+
+_NAMED = 12  # values that a legend names
 
 
 class Fills(NamedTuple):
@@ -47,23 +81,45 @@ class Fills(NamedTuple):
     legend: str
 
 
+def column_of(frame: pd.DataFrame, column: str | None) -> str | None:
+    """The column to colour by: the one asked for, else `color` where there is one.
+
+    Raises
+    ------
+    LensKeyError
+        The frame has no such column.
+    """
+    if column is None:
+        return "color" if "color" in frame.columns else None
+    _column(frame, column)
+    return column
+
+
 def fills(frame: pd.DataFrame, column: str | None) -> Fills:
     """Colours by a column: numbers on a scale, colour names as they are, else one per value."""
+    column = column_of(frame, column)
     if column is None:
-        column = "color" if "color" in frame.columns else None
-        if column is None:
-            return Fills([""] * len(frame), "")
+        return Fills([""] * len(frame), "")
     cells = _column(frame, column)
     if pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells):
+        if column in OF_CALLS and "kind" in frame.columns:
+            nothing = frame["kind"].isin(GIVEN).to_numpy() & (cells.fillna(0) == 0).to_numpy(bool)
+            cells = cells.astype("Float64").mask(nothing)
         return _scale(cells, column)
-    present = cells.notna() & (cells.astype(str) != "")
-    if all(is_color(cell) for cell in cells[present]):
-        return Fills(cells.where(present, "").astype(str).tolist(), "")
-    values = list(dict.fromkeys(cells[present].astype(str)))
-    chosen = {value: _CATEGORIES[i % len(_CATEGORIES)] for i, value in enumerate(values)}
-    rows = "".join(_swatch(color, value) for value, color in list(chosen.items())[:12])
-    colors = [chosen[str(cell)] if here else "" for cell, here in zip(cells, present, strict=True)]
-    return Fills(colors, f"{_heading(column)}{rows}")
+    texts = [str(cell) if here else "" for cell, here in zip(cells, cells.notna(), strict=True)]
+    values = [text for text in dict.fromkeys(texts) if text]
+    if all(is_color(value) for value in values):
+        return Fills(texts, "")  # rows that have none are of their kind, as they were
+    chosen = {value: CATEGORIES[i % len(CATEGORIES)] for i, value in enumerate(values)}
+    rows = "".join(_swatch(color, value) for value, color in list(chosen.items())[:_NAMED])
+    if len(chosen) > _NAMED:
+        rows += _line(_text(f"and {len(chosen) - _NAMED} more"))
+    colors = [chosen.get(text, NEUTRAL) for text in texts]
+    return Fills(colors, f"{_heading(column)}{rows}{_without(colors)}")
+
+
+def _without(colors: list[str]) -> str:
+    return _swatch(NEUTRAL, "no value") if NEUTRAL in colors else ""
 
 
 def _column(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
@@ -88,25 +144,37 @@ def _scale(cells: pd.Series[Any], column: str) -> Fills:
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
     colormap = colormaps["cividis"]
     places = np.clip((values - low) / (high - low or 1.0), 0, 1)
-    colors = [to_hex(colormap(p)) if np.isfinite(p) else "" for p in places]
-    bar = "".join(
-        f'<TD BGCOLOR="{to_hex(colormap(k / 11))}" WIDTH="10" HEIGHT="12"></TD>' for k in range(12)
-    )
+    colors = [to_hex(colormap(p)) if np.isfinite(p) else NEUTRAL for p in places]
+    bar = "".join(f'<TD BGCOLOR="{color}" WIDTH="10" HEIGHT="12"></TD>' for color in scale_colors())
     table = (
         f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0"><TR>{bar}</TR></TABLE>'
     )
     ends = " to ".join(quantity(end, unit_of(column)) for end in (low, high))
-    return Fills(
-        colors,
-        f'{_heading(column)}<TR><TD></TD><TD ALIGN="LEFT">{table}</TD></TR>'
-        f'<TR><TD></TD><TD ALIGN="LEFT">{_text(ends)}</TD></TR>',
-    )
+    explained = _line(table) + _line(_text(ends)) if len(finite) else ""
+    return Fills(colors, f"{_heading(column)}{explained}{_without(colors)}")
+
+
+def hex_color(cell: Any) -> Any:
+    """The name of a colour as `#rrggbb`; what is none as it is."""
+    from matplotlib.colors import is_color_like, to_hex
+
+    return to_hex(cell) if isinstance(cell, str) and is_color_like(cell) else cell
+
+
+def scale_colors(n: int = 12) -> list[str]:
+    """Colours of the scale, from low to high."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps["cividis"](k / (n - 1))) for k in range(n)]
 
 
 def text_on(color: str) -> str:
     """Dark or light text, whichever is easier to read on a colour (WCAG relative luminance)."""
-    from matplotlib.colors import to_rgb
+    from matplotlib.colors import is_color_like, to_rgb
 
+    if not is_color_like(color):  # one of Graphviz' own schemes
+        return TEXT
     channels = np.asarray(to_rgb(color))
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     return TEXT if float(linear @ [0.2126, 0.7152, 0.0722]) > 0.26 else "#ffffff"
@@ -134,8 +202,20 @@ def legend(meanings: Iterable[str], more: str) -> str:
     )
 
 
+def meanings(signs: Iterable[str]) -> list[tuple[str, str]]:
+    """Fill and words of the signs in use that are a fill."""
+    filled = {"trainable": TRAINABLE, "frozen": FROZEN, **KINDS}
+    return [
+        (filled[sign], words) for sign, words in _MEANINGS.items() if sign in {*signs} & {*filled}
+    ]
+
+
 def _heading(column: str) -> str:
-    return f'<TR><TD></TD><TD ALIGN="LEFT"><B>{_text(column)}</B></TD></TR>'
+    return _line(f"<B>{_text(column)}</B>")
+
+
+def _line(cell: str) -> str:
+    return f'<TR><TD></TD><TD ALIGN="LEFT">{cell}</TD></TR>'
 
 
 def _swatch(color: str, text: str, border: str = LINE) -> str:
@@ -144,7 +224,7 @@ def _swatch(color: str, text: str, border: str = LINE) -> str:
 
 
 def _text(text: str) -> str:
-    return f'<FONT POINT-SIZE="9" COLOR="{FAINT}">{html.escape(text)}</FONT>'
+    return f'<FONT POINT-SIZE="9" COLOR="{FAINT}">{escaped(text)}</FONT>'
 
 
 def caption(frame: pd.DataFrame) -> str:
@@ -169,6 +249,8 @@ def attributes(frame: pd.DataFrame, columns: dict[str, str]) -> list[dict[str, s
     found: list[dict[str, str]] = [{} for _ in range(len(frame))]
     for name, column in columns.items():
         for look, cell in zip(found, _column(frame, column), strict=True):
-            if not (isinstance(cell, float) and np.isnan(cell)) and cell is not pd.NA:
-                look["color" if name == "bordercolor" else name] = str(cell)
+            missing = cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell))
+            written = "" if missing else attribute(name, str(cell))
+            if written:
+                look["color" if name == "bordercolor" else name] = written
     return found

@@ -24,7 +24,7 @@ from lensframe_pd.graph.edges import frame_like
 from lensframe_pd.graph.outline import MOST, outline
 from lensframe_pd.graph.roll import roll, unroll
 from lensframe_pd.graph.runs import merge_runs
-from lensframe_pd.schema import label, labels, names, path_of, plain, require, split_call
+from lensframe_pd.schema import label, labels, names, path_of, plain_cells, require, split_call
 
 
 def collapse(
@@ -107,7 +107,7 @@ def collapse(
     ops = labels(frame, "collapse")
     counts = _counts(calls)
     of = {op: _name(call, counts) if call else op for op, call in zip(ops, calls, strict=True)}
-    columns = {name: [plain(cell) for cell in frame[name]] for name in frame.columns}
+    columns = {name: plain_cells(frame[name]) for name in frame.columns}
     steps = dict(zip(ops, columns.get("step", range(len(ops))), strict=True))
     group = [of[op] for op in ops]
     call_of = {of[op]: call for op, call in zip(ops, calls, strict=True) if call}

@@ -133,7 +133,8 @@ def frame_like(
         elif name == "unrolled":
             data[name] = pd.array(cells, dtype=pd.StringDtype(na_value=np.nan))
         else:
-            data[name] = np.fromiter(cells, dtype=object, count=len(cells))
+            arrayed = np.fromiter(cells, dtype=object, count=len(cells))
+            data[name] = pd.Series(arrayed, index, dtype=object)  # else pandas looks for texts
     frame = pd.DataFrame(data, index=index, columns=list(columns))
     frame.attrs.update(like.attrs)
     return frame

@@ -22,7 +22,7 @@ from lensframe_pd.graph.contract import (
 )
 from lensframe_pd.graph.edges import frame_like
 from lensframe_pd.graph.outline import Outline, numbered
-from lensframe_pd.schema import labels, plain
+from lensframe_pd.schema import labels, plain_cells
 
 
 def merge_runs(frame: pd.DataFrame, plan: Outline) -> pd.DataFrame:
@@ -36,7 +36,7 @@ def merge_runs(frame: pd.DataFrame, plan: Outline) -> pd.DataFrame:
     if "step" in frame.columns:
         frame = frame.sort_values("step", kind="stable")
     ops = labels(frame, "collapse")
-    columns = {str(name): [plain(cell) for cell in frame[name]] for name in frame.columns}
+    columns = {str(name): plain_cells(frame[name]) for name in frame.columns}
     merged = _names(plan, dict(zip(columns["layer"], ops, strict=True)))
     group = [merged.get(op, op) for op in ops]
     runs = {merged[run[-1]]: len(run) for run in plan.runs}
