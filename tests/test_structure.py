@@ -26,9 +26,9 @@ ROOMS = {
     "dependence determinism twice kept replayed resumed arranged retraced along ids alignment "
     "validate",
     "patching": "sharing recomputed forwards patch",
-    "rsa": "view ids features distances rdm cka references concordance comparisons intervals score "
-    "handoff",
     "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
+    "rsa": "view ids stores features distances blockwise tiles rdm cka references concordance "
+    "comparisons intervals score handoff",
     "tracing": "",
     "extract": "concat data columns cast reduce batches source picked plan compare fingerprint "
     "given randomness first store chunks fill table resume progress extraction parts report "

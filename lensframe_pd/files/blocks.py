@@ -121,7 +121,7 @@ def check_finished(dataset: xr.Dataset, verb: str) -> None:
     missing = missing_stimuli(dataset)
     if missing:
         raise LensValueError(
-            f"{verb}: {missing} of {dataset.sizes[STIMULUS]} stimuli are not in this store yet; "
+            f"{verb}: {missing} stimuli are missing in this store, which is not finished; "
             "finish it with the same lf.extract(...) call, then lf.read it again"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,13 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.errors import LensValueError, shown, warn
-from lensframe_pd.rsa.distances import Array, inner_products, squared_distances
-from lensframe_pd.rsa.features import Pool, check_axes, executions, patterns
+from lensframe_pd.files.blocks import check_finished
+from lensframe_pd.rsa.blockwise import products_of, rdm_of
+from lensframe_pd.rsa.distances import Array, squared_distances
+from lensframe_pd.rsa.features import Pool, check_axes, executions, patterns, row_blocks
 from lensframe_pd.rsa.ids import ids_of, positions
+from lensframe_pd.rsa.stores import DEFAULT_MEMORY, RowBlocks, is_chunked, memory_of, opened
+from lensframe_pd.rsa.tiles import alignments
 from lensframe_pd.schema import STIMULUS
 
 _BYTES_KEPT = 2**31
@@ -29,6 +34,7 @@ def cka(
     bandwidth: float = 1.0,
     debiased: bool = False,
     pool: Pool = None,
+    memory: int | str = DEFAULT_MEMORY,
 ) -> xr.DataArray:
     """Centred kernel alignment of each layer with each, within a model or across two.
 
@@ -51,6 +57,11 @@ def cka(
     pool
         What to do with space, tokens or time first, as for `features`: `"mean"`,
         `{"token": "last"}`. Layers that lack an axis are taken as they are, if one layer has it.
+    memory
+        Of a store, as `xarray.open_zarr` or `lf.read` open it: bytes, or a text as "500 MB", that
+        may be taken. Layers are read by pairs of blocks of stimuli, as by `rdm`, and once more for
+        their mean. Kernels that have no room, stimulus x stimulus in float64 for every layer, are
+        summed tile by tile, which `"rbf"` cannot be.
 
     Returns
     -------
@@ -64,7 +75,7 @@ def cka(
     LensValueError
         An unknown kernel, too few stimuli, datasets that are not about the same ids, an axis to
         pool that no layer has, or an axis that no operation made, such as the `checkpoint` of
-        several Datasets joined.
+        several Datasets joined. A store that is not finished; too little memory.
 
     Warns
     -----
@@ -86,19 +97,24 @@ def cka(
     """
     if kernel not in ("linear", "rbf"):
         raise LensValueError(f"no kernel {kernel!r}; there are 'linear' and 'rbf'")
+    memory = memory_of(memory)
+    for given in (dataset, other):
+        if given is not None:
+            check_finished(given, "cka")
+    dataset, other = opened(dataset), None if other is None else opened(other)
     rows = columns = executions(dataset, layers)
     if other is not None or other_layers is not None:
         columns = executions(dataset if other is None else other, other_layers)
     check_axes({**rows, **{f"{name} (other)": array for name, array in columns.items()}}, pool)
+    order = None
     if other is not None:
         wanted, found = ids_of(dataset, "the first Dataset"), ids_of(other, "the other Dataset")
         order = positions(wanted, found, "the first Dataset", "the other Dataset")
-        columns = {name: array.isel({STIMULUS: order}) for name, array in columns.items()}
     n = next(iter(rows.values())).sizes[STIMULUS]
     if debiased and n < 4:
         raise LensValueError(f"debiased CKA needs at least 4 stimuli, not {n}")
-    kernels = _Kernels(rows, columns, pool, kernel, bandwidth, debiased)
-    values = np.array([kernels.alignments(a) for a in rows])
+    kernels = _Kernels(rows, columns, order, pool, (kernel, bandwidth, debiased), memory)
+    values = kernels.by_tiles() if kernels.need_tiles else kernels.whole()
     if kernels.dead:
         names = shown(dict.fromkeys(kernels.dead))
         warn(
@@ -117,16 +133,20 @@ def alignment(first: Array, second: Array) -> float:
 
 def not_finite(rows: Any, ids: pd.Index) -> pd.Index:
     """The ids of the rows that hold NaN or infinity."""
-    whole = np.isfinite(np.asarray(rows, dtype=np.float64)).all(axis=1)
-    return ids[np.flatnonzero(~whole)]
+    parts = rows.blocks() if isinstance(rows, RowBlocks) else [(slice(None), rows)]
+    whole = [np.isfinite(np.asarray(part, dtype=np.float64)).all(axis=1) for _, part in parts]
+    return ids[np.flatnonzero(~np.concatenate(whole))]
 
 
 def kernel_matrix(rows: Any, kernel: str = "linear", bandwidth: float = 1.0) -> Array:
     """The n x n kernel of the rows of a matrix; the linear one is centred."""
     if kernel == "linear":
-        return inner_products(rows)
-    squared = np.empty((rows.shape[0],) * 2)
-    squared_distances(rows, lambda columns: None, squared)
+        return products_of(rows)
+    if isinstance(rows, RowBlocks):
+        squared = rdm_of(rows, "sqeuclidean").values
+    else:
+        squared = np.empty((rows.shape[0],) * 2)
+        squared_distances(rows, lambda columns: None, squared)
     median = np.median(squared[~np.tri(len(squared), dtype=bool)])
     squared *= -1 / (2 * bandwidth**2 * median)
     return np.asarray(np.exp(squared, out=squared))
@@ -164,21 +184,60 @@ class _Kernels:
         self,
         rows: dict[str, xr.DataArray],
         columns: dict[str, xr.DataArray],
+        order: Any,
         pool: Pool,
-        kernel: str,
-        bandwidth: float,
-        debiased: bool,
+        kind: tuple[str, float, bool],
+        memory: int,
     ) -> None:
         self.sides, self.pool = (rows, columns), pool
-        self.kernel, self.bandwidth, self.debiased = kernel, bandwidth, debiased
+        self.kernel, self.bandwidth, self.debiased = kind
         n = next(iter(rows.values())).sizes[STIMULUS]
-        self.room = _BYTES_KEPT // (8 * n * n)
-        self.kept: dict[tuple[int, str], Array | None] = {}
+        self.order = None if order is None or (order == np.arange(n)).all() else order
         self.dead: list[str] = []
         self.missing: list[str] = []
+        self.kept: dict[tuple[int, str], Array | None] = {}
+        self.room = _BYTES_KEPT // (8 * n * n)
+        layers = [*rows.values(), *(columns.values() if columns is not rows else ())]
+        # with one that is worked on, and its copy
+        needed = 8 * n * n * (len(layers) + 2)
+        in_store = any([is_chunked(array) for array in layers])
+        self.need_tiles = in_store and needed > memory / 2
+        if in_store and not self.need_tiles:
+            self.room, memory = len(layers), memory - needed
+        self.memory = memory
 
-    def alignments(self, row: str) -> list[float]:
-        """CKA of one layer with every layer of the other side."""
+    def whole(self) -> Array:
+        """CKA of each layer with every layer of the other side."""
+        return np.array([self._alignments(row) for row in self.sides[0]])
+
+    def by_tiles(self) -> Array:
+        """The same, of kernels of which there is never more than a tile.
+
+        Raises
+        ------
+        LensValueError
+            They are not linear.
+        """
+        if self.kernel != "linear":
+            raise LensValueError(
+                f"kernel={self.kernel!r} is scaled by the median of all distances between stimuli, "
+                f"which have no room in memory={self.memory}; give more, fewer stimuli, or 'linear'"
+            )
+        n_sides = 1 if self.sides[0] is self.sides[1] else 2
+        arrays = [
+            (name, self._ordered(side, array))
+            for side in range(n_sides)
+            for name, array in self.sides[side].items()
+        ]
+        layers = [row_blocks(array, self.pool, name, self.memory) for name, array in arrays]
+        first, second = range(len(self.sides[0])), range(len(layers))[-len(self.sides[1]) :]
+        found, own = alignments(layers, [*product(first, second)], self.debiased)
+        for (name, array), layer, norm in zip(arrays, layers, own, strict=True):
+            if not 0 < norm < np.inf:
+                self._say_dead(name, layer, array)
+        return np.array(found).reshape(len(first), len(second))
+
+    def _alignments(self, row: str) -> list[float]:
         first, side = self._of(0, row), int(self.sides[0] is not self.sides[1])
         seconds = (self._of(side, column) for column in self.sides[1])
         return [np.nan if first is None or b is None else alignment(first, b) for b in seconds]
@@ -187,23 +246,36 @@ class _Kernels:
         key = (side, name)
         if key in self.kept:
             return self.kept[key]
-        found = self._make(self.sides[side][name], name)
+        found = self._make(side, name)
         if len(self.kept) < self.room:
             self.kept[key] = found
         return found
 
-    def _make(self, array: xr.DataArray, name: str) -> Array | None:
-        rows = patterns(array, self.pool, name)
+    def _make(self, side: int, name: str) -> Array | None:
+        array = self.sides[side][name]
+        # of a store it is the kernel that is put in order: its rows lie together as they are
+        late = self.order if side == 1 and is_chunked(array) else None
+        ordered = self._ordered(side, array) if late is None else array
+        rows = patterns(ordered, self.pool, name, self.memory)
         with np.errstate(invalid="ignore", divide="ignore"):
             found = kernel_matrix(rows, self.kernel, self.bandwidth)
             found = debias(found) if self.debiased else centred(found)
             norm = np.linalg.norm(found)
         if not np.isfinite(norm) or norm == 0:
-            self.dead.append(name)
-            ids = array.indexes.get(STIMULUS, pd.RangeIndex(len(rows)))
-            lost = not_finite(rows, ids)
-            if len(lost):
-                of = f"{len(lost)} of {len(ids)} stimuli have NaN or infinity"
-                self.missing.append(f"{of} in {name!r}: {shown(lost, 5)}")
+            self._say_dead(name, rows, array)
             return None
-        return found
+        return found if late is None else found[np.ix_(late, late)]
+
+    def _ordered(self, side: int, array: xr.DataArray) -> xr.DataArray:
+        """Those of the other Dataset in the order of the first."""
+        if side == 0 or self.order is None:
+            return array
+        return array.isel({STIMULUS: self.order})
+
+    def _say_dead(self, name: str, rows: Any, array: xr.DataArray) -> None:
+        self.dead.append(name)
+        ids = array.indexes.get(STIMULUS, pd.RangeIndex(rows.shape[0]))
+        lost = not_finite(rows, ids)
+        if len(lost):
+            of = f"{len(lost)} of {len(ids)} stimuli have NaN or infinity"
+            self.missing.append(f"{of} in {name!r}: {shown(lost, 5)}")

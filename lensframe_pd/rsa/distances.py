@@ -10,6 +10,8 @@ squared Euclidean distance of the patterns scaled to length 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +29,7 @@ _FEWEST = 2048
 """Columns of a chunk at least: less would read a mapped file in too small pieces."""
 _BLOCK = 1024
 """Rows of the result computed at a time."""
-_CLOSE = 1e-5
+CLOSE = 1e-5
 """A squared distance below this part of the squared lengths has lost digits to cancellation."""
 
 
@@ -81,17 +83,12 @@ def dissimilarities(
 
         ranks = rankdata(np.asarray(patterns), axis=1, nan_policy="propagate")
         return dissimilarities(ranks, "correlation", out)
-    rows = _summary(patterns)
-    shape, constant = _shape(patterns, rows, metric)
+    rows = summary(patterns)
+    shape, constant = shaping(patterns, rows, metric)
     values = np.empty((len(constant),) * 2) if out is None else out
     squared_distances(patterns, shape, values)
-    if metric in ("correlation", "cosine"):
-        values *= 0.5
-    else:
-        values *= rows.scale**2
-        if metric == "euclidean":
-            np.sqrt(values, out=values)
-    _blank(values, constant | rows.broken)
+    unscale(values, metric, rows.scale)
+    blank(values, constant | rows.broken)
     return Dissimilarities(values, constant, rows.broken)
 
 
@@ -101,7 +98,7 @@ def inner_products(patterns: Any) -> Array:
     for columns in _columns(patterns):
         _centre(columns)
         _add_product(product, columns)
-    _mirror(product)
+    mirror(product)
     return product
 
 
@@ -121,7 +118,7 @@ def squared_distances(patterns: Any, shape: Callable[[Array], None], out: Array)
         block *= -2
         block += of_rows
         block += squared[: i + _BLOCK]
-        close = np.tril(block < _CLOSE * (of_rows + squared[: i + _BLOCK]), i - 1)
+        close = np.tril(block < CLOSE * (of_rows + squared[: i + _BLOCK]), i - 1)
         first, second = close.nonzero()
         firsts.append(first + i)
         seconds.append(second)
@@ -129,7 +126,7 @@ def squared_distances(patterns: Any, shape: Callable[[Array], None], out: Array)
     out[first, second] = _by_difference(patterns, shape, first, second)
     np.fill_diagonal(out, 0)
     np.maximum(out, 0, out=out)
-    _mirror(out)
+    mirror(out)
 
 
 def _by_difference(patterns: Any, shape: Callable[[Array], None], first: Any, second: Any) -> Array:
@@ -146,10 +143,10 @@ def _by_difference(patterns: Any, shape: Callable[[Array], None], first: Any, se
     return total
 
 
-def _columns(patterns: Any) -> Iterator[Array]:
-    """Chunks of columns, as float64 of their own."""
+def _columns(patterns: Any, elements: int | None = None) -> Iterator[Array]:
+    """Chunks of columns, as float64 of their own; of at most so many elements, if that is given."""
     n, p = patterns.shape
-    step = max(_FEWEST, _CHUNK // max(n, 1))
+    step = max(_FEWEST, _CHUNK // max(n, 1)) if elements is None else max(1, elements // max(n, 1))
     for start in range(0, p, step):
         yield np.array(patterns[:, start : start + step], dtype=np.float64)
 
@@ -171,7 +168,8 @@ def _add_product(out: Array, columns: Array) -> None:
         out[i : i + _BLOCK, : i + _BLOCK] += columns[i : i + _BLOCK] @ columns[: i + _BLOCK].T
 
 
-def _mirror(out: Array) -> None:
+def mirror(out: Array) -> None:
+    """The lower triangle in the upper one too, in place."""
     for i in range(0, len(out), _BLOCK):
         rows = slice(i, i + _BLOCK)
         square = out[rows, rows]
@@ -179,7 +177,9 @@ def _mirror(out: Array) -> None:
         out[:i, rows] = out[rows, :i].T
 
 
-class _Rows(NamedTuple):
+class Summary(NamedTuple):
+    """Of each row its extremes, its mean and whether it is broken; and the largest value."""
+
     low: Array
     high: Array
     mean: Array
@@ -187,10 +187,11 @@ class _Rows(NamedTuple):
     scale: float
 
 
-def _summary(patterns: Any) -> _Rows:
+def summary(patterns: Any, elements: int | None = None) -> Summary:
+    """What is to be known of the rows before they can be compared, by chunks of columns."""
     n, p = patterns.shape
     low, high, total = np.full(n, np.inf), np.full(n, -np.inf), np.zeros(n)
-    for columns in _columns(patterns):
+    for columns in _columns(patterns, elements):
         np.minimum(low, columns.min(axis=1), out=low)
         np.maximum(high, columns.max(axis=1), out=high)
         total += columns.sum(axis=1)
@@ -200,12 +201,27 @@ def _summary(patterns: Any) -> _Rows:
     scale = float(np.max(np.maximum(abs(low), abs(high)), where=~broken, initial=0))
     with np.errstate(invalid="ignore"):
         mean = total / max(p, 1)
-    return _Rows(low, high, mean, broken, scale or 1.0)
+    return Summary(low, high, mean, broken, scale or 1.0)
 
 
-def _shape(
-    patterns: Any, rows: _Rows, metric: str
-) -> tuple[Callable[[Array], None], NDArray[np.bool_]]:
+@dataclass(frozen=True)
+class Shape:
+    """What makes patterns comparable by their Euclidean distance; called, in place, on columns."""
+
+    offset: Array
+    divisor: Array
+    skip: NDArray[np.bool_]
+    """Rows that have no dissimilarity."""
+
+    def __call__(self, columns: Array) -> None:
+        columns[self.skip] = 0
+        columns -= self.offset[:, None]
+        columns /= self.divisor[:, None]
+
+
+def shaping(
+    patterns: Any, rows: Summary, metric: str, elements: int | None = None
+) -> tuple[Shape, NDArray[np.bool_]]:
     """What makes a chunk of patterns comparable by its Euclidean distance, and who has none."""
     none = np.zeros(len(rows.low), bool)
     if metric in ("euclidean", "sqeuclidean"):
@@ -220,45 +236,52 @@ def _shape(
         constant = (constant | ~(largest > 0)) & ~rows.broken
         divisor = np.where(constant | rows.broken, 1.0, largest)
     skip = constant | rows.broken
-    shape = _shifted_and_scaled(np.where(skip, 0.0, offset), divisor, skip)
+    shape = Shape(np.where(skip, 0.0, offset), divisor, skip)
     if metric in ("correlation", "cosine"):
         squared = np.zeros(len(none))
-        for columns in _columns(patterns):
+        for columns in _columns(patterns, elements):
             shape(columns)
             squared += np.einsum("ij,ij->i", columns, columns)
         lengths = np.where(skip, 1.0, divisor * np.sqrt(squared))
-        shape = _shifted_and_scaled(np.where(skip, 0.0, offset), lengths, skip)
+        shape = Shape(np.where(skip, 0.0, offset), lengths, skip)
     return shape, constant
 
 
-def _shifted_and_scaled(
-    offset: Array, divisor: Array, skip: NDArray[np.bool_]
-) -> Callable[[Array], None]:
-    def shape(columns: Array) -> None:
-        columns[skip] = 0
-        columns -= offset[:, None]
-        columns /= divisor[:, None]
+def unscale(values: Array, metric: str, scale: float) -> None:
+    """Squared distances of shaped patterns become the metric's, in place; inf where floats end."""
+    if metric in ("correlation", "cosine"):
+        values *= 0.5
+        return
+    if metric == "euclidean":
+        np.sqrt(values, out=values)
+    with np.errstate(over="ignore"):
+        values *= scale
+        if metric == "sqeuclidean":
+            values *= scale
 
-    return shape
 
-
-def _blank(values: Array, rows: NDArray[np.bool_]) -> None:
+def blank(values: Array, rows: NDArray[np.bool_]) -> None:
+    """NaN in the rows and columns of those without a dissimilarity, in place."""
     values[rows] = np.nan
     values[:, rows] = np.nan
 
 
-def _by_scipy(patterns: Any, metric: str, out: Array | None) -> Dissimilarities:
-    from scipy.spatial.distance import pdist, squareform
+@contextmanager
+def of_scipy(metric: Any) -> Iterator[None]:
+    """Within it scipy's distances are computed, of a metric that it has and we can use.
 
+    Raises
+    ------
+    LensValueError
+        Nobody knows the metric, or it is `mahalanobis`.
+    """
     if isinstance(metric, str) and metric.lower() in _MAHALANOBIS:
         raise LensValueError(
             "metric='mahalanobis' needs the covariance of the noise, which cannot be given yet; "
             "scipy would take that of the stimuli instead. Whiten the features and use 'euclidean'"
         )
-    whole = np.asarray(patterns, dtype=np.float64)
-    broken = np.asarray(~np.isfinite(whole).all(axis=1))
     try:
-        found = squareform(pdist(whole, metric))
+        yield
     except ValueError as error:
         if "Unknown Distance Metric" not in str(error):
             raise
@@ -266,8 +289,17 @@ def _by_scipy(patterns: Any, metric: str, out: Array | None) -> Dissimilarities:
             f"no metric {metric!r}; there are {', '.join(PRODUCT_METRICS)}, and those of "
             "scipy.spatial.distance.pdist"
         ) from None
+
+
+def _by_scipy(patterns: Any, metric: str, out: Array | None) -> Dissimilarities:
+    from scipy.spatial.distance import pdist, squareform
+
+    with of_scipy(metric):
+        whole = np.asarray(patterns, dtype=np.float64)
+        broken = np.asarray(~np.isfinite(whole).all(axis=1))
+        found = squareform(pdist(whole, metric))
     if out is not None:
         out[:] = found
         found = out
-    _blank(found, broken)
+    blank(found, broken)
     return Dissimilarities(found, np.zeros(len(found), bool), broken)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,14 +11,19 @@ import numpy as np
 import xarray as xr
 
 from lensframe_pd.errors import LensTypeError, LensValueError, shown
+from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.ids import ids_of, positions
+from lensframe_pd.rsa.stores import RowBlocks, opened
 from lensframe_pd.rsa.view import PASS, Named, as_array, plain, resolved
 from lensframe_pd.schema import STIMULUS
 
 Pool = str | Mapping[str, Any] | None
 _SPACE = ("z", "y", "x")
 _POSITIONS = (*_SPACE, "token", "time")
-_IN_MEMORY = 2**30
+_IN_MEMORY = 2**28
+"""Bytes of a layer of a file that is read at once; a larger one is left to Dask."""
+_WORKED_ON = 32
+"""Bytes that an element takes while all are worked on in memory: as it is, and as float64."""
 _UNNAMED = re.compile(r"dim\d+_*$")
 _MADE = re.compile(rf"{STIMULUS}_*|.+_(0|[1-9]\d*)_*")
 """The stimuli, or an axis that an operation made: with its extent, as `channel_64`, `token_5_`."""
@@ -56,7 +60,8 @@ def features(dataset: xr.Dataset, key: str, pool: Pool = None) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        `(stimulus, feature)`, float32 or float64; means are accumulated in float64. The axes the
+        `(stimulus, feature)`, float32 or float64; means are accumulated in float64. Of a store,
+        Dask's to compute; of a file that is smaller than 256 MB it is read. The axes the
         features come from are coordinates of `feature`. Complex values become two features each,
         told apart by the coordinate `part`.
 
@@ -80,6 +85,8 @@ def features(dataset: xr.Dataset, key: str, pool: Pool = None) -> xr.DataArray:
     >>> activations.lens.features("conv2d_1", pool={"space": "mean"}).sizes
     Frozen({'stimulus': 2, 'feature': 8})
     """
+    check_finished(dataset, "features")
+    dataset = opened(dataset, _IN_MEMORY)
     return flat(pooled(as_array(key, _made(dataset, key)), pool, key), key)
 
 
@@ -159,23 +166,42 @@ def flat(array: xr.DataArray, name: str) -> xr.DataArray:
     )
 
 
-def patterns(array: xr.DataArray, pool: Pool, name: str) -> np.ndarray[Any, Any]:
-    """Stimulus x feature as a NumPy array for computing, of any real type if nothing is pooled.
+def patterns(array: xr.DataArray, pool: Pool, name: str, memory: int | None = None) -> Any:
+    """Stimulus x feature, of any real type if nothing is pooled: a NumPy array, or `RowBlocks`.
 
-    A mapped file stays mapped, so a caller that takes it by chunks never has all of it in memory;
-    what dask would compute is computed once, and beyond 1 GB kept in a temporary file.
+    A mapped file stays mapped, so a caller that takes it by chunks never has all of it in memory.
+
+    Parameters
+    ----------
+    array, pool, name
+        As for `pooled`.
+    memory
+        Bytes: what is Dask's to compute and takes more, to be worked on, is given as `RowBlocks`.
+        None: it is computed, whatever it takes.
     """
-    if array.dtype.kind not in "fiub" or pool is not None:
-        array = pooled(array, pool, name, strict=False)
-    data = _matrix(array, name)
+    data = _worked_on(array, pool, name)
     if isinstance(data, np.ndarray):
         return data
-    if data.nbytes <= _IN_MEMORY:
+    if memory is None or data.size * _WORKED_ON <= memory:
         return np.asarray(data)
-    with tempfile.TemporaryFile() as file:
-        held = np.memmap(file, data.dtype, "w+", shape=data.shape)
-        data.store(held)
-    return held
+    return RowBlocks(data, repr(name), memory, _row_bytes(array))
+
+
+def row_blocks(array: xr.DataArray, pool: Pool, name: str, memory: int) -> RowBlocks:
+    """`patterns` as `RowBlocks`, whatever memory they take and wherever they are."""
+    data = _worked_on(array, pool, name)
+    return RowBlocks(data, repr(name), memory, _row_bytes(array))
+
+
+def _worked_on(array: xr.DataArray, pool: Pool, name: str) -> Any:
+    if array.dtype.kind not in "fiub" or pool is not None:
+        array = pooled(array, pool, name, strict=False)
+    return _matrix(array, name)
+
+
+def _row_bytes(array: xr.DataArray) -> int:
+    """Of a stimulus as it is stored, before anything is pooled."""
+    return array.nbytes // max(1, array.sizes[STIMULUS])
 
 
 def check_axes(arrays: Mapping[str, xr.DataArray], pool: Pool) -> None:

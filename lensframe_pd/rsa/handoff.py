@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.errors import LensTypeError, LensValueError, needs, shown
+from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.features import Pool, check_axes, executions, features, flat, pooled
 from lensframe_pd.rsa.ids import ids_of
 from lensframe_pd.rsa.rdm import rdm
@@ -312,6 +313,7 @@ def to_sklearn(
 def _pooled(
     dataset: xr.Dataset, layers: str | Iterable[str] | None, pool: Pool
 ) -> Iterable[tuple[str, xr.DataArray]]:
+    check_finished(dataset, "handing over")
     arrays = executions(dataset, layers)
     check_axes(arrays, pool)
     return [(name, pooled(array, pool, name, strict=False)) for name, array in arrays.items()]

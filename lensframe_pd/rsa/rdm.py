@@ -9,8 +9,10 @@ import numpy as np
 import xarray as xr
 
 from lensframe_pd.errors import shown, warn
-from lensframe_pd.rsa.distances import dissimilarities
+from lensframe_pd.files.blocks import check_finished
+from lensframe_pd.rsa.blockwise import rdm_of
 from lensframe_pd.rsa.features import Pool, check_axes, executions, patterns
+from lensframe_pd.rsa.stores import DEFAULT_MEMORY, memory_of, opened
 from lensframe_pd.schema import STIMULUS
 
 SECOND = "stimulus_"
@@ -22,6 +24,7 @@ def rdm(
     metric: str = "correlation",
     *,
     pool: Pool = None,
+    memory: int | str = DEFAULT_MEMORY,
 ) -> xr.DataArray:
     """Dissimilarity of each stimulus with each other, in every layer and pass.
 
@@ -39,6 +42,11 @@ def rdm(
     pool
         What to do with space, tokens or time first, as for `features`: `"mean"`,
         `{"token": "last"}`. Layers that lack an axis are taken as they are, if one layer has it.
+    memory
+        Of a store, as `xarray.open_zarr` or `lf.read` open it: bytes, or a text as "500 MB", that
+        may be taken beside the result. A larger layer is read by pairs of blocks of stimuli: n
+        stimuli, R of them in a block, are read (n / R - 1) / 2 times and a little. `seuclidean`
+        cannot be had so.
 
     Returns
     -------
@@ -52,7 +60,8 @@ def rdm(
         Nothing in the dataset has a name.
     LensValueError
         An unknown metric, an axis to pool that no layer has, or an axis that no operation made,
-        such as the `checkpoint` of several Datasets joined.
+        such as the `checkpoint` of several Datasets joined. A store that is not finished, or
+        larger than the memory and of a metric that needs all stimuli at once; too little memory.
 
     Warns
     -----
@@ -72,14 +81,16 @@ def rdm(
     Kriegeskorte, Mur & Bandettini (2008), Representational similarity analysis, Frontiers in
     Systems Neuroscience 2:4, doi:10.3389/neuro.06.004.2008.
     """
-    arrays = executions(dataset, layers)
+    check_finished(dataset, "rdm")
+    memory = memory_of(memory)
+    arrays = executions(opened(dataset), layers)
     check_axes(arrays, pool)
     n = next(iter(arrays.values())).sizes[STIMULUS]
     values = np.empty((len(arrays), n, n))
     n_features, notes = [], list[str]()
     for out, (label, array) in zip(values, arrays.items(), strict=True):
-        rows = patterns(array, pool, label)
-        found = dissimilarities(rows, metric, out)
+        rows = patterns(array, pool, label, memory)
+        found = rdm_of(rows, metric, out)
         n_features.append(rows.shape[1])
         notes += _notes(label, array, found.constant, found.broken)
     if notes:

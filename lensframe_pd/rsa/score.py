@@ -10,13 +10,16 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.errors import LensKeyError, LensValueError, shown, warn
+from lensframe_pd.files.blocks import check_finished
+from lensframe_pd.rsa.blockwise import products_of, rdm_of
 from lensframe_pd.rsa.cka import not_finite
 from lensframe_pd.rsa.comparisons import COMPARISONS, Pairs
-from lensframe_pd.rsa.distances import Array, dissimilarities, inner_products
+from lensframe_pd.rsa.distances import Array
 from lensframe_pd.rsa.features import Pool, check_axes, executions, patterns
 from lensframe_pd.rsa.ids import ids_of
 from lensframe_pd.rsa.intervals import FEWEST, Scored, cka_score, rdm_score
 from lensframe_pd.rsa.references import Reference, reference
+from lensframe_pd.rsa.stores import DEFAULT_MEMORY, memory_of, opened
 from lensframe_pd.schema import STIMULUS, labels
 
 _FACTS = ("layer", "pass_num", "n_passes", "step", "func", "module", "module_type")
@@ -34,6 +37,7 @@ def score(
     bootstrap: int = 0,
     confidence: float = 0.95,
     seed: int | None = 0,
+    memory: int | str = DEFAULT_MEMORY,
 ) -> pd.DataFrame:
     """Compare every layer and pass with every reference.
 
@@ -63,6 +67,9 @@ def score(
         Of the interval, between 0 and 1.
     seed
         Of the resampling: equal seeds give equal intervals.
+    memory
+        Of a store, as for `rdm`; beside it an RDM or kernel of each reference and of a layer is
+        held. References are read whole.
 
     Returns
     -------
@@ -110,7 +117,9 @@ def score(
     _check(comparison, bootstrap, confidence)
     frame = layers if isinstance(layers, pd.DataFrame) else None
     keys = layers if not isinstance(layers, pd.DataFrame) else _scored(dataset, layers)
-    arrays = executions(dataset, keys)
+    check_finished(dataset, "score")
+    memory = memory_of(memory)
+    arrays = executions(opened(dataset), keys)
     check_axes(arrays, pool)
     ids = ids_of(dataset, "the Dataset")
     measure = _Measure(comparison, metric, ids, (bootstrap, confidence, seed))
@@ -120,7 +129,7 @@ def score(
     }
     rows = []
     for op, array in arrays.items():
-        own = measure.of_features(repr(op), patterns(array, pool, op))
+        own = measure.of_features(repr(op), patterns(array, pool, op, memory))
         for name, other in prepared.items():
             found = measure.score(op, own, name, other)
             row: dict[str, Any] = {"op": op, "reference": name, "comparison": comparison}
@@ -169,9 +178,9 @@ class _Measure:
     def of_features(self, of: str, rows: Any) -> Pairs | Array:
         """The features of a layer or reference as what is compared."""
         if not self.of_kernels:
-            return self._pairs(of, dissimilarities(rows, self.metric).values)
+            return self._pairs(of, rdm_of(rows, self.metric).values)
         with np.errstate(invalid="ignore"):
-            kernel = inner_products(rows)
+            kernel = products_of(rows)
         if not np.isfinite(kernel).all():
             lost = not_finite(rows, self.ids)
             self.missing.append(
