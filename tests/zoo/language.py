@@ -16,6 +16,8 @@ from .made import Made, Maker
 from .overrides import OVERRIDES, WHOLE
 from .tiny import overridden, shrunk
 
+BATCH = 3
+"""Stimuli that a model is given, where it takes more than one."""
 LIST = os.path.join(os.path.dirname(__file__), "transformers.txt")
 """Per line: class, type of its configuration, and its inputs, as `drawn` reads them."""
 
@@ -35,7 +37,9 @@ def make(name: str, kind: str, inputs: tuple[str, ...]) -> Made:
     model = built(name, kind)
     generator = torch.Generator().manual_seed(1)
     named = dict(text.split("=", 1) for text in inputs)
-    return Made(model, (), {key: drawn(how, generator) for key, how in named.items()})
+    given = {key: drawn(how, generator) for key, how in named.items()}
+    extents = {value.shape[0] for value in given.values() if isinstance(value, Tensor)}
+    return Made(model, (), given, stimuli=BATCH if BATCH in extents else 0)
 
 
 def built(name: str, kind: str) -> transformers.PreTrainedModel:

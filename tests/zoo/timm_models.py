@@ -28,4 +28,4 @@ def _make(name: str, channels: int, size: int, built_for_size: bool) -> Made:
     torch.manual_seed(0)
     options = {"img_size": size} if built_for_size else {}
     model = timm.create_model(name, pretrained=False, **options).eval()
-    return Made(model, (image(2, channels, size, size),))
+    return Made(model, (image(2, channels, size, size),), stimuli=2)
