@@ -12,6 +12,8 @@ from lensframe_pd.tables.order import (
     ALL,
     MIXED,
     NONE,
+    OF_ALL,
+    PLACED,
     Name,
     Names,
     Numbers,
@@ -19,6 +21,8 @@ from lensframe_pd.tables.order import (
     named,
     numbers,
     of_all,
+    of_axis,
+    of_both,
     plain,
     together,
 )
@@ -29,7 +33,7 @@ _NOTHING: Mapping[int, Any] = MappingProxyType({})
 
 def entry_number(whole: int) -> int:
     """The number along a new axis of a tensor that becomes an entry there."""
-    return NONE if whole == ALL else whole
+    return NONE if whole in OF_ALL else whole
 
 
 class Operand(NamedTuple):
@@ -45,7 +49,7 @@ class Operand(NamedTuple):
         name = self.names[axis]
         if carries(name):
             return numbers(name, self.shape[axis])
-        return np.full(self.shape[axis], NONE if self.whole == ALL else self.whole)
+        return np.full(self.shape[axis], NONE if self.whole in OF_ALL else self.whole)
 
     def has_stimuli(self) -> bool:
         """Whether anything of it comes from stimuli."""
@@ -56,7 +60,7 @@ class Operand(NamedTuple):
 
         Beside stimuli along another axis they have places of their own: of each, all stimuli.
         """
-        beside = self.whole in (NONE, ALL) and any(map(carries, self.names))
+        beside = self.whole in (NONE, *OF_ALL) and any(map(carries, self.names))
         return MIXED if beside else self.whole
 
 
@@ -98,6 +102,12 @@ class Case(NamedTuple):
             if value is not SLOT:
                 return value
         return default
+
+    def summed(self, name: Name, extent: int) -> int:
+        """The number of what all the entries along an axis of an operand are made into."""
+        number = of_axis(name, extent, self.n)
+        placed = number == ALL and any([o.whole == PLACED for o in self.operands])
+        return MIXED if placed else number
 
     def axis(self, default: int | None = None, rank: int | None = None) -> int | None:
         """The axis an operation works along, counted from the front."""
@@ -204,7 +214,44 @@ def of_spread(operands: Sequence[Operand], names: Names) -> int:
         for k, name in enumerate(reversed(o.names), 1):
             if carries(name) and (k > len(names) or not carries(names[-k])):
                 return MIXED
-    return whole
+    return of_both(whole, PLACED) if at_places(operands, names) else whole
+
+
+def at_places(operands: Sequence[Operand], names: Names) -> bool:
+    """Whether stimuli along an axis meet entries that have places of their own.
+
+    Of tensors whose axes are aligned at the last of a result's.
+    """
+    return any(
+        carries(name)
+        and meets_places([(o.names[-k], o.shape[-k]) for o in operands if len(o.shape) >= k])
+        for k, name in enumerate(reversed(names), 1)
+    )
+
+
+def meets_places(here: Sequence[tuple[Name, int]]) -> bool:
+    """Whether of tensors that have an axis of stimuli in common some have no stimuli there.
+
+    Parameters
+    ----------
+    here
+        What the axis is in each of them, and its extent: one entry is spread along all stimuli.
+    """
+    return any([extent > 1 and not carries(name) for name, extent in here])
+
+
+def from_states(case: Case, names: Names, here: Sequence[tuple[Name, int, int]]) -> Names | Ruled:
+    """What begins from states: those that nobody made of the stimuli stand at places.
+
+    Parameters
+    ----------
+    here
+        As for `shared`, of the sequences and of the states.
+    """
+    if not meets_places([part[:2] for part in here]) or not any(map(carries, names)):
+        return names
+    lost = [name for o in case.operands for name in o.names if carries(name) and name not in names]
+    return Ruled(names, MIXED if lost else of_all([PLACED, *[o.whole for o in case.operands]]))
 
 
 def kept(case: Case) -> Names | Ruled | None:

@@ -21,6 +21,7 @@ from lensframe_pd.tables.order import (
     ALL,
     MIXED,
     NONE,
+    OF_ALL,
     Name,
     Names,
     carries,
@@ -255,7 +256,7 @@ class _Followed:
             before = call.sources[0]
             old, new = self.operands[self.found[before]], self.operands[self.found[source]]
             # What is mixed may be in another order now, and what all went into at some places only.
-            if new.whole in (MIXED, ALL) or old.names != new.names or old.whole != new.whole:
+            if new.whole in (MIXED, *OF_ALL) or old.names != new.names or old.whole != new.whole:
                 return True
             if not self.tape.rows[source].inplace:
                 return False

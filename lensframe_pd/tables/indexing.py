@@ -7,10 +7,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, elementwise, of_spread, shared
+from lensframe_pd.tables.case import (
+    Case,
+    Operand,
+    Ruled,
+    aligned,
+    elementwise,
+    meets_places,
+    of_spread,
+    shared,
+)
 from lensframe_pd.tables.order import (
     MIXED,
     NONE,
+    PLACED,
     Name,
     Names,
     Numbers,
@@ -287,6 +297,7 @@ def gather(case: Case) -> Ruled | None:
     if axis is None or len(case.operands) < 2 or len(case.first.shape) != len(case.shape):
         return None
     first, chosen = case.first, case.operands[-1]
+    placed = NONE
     names: list[Name] = []
     for k, extent in enumerate(case.shape):
         if k == axis:
@@ -298,6 +309,8 @@ def gather(case: Case) -> Ruled | None:
             (chosen.names[k], chosen.shape[k], chosen.elsewhere()),
         )
         names.append(shared(pair, extent, case.n))
+        if carries(names[-1]) and meets_places([part[:2] for part in pair]):
+            placed = PLACED
     if carries(first.names[axis]) and 1 in case.values:
         grid = np.broadcast_to(first.number(axis)[case.values[1]], case.shape)
         decided = by_axis(grid, case.n)
@@ -305,7 +318,7 @@ def gather(case: Case) -> Ruled | None:
             return None
         both = zip(names, decided, case.shape, strict=True)
         names = [shared(((a, n, NONE), (b, n, NONE)), n, case.n) for a, b, n in both]
-    whole = of_both(first.whole, chosen.whole)
+    whole = of_all([first.whole, chosen.whole, placed])
     if not _told(first, names, axis if 1 in case.values else None):
         whole = MIXED
     return Ruled(tuple(names), MIXED if not _told(chosen, names, None) else whole)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lensframe_pd.tables.case import Case, Rule, Ruled, kept
-from lensframe_pd.tables.order import ALL, MIXED, NONE, carries, of_all, of_axis
+from lensframe_pd.tables.order import ALL, MIXED, NONE, OF_ALL, carries, of_all
 
 
 def _among(case: Case, axes: Iterable[int]) -> Ruled | None:
@@ -15,7 +15,7 @@ def _among(case: Case, axes: Iterable[int]) -> Ruled | None:
         return names
     rank = len(case.shape)
     gone = [k % rank for k in axes]
-    numbers = [of_axis(names[k], case.shape[k], case.n) for k in gone]
+    numbers = [case.summed(names[k], case.shape[k]) for k in gone]
     together = MIXED if MIXED in numbers else ALL if ALL in numbers else NONE
     return Ruled(names, of_all([together, *[o.whole for o in case.operands]]))
 
@@ -71,7 +71,7 @@ def of_rows(case: Case) -> Ruled | None:
 
 def triangle(case: Case) -> Ruled | None:
     lines = [carries(name) for name in case.first.names[-2:]]
-    uneven = all(lines) or case.first.whole == ALL
+    uneven = all(lines) or case.first.whole in OF_ALL
     return _spoilt(case, _among(case, ()), (-1, -2) if uneven else ())
 
 

@@ -26,6 +26,14 @@ A tensor that is mixed as a whole has no stimuli along any axis.
 """
 ALL = -3
 """The number of a tensor that all stimuli went into alike: in another order they give the same."""
+PLACED = -4
+"""The number of a tensor whose entries along the axis of the stimuli were made with what stands at
+their places there, and into which all stimuli may have gone, too.
+
+Each entry is of its own stimulus still; but what is made of all of them depends on their order.
+"""
+OF_ALL = (ALL, PLACED)
+"""The numbers of tensors that all stimuli may have gone into, each entry its own the most."""
 
 
 class Order:
@@ -134,9 +142,15 @@ def together(a: Numbers, b: Numbers) -> Numbers:
 
 def of_both(a: int, b: int) -> int:
     """The number of what two tensors went into."""
-    if a == b or b == NONE or (b == ALL and a != NONE):
+    if a == b or b == NONE:
         return a
-    return b if a in (NONE, ALL) else MIXED
+    if a == NONE:
+        return b
+    if a in OF_ALL and b in OF_ALL:
+        return PLACED
+    if b in OF_ALL:
+        return a
+    return b if a in OF_ALL else MIXED
 
 
 def of_all(numbers: Sequence[int]) -> int:

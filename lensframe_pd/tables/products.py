@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, of_spread, shared
+from lensframe_pd.tables.case import (
+    Case,
+    Operand,
+    Ruled,
+    aligned,
+    from_states,
+    meets_places,
+    of_spread,
+    shared,
+)
 from lensframe_pd.tables.order import (
     MIXED,
     NONE,
+    PLACED,
     Name,
     Names,
     carries,
@@ -27,7 +37,7 @@ def _summed(case: Case, a: Part, b: Part) -> int:
     Stimuli that meet places are mixed: what is made of them depends on where each stands.
     """
     if a == b or 1 in (a[1], b[1]):
-        return of_all([of_axis(*a, case.n), of_axis(*b, case.n)])
+        return of_all([case.summed(*a), case.summed(*b)])
     return MIXED if carries(a[0]) or carries(b[0]) else NONE
 
 
@@ -52,7 +62,7 @@ def linear(case: Case) -> Ruled | Names:
     return Ruled(added, of_all([summed, whole, case.first.whole, weight.whole]))
 
 
-def cell(case: Case) -> Names | None:
+def cell(case: Case) -> Names | Ruled | None:
     """A step of a recurrent cell: what it reads, and the state it had."""
     states = [o for o in case.operands[1:3] if len(o.shape) == len(case.shape)]
     if len(case.shape) != 2:
@@ -61,7 +71,7 @@ def cell(case: Case) -> Names | None:
     if any([carries(o.names[1]) for o in read if len(o.names) == 2]):
         return None  # features of a step are summed
     here = [(o.names[0], o.shape[0], o.whole) for o in read]
-    return (shared(here, case.shape[0], case.n), "feature")
+    return from_states(case, (shared(here, case.shape[0], case.n), "feature"), here)
 
 
 def bilinear(case: Case) -> Ruled | None:
@@ -175,7 +185,7 @@ def distances(case: Case) -> Ruled | None:
 def correlations(case: Case) -> Ruled | None:
     if len(case.first.shape) != 2 or len(case.shape) != 2 or len(case.operands) > 1:
         return None
-    summed = of_axis(*_part(case.first, 1), case.n)
+    summed = case.summed(*_part(case.first, 1))
     return Ruled((case.first.names[0],) * 2, of_both(summed, case.first.whole))
 
 
@@ -246,6 +256,8 @@ def einsum(case: Case) -> Ruled | None:
             k = out.index(letter)
             if not carries(names[k]):
                 wholes.append(MIXED)
+            elif meets_places([(name, n) for name, n, _ in parts]):
+                wholes.append(PLACED)
             # An only entry that is spread along the axis.
             wholes += [of_axis(name, 1, case.n) for name, n, _ in parts if n != case.shape[k]]
     return Ruled(names, of_all(wholes))

@@ -12,14 +12,17 @@ from lensframe_pd.tables.case import (
     Operand,
     Ruled,
     aligned,
+    at_places,
     entry_number,
+    meets_places,
     shared,
     without_order,
 )
 from lensframe_pd.tables.order import (
-    ALL,
     MIXED,
     NONE,
+    OF_ALL,
+    PLACED,
     Name,
     Names,
     carries,
@@ -129,12 +132,14 @@ def joined(case: Case, operands: Sequence[Operand], axis: int) -> Ruled | None:
     for k, extent in enumerate(case.shape):
         here = [(o.names[k], o.shape[k], o.elsewhere()) for o in operands]
         names.append(along if k == axis else shared(here, extent, case.n))
+        if k != axis and carries(names[k]) and meets_places([part[:2] for part in here]):
+            whole = of_both(whole, PLACED)
     return Ruled(tuple(names), MIXED if _lose(operands, names) else whole)
 
 
 def _beside(operands: Sequence[Operand]) -> int:
     """The number of a join whose joined axis tells the single stimuli, and what is mixed."""
-    return ALL if any([o.whole == ALL for o in operands]) else NONE
+    return of_all([o.whole for o in operands if o.whole in OF_ALL])
 
 
 def stack(case: Case) -> Ruled | None:
@@ -148,6 +153,8 @@ def stack(case: Case) -> Ruled | None:
         along = named(np.array([entry_number(o.whole) for o in case.operands]), case.n)
         whole = _beside(case.operands)
     names = aligned(case._replace(shape=(*case.shape[:axis], *case.shape[axis + 1 :])))
+    if at_places(case.operands, names):
+        whole = of_both(whole, PLACED)
     if _lose(case.operands, names):
         whole = MIXED
     return Ruled((*names[:axis], along, *names[axis:]), whole)
@@ -377,5 +384,5 @@ def _diagonal(case: Case, offset: int, a: int, b: int) -> Ruled | None:
     along = shared(((first, extent, NONE), (second, extent, NONE)), extent, case.n)
     names = (*[n for k, n in enumerate(case.first.names) if k not in (a, b)], along)
     # Each stimulus at a place of its own: among what all went into, that is another for each.
-    uneven = case.first.whole == ALL and carries(first) != carries(second)
+    uneven = case.first.whole in OF_ALL and carries(first) != carries(second)
     return Ruled(names, MIXED if uneven else case.first.whole)

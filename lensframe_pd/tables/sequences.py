@@ -6,11 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from lensframe_pd.tables.case import Case, Ruled, aligned, entry_number, of_spread, shared
+from lensframe_pd.tables.case import (
+    Case,
+    Ruled,
+    aligned,
+    entry_number,
+    from_states,
+    of_spread,
+    shared,
+)
 from lensframe_pd.tables.order import (
     ALL,
     MIXED,
     NONE,
+    OF_ALL,
     Names,
     Numbers,
     carries,
@@ -89,9 +98,10 @@ def recurrent(case: Case) -> Names | Ruled | None:
     here = [(lead[batch], case.first.shape[batch], case.first.whole)]
     here += [(o.names[1], o.shape[1], o.elsewhere()) for o in states]
     along = shared(here, case.first.shape[batch], case.n)
-    if case.slot:
-        return (None, along, "feature")
-    return (along, "time", "feature") if batch_first else ("time", along, "feature")
+    names: Names = (None, along, "feature")
+    if not case.slot:
+        names = (along, "time", "feature") if batch_first else ("time", along, "feature")
+    return from_states(case, names, here)
 
 
 def searched(case: Case) -> Ruled | None:
@@ -121,4 +131,4 @@ def padded(case: Case) -> Ruled | None:
     along = named(np.array([entry_number(number) for number in each]), case.n)
     rest = (plain(case.first.names[0]), *case.first.names[1:])
     names = (along, *rest) if batch == 0 else (rest[0], along, *rest[1:])
-    return Ruled(names, of_all([o.whole for o in case.operands if o.whole in (MIXED, ALL)]))
+    return Ruled(names, of_all([o.whole for o in case.operands if o.whole in (MIXED, *OF_ALL)]))

@@ -11,9 +11,9 @@ import numpy as np
 from lensframe_pd.tables.case import Case, Operand, Ruled, aligned, of_spread, without_order
 from lensframe_pd.tables.indexing import Basic, Unknown, basic_part, front, items, picks
 from lensframe_pd.tables.order import (
-    ALL,
     MIXED,
     NONE,
+    OF_ALL,
     Numbers,
     carries,
     named,
@@ -141,7 +141,7 @@ def written(
     there; `fixed` is the entry along each axis that the region has not.
     """
     target = case.first
-    if value is not None and value.whole == ALL and _some(target, places, fixed):
+    if value is not None and value.whole in OF_ALL and _some(target, places, fixed):
         return _spoilt(case)  # of some stimuli only what is the same for all is left
     if value is None or not _tells(value):
         return Ruled(target.names, of_both(target.whole, NONE if value is None else value.whole))
@@ -231,7 +231,7 @@ def _spoilt(case: Case) -> Ruled:
 
 def _tells(operand: Operand) -> bool:
     """Whether it makes a difference in what order the stimuli are."""
-    return operand.whole not in (NONE, ALL) or any(map(carries, operand.names))
+    return operand.whole not in (NONE, *OF_ALL) or any(map(carries, operand.names))
 
 
 def index_put(case: Case) -> Ruled | None:
@@ -384,4 +384,4 @@ def _filled(case: Case, target: Operand, source: Operand) -> Ruled | None:
         brought[k] = of_all(along[first : last + 1].tolist())
     before = numbers(target.names[0], target.shape[0])
     names = (named(together(before, brought), case.n, target.names[0]), *target.names[1:])
-    return Ruled(names, of_both(target.whole, ALL if source.whole == ALL else NONE))
+    return Ruled(names, of_both(target.whole, source.whole if source.whole in OF_ALL else NONE))

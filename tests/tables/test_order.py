@@ -616,3 +616,69 @@ def test_what_mixes_stimuli_by_their_place_has_no_stimuli(name):
 )
 def test_what_is_the_same_for_all_leaves_the_order(forward):
     assert last(forward, (N, 6)).dims[0] == "stimulus"
+
+
+AT_PLACES = {
+    "a table added": lambda x: x + OWN,
+    "a table added from the left": lambda x: OWN.add(x),
+    "a mask of places": lambda x: x.masked_fill(OWN > 2, 0.0),
+    "one or the other by place": lambda x: torch.where(OWN > 2, x, x * 2),
+    "a matrix for each place": lambda x: torch.bmm(x[:, None], torch.rand(N, 6, 6))[:, 0],
+    "a matrix for each place, einsum": lambda x: torch.einsum(
+        "nf,nfg->ng", x, torch.rand(N, 6, 6)),
+    "a table beside": lambda x: torch.cat([x[:, :3], OWN[:, :3]], 1),
+    "a table stacked": lambda x: torch.stack([x, OWN], 1)[:, :, :3].flatten(1),
+    "features of places, gathered": lambda x: x.gather(1, COLUMN),
+    "a feature of each place": lambda x: x[torch.arange(N), P][:, None].expand(N, 6),
+    "a state of each place": lambda x: nn.GRUCell(6, 6)(x, torch.rand(N, 6)),
+    "a first state of each place": lambda x: nn.RNN(6, 6, batch_first=True)(
+        x[:, None], torch.rand(1, N, 6))[0][:, 0],
+    "turned by their places": lambda x: torch.cat([-x[:, 3:], x[:, :3]], 1) * OWN.sin() + x,
+    "after more": lambda x: F.layer_norm((x + OWN).relu() @ torch.rand(6, 6), (6,)),
+}  # fmt: skip
+OF_EVERY = {
+    "less their mean": lambda y: y - y.mean(0),
+    "over their sum": lambda y: y / y.sum(),
+    "over their norm": lambda y: F.normalize(y, dim=0),
+    "their softmax": lambda y: y.softmax(0),
+    "normalised over the batch": lambda y: F.batch_norm(y, None, None, training=True),
+    "attention": lambda y: F.scaled_dot_product_attention(y[None], y[None], y[None])[0],
+    "attention by hand": lambda y: (y @ y.T).softmax(-1) @ y,
+    "einsum": lambda y: torch.einsum("nf,nm->mf", y, y @ y.T),
+    "their covariance": lambda y: y @ torch.cov(y.T),
+}
+
+
+@pytest.mark.parametrize("places", AT_PLACES)
+def test_what_is_made_with_places_is_still_of_its_stimulus(places):
+    x = torch.rand(N, 6)
+    values = lf.trace(AT_PLACES[places], x).activations
+    made = [v for v in values.values() if v.dims[0] == "stimulus" and v.ndim > 1]
+    assert last(AT_PLACES[places], (N, 6)).dims[0] == "stimulus"
+    assert len(made) > 1
+
+
+@pytest.mark.parametrize("every", OF_EVERY)
+@pytest.mark.parametrize("places", AT_PLACES)
+def test_what_is_made_with_places_and_then_of_all_follows_no_order(places, every):
+    """In another order each stimulus meets what stands at another place, and so do all sums."""
+    found = last(lambda x: OF_EVERY[every](AT_PLACES[places](x)), (N, 6))
+    assert "stimulus" not in found.dims
+
+
+@pytest.mark.parametrize("every", OF_EVERY)
+@pytest.mark.parametrize(
+    "alike",
+    [
+        lambda x: x + OWN[:, :1].mean(),
+        lambda x: x * torch.rand(6),
+        lambda x: x + torch.rand(1, 6),
+        lambda x: x.masked_fill(x > 0.5, 0.0),
+        lambda x: torch.where(x > 0.5, x, torch.zeros(())),
+        lambda x: x + torch.zeros_like(x),
+        lambda x: torch.cat([x[:, :3], x[:, 3:] * 2], 1),
+        lambda x: x[torch.arange(N), x.argmax(1)][:, None] + x,
+    ],
+)
+def test_what_is_made_alike_and_then_of_all_keeps_the_order(alike, every):
+    assert last(lambda x: OF_EVERY[every](alike(x)), (N, 6)).dims[0] == "stimulus"
