@@ -18,7 +18,7 @@ from lensframe_pd.extract.fill import Opened, Piece, Span, Writer, code_of
 from lensframe_pd.extract.fingerprint import fingerprint, of_ids
 from lensframe_pd.extract.first import First, Settings, first_of, naming, seeded
 from lensframe_pd.extract.given import check_by_ids, told
-from lensframe_pd.extract.picked import run_picked
+from lensframe_pd.extract.picked import Known, run_picked
 from lensframe_pd.extract.plan import input_shapes
 from lensframe_pd.extract.progress import Progress
 from lensframe_pd.extract.reduce import Reduced
@@ -147,6 +147,7 @@ class Filling:
         self._writer = Writer(self._opened, {*self._todo}, sync)
         self._spans: dict[int, list[Span]] = {}
         self._is_verified = not self._entries.any()
+        self._known = Known()
         self.computed = 0
 
     def run(self) -> int:
@@ -226,7 +227,13 @@ class Filling:
         picked = plan.picked(input_shapes(batch.given.arguments))
         with naming(batch), seeded(seed, batch.number):
             filled = run_picked(
-                self._of.model, batch.args, batch.kwargs, batch.size, picked, self._sites(batch)
+                self._of.model,
+                batch.args,
+                batch.kwargs,
+                batch.size,
+                picked,
+                self._sites(batch),
+                self._known,
             )
         self.computed += 1
         wrong = [*departures(plan, filled, batch.size)]

@@ -203,7 +203,9 @@ def code_of(batches: list[Span]) -> int:
 
 
 def _a_core_is_free() -> bool:
-    """Whether there is a core besides those that torch computes on."""
+    """Whether there is a core besides those that torch computes on, which nobody else uses."""
     own = hasattr(os, "sched_getaffinity")  # on Linux: others may have the rest
-    cores = len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1
-    return cores > torch.get_num_threads()
+    all_cores = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if own else all_cores
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return cores > torch.get_num_threads() and load < all_cores

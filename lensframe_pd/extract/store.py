@@ -218,7 +218,8 @@ def _template(layout: Layout) -> xr.Dataset:
         if v.axis is None:
             variables[v.name] = (v.dims, layout.plan.fixed[v.name], v.attrs)
         else:
-            empty = da.zeros(layout.shape(v), dtype=v.dtype, chunks=layout.chunk(v))
+            # One piece, as nothing of it is computed: dask would make a task of each chunk.
+            empty = da.zeros(layout.shape(v), dtype=v.dtype, chunks=-1)
             variables[v.name] = (v.dims, empty, v.attrs)
     lengths = {name: (STIMULUS, np.zeros(layout.n, LENGTH)) for name in layout.coordinates}
     return xr.Dataset(variables, {**layout.ids, **lengths}, dict(layout.attrs))
