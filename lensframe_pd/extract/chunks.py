@@ -14,7 +14,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
 from lensframe_pd.extract.cast import Array
@@ -54,6 +53,8 @@ class Chunks:
             self._write_chunk((start + first) // self._per_chunk, values[part], sync)
 
     def _write_chunk(self, k: int, values: Array, sync: bool) -> None:
+        import google_crc32c
+
         path = self._path(k)
         path.parent.mkdir(parents=True, exist_ok=True)
         values = self._padded(values)

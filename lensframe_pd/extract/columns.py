@@ -39,8 +39,6 @@ def wanted(save: Any) -> dict[str, Wanted]:
     LensValueError
         A column is there and all its cells are missing; or a number is out of range.
     """
-    if isinstance(save, pd.Series) and "func" in save.index:  # one row
-        save = save.to_frame().T
     if not isinstance(save, pd.DataFrame):
         return {}
     _check_columns(save)

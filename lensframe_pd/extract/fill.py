@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import zarr
 
 from lensframe_pd.errors import LensFileError
 from lensframe_pd.extract.cast import Array
@@ -52,6 +51,8 @@ class Opened:
     """A store that is held open to be filled."""
 
     def __init__(self, to: Any, layout: Layout) -> None:
+        import zarr
+
         with zarr.config.set({"array.write_empty_chunks": True}):  # a chunk not there is damage
             self.group = zarr.open_group(to, mode="r+", zarr_format=3, use_consolidated=False)
             named = {str(a.attrs.get(NAME, k)): a for k, a in self.group.arrays()}

@@ -56,6 +56,8 @@ def settings(save: Any, seed: Any, ragged: Any, passes: Any, values: Any = None)
         raise LensValueError(
             "save=None stores nothing; give rows of a trace's layers, labels or module paths"
         )
+    if isinstance(save, pd.Series) and "func" in save.index:  # one row
+        save = save.to_frame().T
     if seed is not None and type(seed) is not int:
         raise LensTypeError(f"seed={seed!r} is no whole number")
     if passes is not None and (type(passes) is not int or passes < 1):

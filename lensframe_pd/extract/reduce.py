@@ -60,8 +60,7 @@ class Reduction(NamedTuple):
         whole = xr.DataArray(array, coords, dims, name=self.op)
         bare = plain(whole)
         names = {str(new): str(old) for new, old in zip(bare.dims, whole.dims, strict=True)}
-        if self.pool is not None:
-            bare = pooled(bare, self._pool(bare, batch), self.op)
+        bare = pooled(bare, self._pool(bare, batch), self.op)
         if self.matrix is not None:
             rows = flat(bare, self.op).to_numpy()
             if rows.shape[1] != self.matrix.shape[1]:

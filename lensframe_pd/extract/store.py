@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensFileError, LensValueError, needs
+from lensframe_pd.errors import LensFileError, LensTypeError, LensValueError, needs
 from lensframe_pd.extract.cast import Array
 from lensframe_pd.extract.plan import Plan, Variable
 from lensframe_pd.files.atomic import first_folder
@@ -116,6 +116,14 @@ def target_of(to: Any) -> Any:
         There is no folder to make it in, or what is there is no store of this kind.
     """
     needs("zarr", "zarr stores")
+    needs("dask", "zarr stores that are filled")
+    from zarr.abc.store import Store
+    from zarr.storage import StorePath
+
+    if not isinstance(to, (str, os.PathLike, Store, StorePath)):
+        raise LensTypeError(
+            f"to= got a {type(to).__name__}; give the path of a folder, or a store of zarr's"
+        )
     place = place_of(to)
     if not isinstance(place, Path):
         return to
@@ -255,13 +263,13 @@ def _copy_into(to: Any, layout: Layout, layers: pd.DataFrame, said: Mapping[str,
     made: dict[str, Any] = {}
     source = zarr.storage.MemoryStore(made)
     _make_in(source, layout, layers, said)
-    target = zarr.open_group(to, mode="a", zarr_format=3).store_path.store
+    target = zarr.open_group(to, mode="a", zarr_format=3).store_path
 
     async def copy() -> None:
         for key in sorted(made, key=lambda key: key == "zarr.json"):
             value = await source.get(key, default_buffer_prototype())
             assert value is not None
-            await target.set(key, value)
+            await (target / key).set(value)
 
     sync(copy())
 

@@ -104,13 +104,13 @@ def write(what: Any, path: str | os.PathLike[str], format: str = "arrow") -> Pat
     return target
 
 
-def read(path: str | os.PathLike[str], chunks: Any = None) -> Any:
+def read(path: Any, chunks: Any = None) -> Any:
     """Read what `write` wrote: a trace, layers, activations, or one Arrow file of them.
 
     Parameters
     ----------
     path
-        The folder or file.
+        The folder or file; or of what `lf.extract` made any store of zarr's.
     chunks
         None: values are read when used, whole variables at a time, or mapped (Arrow). `"auto"`, or
         sizes by dimension such as `{"stimulus": 100}`: dask arrays, computed by chunk; `{}`: the
@@ -137,6 +137,8 @@ def read(path: str | os.PathLike[str], chunks: Any = None) -> Any:
     >>> read(path).loc["linear_1", "shape"]
     (4, 2)
     """
+    if not isinstance(path, (str, os.PathLike)) or "://" in str(path):
+        return _chunked(blocks.read_blocks(path), chunks)
     given = Path(path)
     for attempt in range(_TRIES):
         with refused(given, "file or folder"):

@@ -176,9 +176,45 @@ def test_many_stores_of_zarr(tmp_path):
 
     model, x = net(), images(5)
     stores = [zarr.storage.MemoryStore(), zarr.storage.LocalStore(tmp_path / "b.zarr")]
-    for to in (*stores, str(tmp_path / "c.zarr")):
+    for to in (*stores, str(tmp_path / "c.zarr"), "memory://extract/d.zarr"):
         found = lf.extract(model, x, to=to, save="relu_2", batch_size=2)
         expected = hooked(model, ["body.1"], x.split(2))["body.1"]
         np.testing.assert_array_equal(found["relu_2"].values, expected)
         again = lf.extract(model, x, to=to, save="relu_2", batch_size=2)
         xr.testing.assert_equal(found, again)
+        xr.testing.assert_equal(lf.read(to), again)
+
+
+@pytest.mark.parametrize("to", [None, 3, {}])
+def test_what_is_no_place_for_a_store(to):
+    with pytest.raises(lf.LensTypeError, match="give the path of a folder"):
+        lf.extract(net(), images(4), to=to, save="relu_2", batch_size=2)
+
+
+KINDS = {
+    "complex": (lambda x: torch.fft.fft(x), "complex64"),
+    "bool": (lambda x: x > 0, "bool"),
+    "integer": (lambda x: x.argmax(1), "int64"),
+    "none along an axis": (lambda x: x[:, :0] * 2, "float32"),
+    "half": (lambda x: x.half() * 2, "float16"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_of_every_kind(tmp_path, kind):
+    function, dtype = KINDS[kind]
+    x = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    found = lf.extract(function, x, to=tmp_path / "a", batch_size=3)
+    last = found[list(found.data_vars)[-1]]
+    expected = torch.cat([function(part) for part in x.split(3)]).numpy()
+    assert last.dtype == expected.dtype == dtype
+    np.testing.assert_array_equal(last.values, expected)
+    plain = xr.open_zarr(tmp_path / "a")[list(found.data_vars)[-1]]
+    np.testing.assert_array_equal(plain.values, expected)
+
+
+def test_one_row_is_enough(tmp_path):
+    model, x = net(), images(4)
+    row = lf.trace(model, x[:2], save=None).layers.loc["relu_2"]
+    found = lf.extract(model, x, to=tmp_path / "a", save=row, batch_size=2)
+    assert list(found.data_vars) == ["relu_2"]

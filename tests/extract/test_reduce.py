@@ -103,6 +103,19 @@ def test_projection_is_scikit_learns(tmp_path, model, rows):
     assert kept.attrs["scikit_learn"]
 
 
+def test_complex_values_are_projected_as_two_parts(tmp_path):
+    x = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    rows = lf.trace(torch.fft.fft, x, save=None).layers
+    asked = rows[rows["dtype"] == "complex64"].iloc[:1].assign(project=3)
+    found = lf.extract(torch.fft.fft, x, to=tmp_path / "a", save=asked, batch_size=4)
+    kept = zarr.open_group(tmp_path / "a", mode="r")[f"lensframe/project/{asked.index[0]}"]
+    matrix = scipy.sparse.csr_array(
+        (kept["data"][:], kept["indices"][:], kept["indptr"][:]), shape=kept.attrs["shape"]
+    )
+    parts = torch.view_as_real(torch.fft.fft(x)).flatten(1).numpy()
+    np.testing.assert_allclose(found[asked.index[0]].values, parts @ matrix.T, rtol=1e-4, atol=1e-5)
+
+
 def test_overflow_is_stored_counted_and_named(tmp_path):
     def model(x):
         return x * 1e5
