@@ -22,6 +22,7 @@ from lensframe_pd.capture.run import Run, bound_arguments
 from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.state import Origin, repeatable
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
+from lensframe_pd.capture.values import Values
 from lensframe_pd.errors import OURS, LensRuntimeError, LensValueError, warn
 from lensframe_pd.graph.select import asked
 from lensframe_pd.patching.patch import Metric
@@ -67,6 +68,7 @@ class Trace:
         origin: Origin,
         births: Births | None = None,
         sites: Sites | None = None,
+        kept: Values | None = None,
     ) -> None:
         self.tape = tape
         self.output = output
@@ -74,6 +76,7 @@ class Trace:
         self._origin = origin
         self._births = births
         self._sites = sites
+        self._kept = kept
         self._is_used_up = False
 
     @cached_property
@@ -244,10 +247,17 @@ class Trace:
         >>> trace.patch(0, lambda output: output.sum(), rows=["exp_1", "sin_1"])["metric"].tolist()
         [0.0, 0.0]
         """
+        self._finish()
         labels = None if rows is None else asked(self.layers, rows, "patch")
         tables = evidence(self.layers, None, self._origin, self.tape)
         ids = None if self._stimulus is None else self._stimulus.index
         return patched(Finished(self.tape, self.output, tables, ids), values, metric, labels)
+
+    def _finish(self) -> None:
+        """Nobody but the trace may reach a value from here on."""
+        if self._kept is not None:
+            self._kept.finish()
+            self._kept = None
 
     def _rows(self, rows: Any, verb: str) -> list[int]:
         """The numbers of the rows that were asked for."""
@@ -270,6 +280,7 @@ class Trace:
 
     @cached_property
     def _unsaved(self) -> dict[int, str]:
+        self._finish()
         return activations.unsaved_reasons(self.tape)
 
     def __iter__(self) -> Iterator[Any]:
@@ -385,6 +396,7 @@ def trace(
     if table is not None:  # what does not fit is refused before anything runs
         stimuli(by_parameter(model, args, kwargs), n_stimuli)
     run = Run(model, save, stop, _caller(), Births if gradients else None)
+    run.keeps_graph = gradients
     warn_of_training(run.named)
     if seed is not None:
         torch.manual_seed(seed)
@@ -412,7 +424,7 @@ def trace(
     births = run.also if isinstance(run.also, Births) else None
     if births is not None:
         births.settle()
-    result = Trace(run.tape, output, table, origin, births, sites)
+    result = Trace(run.tape, output, table, origin, births, sites, run.values)
     if run.tracer.edits is not None:
         _check_reached(run.tracer.edits, result)
     run.save.finish(lambda: result._passes, lambda: result.layers)

@@ -12,9 +12,9 @@ ROOMS = {
     "tape": "functions domains silence switches contents objects storage regions tape compare "
     "context config facts places readings grouping parts openings cuts refinement edited passes "
     "rebuilt",
-    "capture": "watch gradients given values roots modules origins writes lineage handed unseen "
-    "fused selections plan sites edits tracer iterators snapshot state process save stimuli model "
-    "run placed",
+    "capture": "watch gradients given holding values roots modules origins writes lineage handed "
+    "unseen fused selections plan sites edits tracer iterators snapshot state process save stimuli "
+    "model run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
     "space norms products reductions axes readers dims layers activations without "
     "gradients",

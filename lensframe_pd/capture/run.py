@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lensframe_pd.capture.edits import Edits
+from lensframe_pd.capture.holding import held_by_python
 from lensframe_pd.capture.origins import (
     Origins,
     cached_by_methods,
@@ -89,6 +90,8 @@ class Run:
         state = chain(extra_tensors(own), cached, held_by_callable(model))
         self.origins = Origins(state, ends)
         watchers: list[Watcher] = [self.save]
+        #: Whether autograd's graph is kept, which shares the memory of values.
+        self.keeps_graph = False
         #: The watcher that `also` made, if it was given.
         self.also = None if also is None else also(self.tape)
         if self.also is not None:
@@ -148,10 +151,16 @@ class Run:
         """Give the kept values that others can still reach a copy of their own; let go of all."""
         if self.tracer.edits is not None:
             self.tracer.edits.forget()
-        self.values.settle()
+        self.values.settle(self._reachable())
         held = [held.tensor for held in self.tape.held]
         self.tape.versions = [None if t is None else version_of(t) for t in held]
         self.tracer.forget()
+
+    def _reachable(self) -> set[int] | None:
+        """The storages that Python can reach, where autograd's graph is kept besides."""
+        if not self.keeps_graph:
+            return None
+        return held_by_python((k.alive, k.storage) for k in self.tracer.lineage.live.values())
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         modules = self.tracer.modules

@@ -59,6 +59,8 @@ class Values:
         self._values = tape.values
         self._by_storage: dict[int, list[int]] = {}
         self._exposed: dict[int, _Exposed] = {}
+        #: Rows in the storages that only autograd's graph shares.
+        self._postponed: dict[int, list[int]] = {}
         #: The version of a value when it was kept, where that is not 0.
         self._versions: dict[int, int] = {}
         self._forwards: set[int] | None = None
@@ -183,8 +185,15 @@ class Values:
             frame = frame.f_back
         return frame is not None
 
-    def settle(self) -> None:
-        """The run is over: nobody but the trace may reach a kept value from here on."""
+    def settle(self, held: set[int] | None = None) -> None:
+        """The run is over: nobody but the trace may reach a kept value from here on.
+
+        Parameters
+        ----------
+        held
+            The storages that somebody can reach. The others that are shared are so with autograd's
+            graph, which nobody writes: `finish` looks at them again. None: all that are shared.
+        """
         values, versions = self._values, self._versions
         self._by_storage.pop(0, None)
         shared = []
@@ -204,11 +213,28 @@ class Values:
             if kept and use_count(storage) > len(kept) < holders(next(iter(kept.values()))):
                 shared.append(storage)
         for storage in shared:
-            self.preserve(storage)
+            if held is None or storage in held:
+                self.preserve(storage)
+            else:
+                self._postponed[storage] = self._by_storage[storage]
         self._by_storage.clear()
         self._exposed.clear()
-        self._versions.clear()
         self._places.clear()
+        if not self._postponed:
+            self._versions.clear()
+
+    def finish(self) -> None:
+        """The values are about to be shown: copy what is still shared, let go of what was written.
+
+        Once autograd's graph is gone, which shared them, there is nothing to be done.
+        """
+        for storage, rows in self._postponed.items():
+            kept = {row: value for row in rows if (value := self._as_kept(row)) is not None}
+            if kept and holders(next(iter(kept.values()))) > len(kept):
+                self._by_storage[storage] = rows
+                self.preserve(storage)
+        self._postponed.clear()
+        self._versions.clear()
 
 
 class NoValues(Values):
