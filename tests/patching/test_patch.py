@@ -11,7 +11,7 @@ from torch import nn
 
 import lensframe_pd as lf
 
-X = torch.randn(3, 4)
+X = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
 
 
 def total(output):
@@ -200,7 +200,8 @@ def test_the_model_runs_where_its_course_may_depend_on_the_value(name, value):
             given = trace.layers.loc[[op]].assign(value=[value])
             real = lf.trace(program, X, values=given)
             assert row["metric"] == float(total(real.output)), op
-    assert found["forward"].any() or name == "a decision"  # it may be the same one
+    may_be_the_same = ("a decision", "a loop", "a shape alone")
+    assert found["forward"].any() or name in may_be_the_same
 
 
 def test_a_decision_that_stays_as_it_was_needs_no_forward():

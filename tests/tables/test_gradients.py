@@ -22,7 +22,7 @@ def square(output):
     return output.square().sum()
 
 
-X = torch.randn(3, 4)
+X = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
 
 
 # ------------------------------------------------------------------ what is in it
