@@ -52,7 +52,7 @@ def say_what_was_kept(evidence: Evidence, fresh: Rows, verdicts: Verdicts) -> No
 
 
 def _note(names: list[str]) -> str:
-    what = f"what it keeps, such as {shown(names)}," if names else "something that it keeps"
+    what = "what it keeps or was given" + (f", such as {shown(names)}," if names else "")
     return f"if the frame is whole, the model may have changed {what} in the traced {_WHAT_TO_DO}"
 
 
