@@ -21,7 +21,7 @@ ROOMS = {
     "graph": "edges parameters contract roll outline runs collapse select diff",
     "replay": "call recording onward",
     "profile": "meta costs profile memory summary chrome plots repeats",
-    "draw": "render markup style node links boxes dot page draw",
+    "draw": "render markup style node links boxes columns dot page draw",
     "validation": "edited evidence verdicts invariants facts elsewhere witness metadata probes "
     "dependence determinism twice kept replayed resumed arranged retraced along ids alignment "
     "validate",

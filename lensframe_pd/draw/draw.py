@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import pandas as pd
 
 from lensframe_pd.draw import style
+from lensframe_pd.draw.columns import length_of
 from lensframe_pd.draw.dot import check, dot
+from lensframe_pd.draw.links import links
+from lensframe_pd.draw.node import nodes_of
 from lensframe_pd.draw.page import page
-from lensframe_pd.draw.render import PAGE, Drawing, Page, is_text, refuse_too_large
-from lensframe_pd.errors import LensError
+from lensframe_pd.draw.render import LARGE, PAGE, Drawing, Page, is_text, refuse_too_large
+from lensframe_pd.errors import LensError, LensValueError
 from lensframe_pd.graph.collapse import collapse
 from lensframe_pd.profile.costs import with_costs
 from lensframe_pd.schema import names, path_of
 
+_SLOW = 300_000  # ranks that edges pass
 _STATIC = 200  # boxes up to which a page shows a picture before it is alive
 
 
@@ -24,9 +29,14 @@ def draw(
     path: str | os.PathLike[str] | None = None,
     *,
     color: str | None = None,
-    **columns: str,
+    columns: int | str = "auto",
+    direction: str = "down",
+    scale: float = 1.0,
+    **attributes: str,
 ) -> Drawing:
     """Draw these rows as a graph, one node per row; an edge where both its ends are among them.
+
+    What a row reads that is not among them is named beside it.
 
     Filter, roll, collapse or keep before you draw. Each node shows the label, shape and bytes,
     the parameters it read and the arguments that are not the defaults; its tooltip the whole row.
@@ -48,7 +58,14 @@ def draw(
         they are (`"#ffcc00"`, `"tomato"`), other values one colour each. By default the column
         `color`, if you assign one. Rows without a value are pale grey; where the column has names
         of colours they keep that of their kind.
-    **columns
+    columns
+        In how many columns a long picture stands; `"auto"`: as few as it takes, up to 4, where
+        few edges are cut. A cut edge ends in a stub with the name of what it led to.
+    direction
+        `"down"`, `"right"`, `"up"` or `"left"`.
+    scale
+        Size of the picture, as a factor.
+    **attributes
         Further node attributes of Graphviz, each with the column that gives it:
         `penwidth="weight"`, `tooltip="note"`, `label="title"`.
 
@@ -78,32 +95,51 @@ def draw(
     """
     check(frame)
     style.column_of(frame, color)
+    _check_scale(scale)
     advice = _advice(frame)
     paged = path is not None and os.fspath(path).lower().endswith(PAGE)
     if path is not None and not is_text(path) and not paged:
         refuse_too_large(len(frame), advice)
 
     def source() -> str:
-        return dot(frame, color=color, **columns)
+        return dot(frame, color=color, columns=columns, direction=direction, **attributes)
 
     drawing = Drawing(
-        source if paged else source(), len(frame), advice, lambda: _page(frame, color, columns)
+        source if paged else source(),
+        len(frame),
+        advice,
+        lambda: _page(frame, color, attributes),
+        scale,
+        slow=not paged and _is_slow(frame),
     )
     if path is not None:
         drawing.save(path)
     return drawing
 
 
-def _page(frame: pd.DataFrame, color: str | None, columns: dict[str, str]) -> Page:
+def _is_slow(frame: pd.DataFrame) -> bool:
+    """Whether a layout takes about a minute, or more."""
+    if len(frame) <= LARGE:
+        return False
+    nodes = nodes_of(frame)
+    return length_of(nodes, links(frame, nodes)) > _SLOW
+
+
+def _check_scale(scale: float) -> None:
+    if not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
+        raise LensValueError(f"draw: scale={scale!r}; it is a factor, 1 for the usual size")
+
+
+def _page(frame: pd.DataFrame, color: str | None, attributes: dict[str, str]) -> Page:
     """The page, with what is to be seen before it is alive."""
     few, opened = _outlined(frame)
     static = ""
     if len(few) <= _STATIC:
-        own = {name: column for name, column in columns.items() if column in few.columns}
+        own = {name: column for name, column in attributes.items() if column in few.columns}
         picture = Drawing(dot(few, color=color if color in few.columns else None, **own), len(few))
         static = picture._repr_svg_()
         static = static[static.index("<svg") :]
-    return Page(page(_costed(frame), opened, static, color, columns))
+    return Page(page(_costed(frame), opened, static, color, attributes))
 
 
 def _outlined(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

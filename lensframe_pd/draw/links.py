@@ -67,6 +67,8 @@ def _is_carried(before: str, after: str, a: Node, b: Node) -> bool:
 
 def _span(before: str, after: str, a: Node, b: Node, carried: bool) -> str:
     """The passes of an edge, where they are not simply all."""
+    if ">" in after:  # several edges that became one, each with passes of its own
+        return ""
     both = a.row.get("n_passes", 1) > 1 and b.row.get("n_passes", 1) > 1
     if carried or (both and before != after):
         return f"{before} to {after}"

@@ -139,6 +139,8 @@ def text(node: Node, around: str, color: str = "") -> str:
     size = f", {quantity(row['nbytes'], 'B')}" if "nbytes" in row else ""
     lines.append(_small(f"{row['shape_str'] or 'scalar'}{size}", faint))
     module = "" if row["module"] == around else row["module"].removeprefix(f"{around}.")
+    if row["kind"] == "module" and node.label.startswith(row["module"]):
+        module = ""  # its label says where it is
     more = [module, _parameters(row), _settings(row)]
     if row["kind"] in ("input", "output", "constant"):
         more.append(row.get("path", ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from html import escape
 from importlib import metadata
 from pathlib import Path
 
-from lensframe_pd.errors import LensRuntimeError, LensValueError
+from lensframe_pd.errors import LensRuntimeError, LensValueError, warn
 
 _TEXT_SUFFIXES = (".gv", ".dot")
 _PICTURE_SUFFIXES = (".svg", ".png", ".pdf")
@@ -20,6 +21,10 @@ _PURE_PROGRAMS = ("graphviz-pure", "graphviz-pure.exe")
 LARGE = 800  #: nodes from which on the layout may be less than the best
 _LIMIT = 5000  # nodes above which a picture takes minutes and shows nothing
 _SECONDS = 60
+#: Few rounds of the layout's optimiser, straight lines.
+QUICK = {"nslimit": "1", "nslimit1": "1", "mclimit": "0.3", "splines": "line"}
+_DPI = 96  # of a PNG, unless it is told
+_SIZE = re.compile(r'width="([\d.]+)pt"\s+height="([\d.]+)pt"')
 _DARK = """<style>@media (prefers-color-scheme: dark) {
 .edge path, .edge polygon { stroke: #9fb0c0; }
 .edge polygon { fill: #9fb0c0; }
@@ -67,11 +72,15 @@ class Drawing:
         n_nodes: int = 0,
         advice: str = "",
         page: Callable[[], Page] | None = None,
+        scale: float = 1.0,
+        slow: bool = False,
     ) -> None:
         self._source = source
         self.n_nodes = n_nodes
         self._advice = advice
         self._page = page
+        self._scale = scale
+        self._slow = slow
 
     @property
     def source(self) -> str:
@@ -106,8 +115,25 @@ class Drawing:
             The graph has too many nodes for a picture; the error says how to have fewer.
         """
         refuse_too_large(self.n_nodes, self._advice)
-        picture = _run(self.source, form, self.n_nodes > LARGE, self._advice)
-        return _dark(picture) if form == "svg" else picture
+        large = self.n_nodes > LARGE
+        if self._slow:
+            warn(
+                f"draw: {self.n_nodes} rows with long edges may take more than {_SECONDS} s to "
+                f"lay out; quicker: {self._advice}"
+            )
+        options = [] if self._scale == 1 else self._scaled(form, large)
+        picture = _run(self.source, form, large, self._advice, options)
+        return _dark(_sized(picture, self._scale)) if form == "svg" else picture
+
+    def _scaled(self, form: str, large: bool) -> list[str]:
+        """What tells Graphviz the size of pixels or, by the size it would have, of paper."""
+        if form == "png":
+            return [f"-Gdpi={_DPI * self._scale:g}"]
+        if form == "svg":
+            return []
+        plain = _run(self.source, "svg", large, self._advice, [])
+        inches = [float(points) / 72 * self._scale for points in _size_of(plain)]
+        return [f"-Gsize={inches[0]:.3f},{inches[1]:.3f}!"]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the picture (.svg, .png, .pdf), a page (.html) or text (.gv, .dot), by its suffix.
@@ -164,7 +190,22 @@ def _dark(svg: bytes) -> bytes:
     return svg[:at] + _DARK.encode() + svg[at:]
 
 
-def _run(source: str, form: str, large: bool, advice: str) -> bytes:
+def _size_of(svg: bytes) -> tuple[str, str]:
+    """Width and height of an SVG, in points."""
+    found = _SIZE.search(svg.decode())
+    if found is None:
+        raise LensRuntimeError("draw: Graphviz wrote an SVG without a size")
+    return found[1], found[2]
+
+
+def _sized(svg: bytes, scale: float) -> bytes:
+    if scale == 1:
+        return svg
+    width, height = (float(points) * scale for points in _size_of(svg))
+    return _SIZE.sub(f'width="{width:g}pt" height="{height:g}pt"', svg.decode(), count=1).encode()
+
+
+def _run(source: str, form: str, large: bool, advice: str, options: list[str]) -> bytes:
     """Render with the first program that can: Graphviz' own `dot`, else graphviz-pure."""
     commands = list(_commands(form))
     if not commands:
@@ -173,15 +214,19 @@ def _run(source: str, form: str, large: bool, advice: str) -> bytes:
             f"nothing here can draw {form}: install Graphviz so that `dot` is on PATH{also}; "
             "a path that ends in .gv writes the graph as text"
         )
-    if large:  # few rounds of the layout's optimiser, straight lines
-        source = source.replace("{", "{ nslimit=1; nslimit1=1; mclimit=0.3; splines=line;", 1)
+    if large:
+        quick = " ".join(f"{name}={value};" for name, value in QUICK.items())
+        source = source.replace("{", f"{{ {quick}", 1)
     # some versions of dot crash on edges that the layout is to ignore
     tries = [(commands[0], source), (commands[0], source.replace("constraint=false", ""))]
     tries += [(command, source) for command in commands[1:]]
     for command, text in tries:
         try:
             done = subprocess.run(
-                [command, f"-T{form}"], input=text.encode(), capture_output=True, timeout=_SECONDS
+                [command, f"-T{form}", *options],
+                input=text.encode(),
+                capture_output=True,
+                timeout=_SECONDS,
             )
         except subprocess.TimeoutExpired:
             raise LensRuntimeError(

@@ -52,6 +52,11 @@ CLUSTER = {
     "style": "rounded", "color": "#b9c2cc", "fontcolor": FAINT, "labeljust": "l",
     "labelloc": "t",
 }  # fmt: skip
+STUB = {
+    "shape": "plain", "style": "", "fillcolor": "none", "fontsize": "9", "fontcolor": FAINT,
+    "tooltip": "goes on in another column",
+}  # fmt: skip
+CUT = {"style": "dashed"}
 CARRIED = {
     "constraint": "false",
     "color": DECIDES,
