@@ -91,13 +91,26 @@ class Singles(Data):
             return
         loader = DataLoader(
             _Items(self._data),
-            batch_sampler=[[*range(a, b)] for _, a, b in chosen],
+            batch_sampler=_Spans([(a, b) for _, a, b in chosen]),
             num_workers=self._workers,
             collate_fn=collated,
             generator=torch.Generator(),  # else it would draw from the one the model may draw from
         )
         for (k, a, b), given in zip(chosen, loader, strict=True):
             yield Raw(k, a, b - a, given)
+
+
+class _Spans:
+    """The numbers in batches, made when they are asked for."""
+
+    def __init__(self, spans: list[tuple[int, int]]) -> None:
+        self._spans = spans
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return ([*range(a, b)] for a, b in self._spans)
+
+    def __len__(self) -> int:
+        return len(self._spans)
 
 
 class _Items(Dataset[Any]):

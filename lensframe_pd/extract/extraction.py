@@ -97,7 +97,7 @@ class Extraction:
     def _check_room(self, to: Any) -> None:
         done = np.zeros(self.layout.n_blocks, np.bool_)
         if is_blocks(to):
-            there = ledger_at(to).read() != 0
+            there = ledger_at(to).done()
             done = there if there.shape == done.shape else done
         check_room(to, needed_bytes(self.layout, done))
 

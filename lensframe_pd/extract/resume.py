@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -58,7 +59,8 @@ def check_borders(opened: Opened, borders: list[int], where: Any) -> None:
     entries = opened.ledger.read()
     for k in np.flatnonzero(entries):
         start, end = opened.ledger.span(int(k))
-        expected = code_of([(a, b) for a, b in pairwise(borders) if a < end and b > start])
+        batches = borders[bisect_right(borders, start) - 1 : bisect_left(borders, end) + 1]
+        expected = code_of([*pairwise(batches)])
         check_border(int(entries[k]), expected, int(k), where)
 
 

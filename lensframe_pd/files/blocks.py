@@ -52,6 +52,7 @@ BLOCKS = "lensframe_blocks"
 VERSION = 1
 MISSING = "missing_stimuli"
 N, BLOCK = "n", "block"
+_ENTRY_BYTES = 8
 
 
 class Ledger:
@@ -69,6 +70,8 @@ class Ledger:
 
     def __init__(self, entries: Any, n: int, block: int) -> None:
         self.entries, self.n, self.block = entries, n, block
+        root = getattr(entries.store_path.store, "root", None)
+        self._folder = Path(root, entries.path, "c") if isinstance(root, Path) else None
 
     def span(self, k: int) -> tuple[int, int]:
         """The first stimulus of a block, and the first after it."""
@@ -76,11 +79,33 @@ class Ledger:
 
     def read(self) -> np.ndarray[Any, Any]:
         """The entries as they are now; 0 of a block that is not there."""
-        return np.asarray(self.entries[:])
+        if self._folder is None:
+            return np.asarray(self.entries[:])
+        found = np.zeros(self.entries.shape, np.int64)
+        for k in self._files():  # zarr would ask for each that is not there, too
+            found[k] = np.fromfile(self._folder / str(k), "<i8")[0]
+        return found
+
+    def done(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which blocks are there."""
+        found = np.zeros(self.entries.shape, np.bool_)
+        if self._folder is None:
+            found[np.flatnonzero(self.read())] = True
+        else:
+            found[[*self._files()]] = True
+        return found
+
+    def _files(self) -> Iterator[int]:
+        """The blocks that have an entry, which is never 0, in a file of its own."""
+        assert self._folder is not None
+        if self._folder.is_dir():
+            for entry in os.scandir(self._folder):
+                if entry.name.isdigit() and entry.stat().st_size == _ENTRY_BYTES:
+                    yield int(entry.name)
 
     def missing(self) -> int:
         """How many stimuli have no values yet."""
-        spans = [self.span(int(k)) for k in np.flatnonzero(self.read() == 0)]
+        spans = [self.span(int(k)) for k in np.flatnonzero(~self.done())]
         return sum(end - start for start, end in spans)
 
 
@@ -176,7 +201,7 @@ def lost_chunks(where: Path | str, group: Any, ledger: Ledger) -> dict[str, list
     """
     if not isinstance(where, Path):
         return {}
-    there, found = np.flatnonzero(ledger.read()), dict[str, list[int]]()
+    there, found = np.flatnonzero(ledger.done()), dict[str, list[int]]()
     for key, array in group.arrays():
         names = array.metadata.dimension_names or ()
         if STIMULUS not in names or NAME not in array.attrs or array.size == 0:
