@@ -27,8 +27,8 @@ ROOMS = {
     "validate",
     "patching": "sharing recomputed forwards patch",
     "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
-    "rsa": "view ids stores features distances blockwise tiles rdm cka references concordance "
-    "comparisons intervals score handoff",
+    "rsa": "view ids stores features distances blockwise covariances tiles rdm cka references "
+    "concordance comparisons intervals score handoff",
     "tracing": "",
     "extract": "concat data columns cast reduce batches source picked plan compare fingerprint "
     "given randomness first store chunks fill table resume progress extraction parts report "

@@ -102,14 +102,15 @@ def products(x: Any, y: Any, centre: Centre, memory: int, out: Array) -> None:
     """
     out[:] = 0
     for columns in _columns(x, y, memory):
-        first = _centred(x, centre, columns)
-        second = first if x is y else _centred(y, centre, columns)
+        first = centred(x, centre, columns)
+        second = first if x is y else centred(y, centre, columns)
         _add_product(out, first, second, memory)
     if x is y:
         mirror(out)
 
 
-def _centred(values: Any, centre: Centre, columns: slice) -> Array:
+def centred(values: Any, centre: Centre, columns: slice) -> Array:
+    """Some columns about their mean, as float64 of their own."""
     found = np.array(values[:, columns], dtype=np.float64)
     found -= centre.mean[columns]
     found[:, centre.same[columns]] = 0

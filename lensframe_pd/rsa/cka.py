@@ -59,9 +59,10 @@ def cka(
         `{"token": "last"}`. Layers that lack an axis are taken as they are, if one layer has it.
     memory
         Of a store, as `xarray.open_zarr` or `lf.read` open it: bytes, or a text as "500 MB", that
-        may be taken. Layers are read by pairs of blocks of stimuli, as by `rdm`, and once more for
-        their mean. Kernels that have no room, stimulus x stimulus in float64 for every layer, are
-        summed tile by tile, which `"rbf"` cannot be.
+        may be taken. Layers are read once for their mean, and by pairs of blocks of stimuli, as by
+        `rdm`. Kernels that have no room, stimulus x stimulus in float64 for every layer, are
+        summed tile by tile, or come from the covariances of features, where these have: then
+        layers are read once more, however many the stimuli. `"rbf"` kernels need room.
 
     Returns
     -------

@@ -1,7 +1,8 @@
 """Centred kernel alignment of layers whose kernels have no room: summed tile by tile.
 
 A tile is the part of a kernel between two blocks of stimuli. HSIC needs of two kernels the sum of
-their products, and of each its row sums, so that no kernel is ever there as a whole.
+their products, and of each its row sums, so that no kernel is ever there as a whole. Of layers
+with few features both come from the covariances of those.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.rsa.blockwise import Centre, centre_of, products
+from lensframe_pd.rsa.covariances import covariances, have_room
 from lensframe_pd.rsa.distances import Array
 from lensframe_pd.rsa.stores import RowBlocks
 from lensframe_pd.schema import quantity
@@ -38,7 +40,10 @@ def alignments(
     itself = [(k, k) for k in range(len(layers))]
     sums = _Sums(layers, {*pairs, *itself}, debiased)
     with np.errstate(invalid="ignore", divide="ignore"):
-        sums.add_all()
+        if have_room(layers, sums.of_products, layers[0].memory):
+            sums.add_features()
+        else:
+            sums.add_tiles()
     own = [sums.hsic(*pair) for pair in itself]
     there = [0 < norm < math.inf for norm in own]
     found = [
@@ -72,7 +77,21 @@ class _Sums:
             )
         return float(of_products + totals / n**2 - 2 / n * (first @ second))
 
-    def add_all(self) -> None:
+    def add_features(self) -> None:
+        """Add all at once, from products of the features about their mean.
+
+        Rows of such a kernel sum to 0. Without its diagonal they sum to less by that.
+        """
+        centres = [centre_of(layer) for layer in self.layers]
+        found = covariances(self.layers, centres, self.of_products)
+        self.of_products = found.products
+        if self.debiased:
+            lengths = found.lengths
+            self.of_rows = [-of_rows for of_rows in lengths]
+            for a, b in self.of_products:
+                self.of_products[a, b] -= float(lengths[a] @ lengths[b])
+
+    def add_tiles(self) -> None:
         """Add every tile on and below the diagonal, those below for both sides."""
         spans, beside = _work(self.layers)
         centres = [centre_of(layer) for layer in self.layers]

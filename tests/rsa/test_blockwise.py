@@ -12,7 +12,7 @@ from torch import nn
 
 import lensframe_pd as lf
 from lensframe_pd.errors import LensValueError
-from lensframe_pd.rsa import features
+from lensframe_pd.rsa import features, tiles
 
 da = pytest.importorskip("dask.array")
 RNG = np.random.default_rng(4)
@@ -210,13 +210,22 @@ def test_cka_reads_once_more_for_the_mean():
     assert array.rows == 2 * N
 
 
+def test_cka_of_few_features_reads_twice_however_many_stimuli():
+    array, dataset = counted(chunk=5, p=10)
+    dataset.lens.cka(memory=20_000)
+    assert array.rows == 2 * N
+    assert 8 * N**2 * 3 > 20_000 / 2
+
+
 # ------------------------------------------------------------------ CKA
 
 
 @pytest.mark.parametrize("kind", VALUES)
 @pytest.mark.parametrize("debiased", [False, True])
-@pytest.mark.parametrize("memory", [60_000, 150_000, 400_000, 10**9])
-def test_cka_is_as_in_memory(kind, debiased, memory):
+@pytest.mark.parametrize("way", ["tiles", "wide tiles", "covariances", "kernels"])
+def test_cka_is_as_in_memory(kind, debiased, way, monkeypatch):
+    monkeypatch.setattr(tiles, "have_room", lambda *_: way == "covariances")
+    memory = {"wide tiles": 150_000, "kernels": 400_000}.get(way, 60_000)
     dataset = dataset_of(relu_1=VALUES[kind](), relu_2=plain()[:, :20])
     other = dataset.isel(stimulus=RNG.permutation(N))[["relu_2"]]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -377,9 +386,12 @@ def test_memory_is_the_result_and_what_is_given(verb, dtype):
 
 
 @pytest.mark.parametrize("debiased", [False, True])
-def test_kernels_without_room_are_never_there(debiased):
-    dataset = generated(1500, 200, layers=3, chunk=50)
-    found, peak = peak_of(dataset.lens.cka, memory=8 * 10**6, debiased=debiased)
-    assert peak < 8 * 10**6 < 8 * 1500**2
+@pytest.mark.parametrize("p", [100, 500])
+def test_kernels_without_room_are_never_there(debiased, p):
+    """Of few features their covariances are, of many neither."""
+    dataset = generated(1000, p, layers=3, chunk=50)
+    dataset.isel(stimulus=slice(50)).lens.cka(debiased=debiased)  # imports
+    found, peak = peak_of(dataset.lens.cka, memory=6 * 10**6, debiased=debiased)
+    assert peak < 6 * 10**6 < 8 * 1000**2
     expected = dataset.load().lens.cka(debiased=debiased)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,86 @@
+"""Products of linear kernels from the covariances of features, where these are few.
+
+The sum of all products of two kernels, stimulus x stimulus, is the squared norm of the products of
+their features, feature x feature. So layers of few features, as pooled ones are, need no kernels,
+however many the stimuli, and are read once for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lensframe_pd.rsa.blockwise import Centre, centred
+from lensframe_pd.rsa.distances import Array
+from lensframe_pd.rsa.stores import RowBlocks
+
+_FOR_COVARIANCES = 0.4
+"""Part of the memory that the products of features take, of all pairs of layers."""
+_FOR_ROWS = 0.25
+"""Part of it that the rows take that are worked on, of all layers, as float64."""
+Pair = tuple[int, int]
+
+
+class Covariances(NamedTuple):
+    """What the kernels of some layers make of one another."""
+
+    products: dict[Pair, float]
+    """The sum of the products of two kernels."""
+    lengths: list[Array]
+    """The diagonals of the kernels: the squared lengths of the rows."""
+
+
+def have_room(layers: Sequence[RowBlocks], pairs: Collection[Pair], memory: int) -> bool:
+    """Whether the products of the features of all pairs can be there at once."""
+    widths = [layer.shape[1] for layer in layers]
+    products = sum(widths[a] * widths[b] for a, b in _unordered(pairs))
+    return 8 * products <= _FOR_COVARIANCES * memory and 8 * sum(widths) <= _FOR_ROWS * memory
+
+
+def covariances(
+    layers: Sequence[RowBlocks], centres: Sequence[Centre], pairs: Collection[Pair]
+) -> Covariances:
+    """Of layers about their means, which are read side by side, once.
+
+    Parameters
+    ----------
+    layers, centres
+        The layers, of the same stimuli, and their means.
+    pairs
+        Places of layers.
+    """
+    widths = [layer.shape[1] for layer in layers]
+    sums = {(a, b): np.zeros((widths[a], widths[b])) for a, b in _unordered(pairs)}
+    lengths = [np.zeros(layers[0].shape[0]) for _ in layers]
+    widest = max(layers, key=lambda layer: layer.shape[1])
+    most = int(_FOR_ROWS * widest.memory / 8 / max(1, sum(widths)))
+    for rows in widest.cut(max(1, most)):
+        _add_rows(rows, layers, centres, sums, lengths)
+    squared = {pair: float(np.vdot(products, products)) for pair, products in sums.items()}
+    return Covariances({(a, b): squared[min(a, b), max(a, b)] for a, b in pairs}, lengths)
+
+
+def _add_rows(
+    rows: slice,
+    layers: Sequence[RowBlocks],
+    centres: Sequence[Centre],
+    sums: dict[Pair, Array],
+    lengths: list[Array],
+) -> None:
+    blocks = [
+        centred(layer.read(rows), centre, slice(None))
+        for layer, centre in zip(layers, centres, strict=True)
+    ]
+    for (a, b), products in sums.items():
+        # some columns at a time, as the product of all would be there twice
+        step = max(1, blocks[a].size // max(1, products.shape[1]))
+        for k in range(0, len(products), step):
+            products[k : k + step] += blocks[a][:, k : k + step].T @ blocks[b]
+    for of_rows, block in zip(lengths, blocks, strict=True):
+        of_rows[rows] = np.einsum("ij,ij->i", block, block)
+
+
+def _unordered(pairs: Collection[Pair]) -> set[Pair]:
+    return {(min(pair), max(pair)) for pair in pairs}
