@@ -194,6 +194,18 @@ def split_call(call: str) -> tuple[str, int]:
     return (path, int(number)) if colon and number.isdigit() else (call, 0)
 
 
+def names_of(call: str) -> int:
+    """How many names the path of a module has, which is its depth: 0 of the model itself.
+
+    Examples
+    --------
+    >>> names_of("layer1.0:2"), names_of("layer1"), names_of("")
+    (2, 1, 0)
+    """
+    path = path_of(call)
+    return path.count(".") + 1 if path else 0
+
+
 def module_asked(name: str) -> str | None:
     """The path in `"module=enc.0"`, which means the module whatever else has its name; else None.
 

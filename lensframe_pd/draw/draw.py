@@ -17,7 +17,7 @@ from lensframe_pd.draw.render import LARGE, PAGE, Drawing, Page, is_text, refuse
 from lensframe_pd.errors import LensError, LensValueError
 from lensframe_pd.graph.collapse import collapse
 from lensframe_pd.profile.costs import with_costs
-from lensframe_pd.schema import names, path_of
+from lensframe_pd.schema import names, names_of, path_of
 
 _SLOW = 300_000  # ranks that edges pass
 _STATIC = 200  # boxes up to which a page shows a picture before it is alive
@@ -169,8 +169,8 @@ def _advice(frame: pd.DataFrame) -> str:
         ways.append(f"roll() leaves {frame['layer'].nunique()} rows")
     stacks = [names("module_stack", stack) for stack in frame["module_stack"]]
     for depth in (3, 2, 1):
-        ones = {stack[:depth] for stack in stacks if len(stack) >= depth}
-        n = len(ones) + sum(len(stack) < depth for stack in stacks)
+        calls = [next((c for c in stack if names_of(c) >= depth), "") for stack in stacks]
+        n = len({*calls} - {""}) + calls.count("")
         if n < len(stacks) / 2:
             ways.append(f"collapse(depth={depth}) leaves {n}")
     return "; ".join(ways) or "draw some of the rows, or keep() the important ones"

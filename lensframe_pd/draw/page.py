@@ -21,7 +21,7 @@ from lensframe_pd.draw.boxes import COUNTED, SUMMED, Box, boxes_of, facts
 from lensframe_pd.draw.links import links
 from lensframe_pd.draw.node import Node, look, nodes_of, text
 from lensframe_pd.errors import LensRuntimeError
-from lensframe_pd.schema import model_class, path_of, unit_of
+from lensframe_pd.schema import model_class, names_of, path_of, unit_of
 
 _NOT_TOLD = frozenset(("unrolled", "parent_passes", "op"))
 _SEARCHED = ("module", "module_type", "func", "shape_str", "params", "source", "path")
@@ -160,7 +160,7 @@ def _box(box: Box) -> dict[str, Any]:
     label = text(box.node, box.node.row["module"])
     return {
         "outer": box.outer,
-        "depth": len(box.stack),
+        "depth": names_of(box.stack[-1]),
         "dot": _attributes(look(box.node, ""), label, {}),
         "title": box.title,
         "sums": box.sums,

@@ -24,7 +24,16 @@ from lensframe_pd.graph.edges import frame_like
 from lensframe_pd.graph.outline import MOST, outline
 from lensframe_pd.graph.roll import roll, unroll
 from lensframe_pd.graph.runs import merge_runs
-from lensframe_pd.schema import label, labels, names, path_of, plain_cells, require, split_call
+from lensframe_pd.schema import (
+    label,
+    labels,
+    names,
+    names_of,
+    path_of,
+    plain_cells,
+    require,
+    split_call,
+)
 
 
 def collapse(
@@ -45,7 +54,8 @@ def collapse(
         `"auto"`: as many as it takes to have few rows, see Notes (`["auto"]` is a module of that
         name).
     depth
-        Collapse every module call at this depth: 1 is the children of the model.
+        Collapse modules of so many names, 1 for the children of the model (`layer1.0` has two);
+        inside a list that is never called, the first that has more.
     most
         With `"auto"`: how many rows there may be.
 
@@ -149,7 +159,7 @@ def _chosen(
     if depth is not None:
         if depth < 1:
             raise LensValueError(f"collapse: depth={depth}; 1 is the children of the model")
-        return [stack[depth - 1] if len(stack) >= depth else "" for stack in stacks]
+        return [next((c for c in stack if names_of(c) >= depth), "") for stack in stacks]
     wanted = {modules} if isinstance(modules, str) else set(modules or ())
     known = dict.fromkeys(path_of(call) for stack in stacks for call in stack)
     unknown = sorted(wanted - known.keys())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ import pandas as pd
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.profile.memory import memory
 from lensframe_pd.profile.profile import profile
-from lensframe_pd.schema import labels, names, path_of, quantity
+from lensframe_pd.schema import labels, names, names_of, path_of, quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,12 +25,15 @@ _FUNCS = 8  # as many as colours that are told apart
 _NAMED = 8
 _LEVELS = 3  # how many module calls deep the ruler looks for modules that divide the steps
 _MOST = 0.85
+_NEARLY_ALL = 0.95  # of the time: bars that show one module of it show nothing
 _LETTER = 0.009  # width of a letter, of the axes
 _BLUE, _GREY, _ORANGE = "#4c72b0", "#b9c2cc", "#dd8452"
 _BESIDE: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": "#66717d"}
 
 
-def plot_time(frame: pd.DataFrame, depth: int | None = 2, ax: Axes | None = None) -> Axes:
+def plot_time(
+    frame: pd.DataFrame, depth: int | Literal["auto"] | None = "auto", ax: Axes | None = None
+) -> Axes:
     """Time of each module: bars in tree order, what it does itself dark, what is inside it pale.
 
     Parameters
@@ -36,8 +41,9 @@ def plot_time(frame: pd.DataFrame, depth: int | None = 2, ax: Axes | None = None
     frame
         Rows of `layers`.
     depth
-        Leave out modules of more than so many names (`layer1.0` has two); None for all. Where
-        there are more modules than fit, the longest are shown.
+        Leave out modules of more than so many names (`layer1.0` has two); None for all. `"auto"`:
+        two, or as many more as it takes until no module at the end of the tree shown has more than
+        95 % of the time. Where there are more modules than fit, the longest are shown.
     ax
         Axes to draw into; by default new ones.
 
@@ -57,14 +63,38 @@ def plot_time(frame: pd.DataFrame, depth: int | None = 2, ax: Axes | None = None
     >>> import torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(torch.nn.Sequential(torch.nn.ReLU()).eval(), torch.ones(4, 3))
     >>> layers.lens.plot_time().get_xlabel()
-    'time (ms)'
+    'time'
     """
-    table = profile(frame, "module", depth)
+    table = _telling(profile(frame, "module")) if depth == "auto" else _to_depth(frame, depth)
     _check_any(table, "plot_time: the model ran no operation")
     total, own = table["seconds"] * 1e3, table["self_seconds"] * 1e3
     ax = _bars("time", total, own, table["share"].map("{:.1%}".format), ax)
-    ax.set_xlabel("time (ms)")
+    ax.set_xlabel("time")
+    ax.xaxis.set_major_formatter(lambda value, _: quantity(value / 1e3, "s"))
     return ax
+
+
+def _to_depth(frame: pd.DataFrame, depth: int | str | None) -> pd.DataFrame:
+    if isinstance(depth, str):
+        raise LensValueError(f"plot_time: depth={depth!r}; give a number, None for all, or 'auto'")
+    return profile(frame, "module", depth)
+
+
+def _telling(modules: pd.DataFrame) -> pd.DataFrame:
+    """Down to where the time is divided: two names, or more while one row has nearly all of it."""
+    level = np.array([names_of(path) for path in modules.index])
+    depth = 2
+    while depth < level.max(initial=0):
+        shown = modules[level <= depth]
+        ends = [not _is_holder(path, shown.index) for path in shown.index]
+        if not (shown["share"][ends] > _NEARLY_ALL).any():
+            break
+        depth += 1
+    return modules[level <= depth]
+
+
+def _is_holder(path: str, paths: pd.Index) -> bool:
+    return any([other.startswith(f"{path}." if path else "") and other != path for other in paths])
 
 
 def plot_params(frame: pd.DataFrame, depth: int | None = 2, ax: Axes | None = None) -> Axes:
@@ -138,15 +168,16 @@ def plot_flops(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     >>> layers.lens.plot_flops().get_ylabel()
     'FLOPs'
     """
+    given = ax
     table = profile(frame, "op")
-    axis_names = "time (ms)", "FLOPs"
+    axis_names = "time", "FLOPs"
     shown = _points(table, "plot_flops", *axis_names)
     ax = _scatter(shown, *axis_names, ax, alpha=0.7, s=30)
     _diagonals(ax)
     _name_points(ax, shown.nlargest(_NAMED, "seconds")[[*axis_names]])
     rest = 1 - shown["seconds"].sum() / table["seconds"].sum()
     ax.set_title(f"{len(shown)} operations; {rest:.0%} of the time is in others, without FLOPs")
-    ax.legend(loc="upper left", fontsize=8, frameon=False)
+    _legend_beside(ax, new=given is None)
     return ax
 
 
@@ -182,10 +213,11 @@ def plot_roofline(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     >>> layers.lens.plot_roofline().get_ylabel()
     'FLOP/s'
     """
+    given = ax
     table = profile(frame, "op")
     axis_names = "FLOPs per byte", "FLOP/s"
     shown = _points(table, "plot_roofline", *axis_names)
-    ax = _scatter(shown, *axis_names, ax, alpha=0.6, size="time (ms)", sizes=(12, 160))
+    ax = _scatter(shown, *axis_names, ax, alpha=0.6, size="time", sizes=(12, 160))
     timed = table[table["seconds"] > 0]
     traffic = float((timed["moved_bytes"].astype("Float64") / timed["seconds"]).max())
     peak = float(shown["FLOP/s"].max())
@@ -194,7 +226,7 @@ def plot_roofline(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.plot(at, np.minimum(at * traffic, peak), color=_GREY, linewidth=1, zorder=0)
     ax.set_xlim(low, high)
     ax.set_title(f"best seen: {quantity(peak, 'FLOP/s')}, {quantity(traffic, 'B/s')}")
-    ax.legend(loc="lower right", fontsize=8, frameon=False)
+    _legend_beside(ax, new=given is None)
     return ax
 
 
@@ -290,7 +322,7 @@ def _bars(what: str, total: pd.Series, own: pd.Series, texts: pd.Series, ax: Axe
         seaborn.barplot(
             x=widths, y=places, orient="h", errorbar=None, color=color, saturation=1, ax=ax
         )
-    ax.set_yticks(places, [_short(path) for path in shown.index])
+    ax.set_yticks(places, [_whole(path) for path in shown.index])
     ends = zip(texts[shown.index], shown, strict=True)
     for place, (text, end) in enumerate(ends):
         ax.annotate(text, (float(end), place), (3, 0), **_BESIDE, va="center")
@@ -303,8 +335,14 @@ def _bars(what: str, total: pd.Series, own: pd.Series, texts: pd.Series, ax: Axe
     return ax
 
 
-def _short(path: str, width: int = 40) -> str:
-    return (path if len(path) <= width else f"…{path[1 - width :]}") or "(model)"
+def _whole(path: str, width: int = 44) -> str:
+    """A path, on several lines where it is long, broken at its dots."""
+    lines = [""]
+    for part in re.findall(r"[^.]*\.|[^.]+", path):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines) or "(model)"
 
 
 def _points(table: pd.DataFrame, verb: str, x: str, y: str) -> pd.DataFrame:
@@ -312,7 +350,7 @@ def _points(table: pd.DataFrame, verb: str, x: str, y: str) -> pd.DataFrame:
     numbers = table[["flops", "intensity", "flops_per_s"]].astype("float64")
     numbers = numbers.set_axis(["FLOPs", "FLOPs per byte", "FLOP/s"], axis=1)
     points = table[["func", "seconds"]].join(numbers)
-    points["time (ms)"] = points["seconds"] * 1e3
+    points["time"] = points["seconds"] * 1e3
     shown = points[(points[[x, y]] > 0).all(axis=1)]
     _check_any(shown, f"{verb}: no operation of the frame has FLOPs and a time")
     common = shown["func"].value_counts().index[:_FUNCS]
@@ -330,8 +368,19 @@ def _scatter(points: pd.DataFrame, x: str, y: str, ax: Axes | None, **look: Any)
     return ax
 
 
+def _legend_beside(ax: Axes, new: bool) -> None:
+    """The legend where it covers nothing: beside axes of ours; in others, where least is."""
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if new else {}
+    legend = ax.legend(fontsize=8, frameon=False, **(place or {"loc": "best"}))
+    sizes = False
+    for text in legend.get_texts():
+        if sizes:  # seaborn writes milliseconds, as the points have them
+            text.set_text(quantity(float(text.get_text()) / 1e3, "s"))
+        sizes = sizes or text.get_text() == "time"
+
+
 def _log_axes(ax: Axes) -> None:
-    """Logarithmic axes labelled with plain numbers, at 2 and 5 too where they are short."""
+    """Logarithmic axes labelled with numbers and units, at 2 and 5 too where they are short."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     ax.set(xscale="log", yscale="log")
@@ -339,8 +388,16 @@ def _log_axes(ax: Axes) -> None:
         low, high = axis.get_view_interval()
         subs = (1.0, 2.0, 5.0) if high < low * 1e3 else (1.0,)
         axis.set_major_locator(LogLocator(subs=subs, numticks=20))
-        axis.set_major_formatter(lambda value, _: quantity(value))
+        axis.set_major_formatter(_labelled(axis.get_label_text()))
         axis.set_minor_formatter(NullFormatter())
+
+
+def _labelled(what: str) -> Callable[[float, Any], str]:
+    """How the numbers of an axis are written, by its name."""
+    if what == "time":  # in milliseconds
+        return lambda value, _: quantity(value / 1e3, "s")
+    unit = what if what.endswith("/s") else ""
+    return lambda value, _: quantity(value, unit)
 
 
 def _diagonals(ax: Axes) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 from lensframe_pd.errors import LensValueError, unknown_names, warn
 from lensframe_pd.graph.parameters import counted_once, parameters
 from lensframe_pd.profile.costs import with_costs
-from lensframe_pd.schema import labels, model_class, names, path_of, require
+from lensframe_pd.schema import labels, model_class, names, names_of, path_of, require
 
 NEEDED = (
     "step", "kind", "layer", "func", "module", "module_type", "module_stack", "module_types",
@@ -230,7 +230,7 @@ def _as_modules(
     table.loc["", ["calls", "module_type"]] = 1, of_model
     if depth is None:
         return table
-    return table[[not path or path.count(".") < depth for path in tree]]
+    return table[[names_of(path) <= depth for path in tree]]
 
 
 def _floats(column: pd.Series) -> pd.Series:

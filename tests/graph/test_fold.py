@@ -321,3 +321,40 @@ def test_rolling_and_collapsing_random_programs_commute(program):
             layers.lens.roll().lens.collapse(depth=depth),
             layers.lens.collapse(depth=depth).lens.roll(),
         )
+
+
+class Listed(nn.Module):
+    """Blocks in a list that is never called, in an encoder that is."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Linear(3, 3)
+        block = [nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 3), nn.ReLU()))]
+        self.encoder = nn.Module()
+        self.encoder.layer = nn.ModuleList(block * 1)
+        self.encoder.forward = self.encode
+        self.top = nn.ModuleList([nn.Sequential(nn.Linear(3, 3), nn.ReLU())])
+
+    def encode(self, x):
+        return self.encoder.layer[0](x)
+
+    def forward(self, x):
+        return self.top[0](self.encoder(self.stem(x)))
+
+
+@pytest.mark.parametrize(
+    ("depth", "collapsed"),
+    [
+        (1, ["stem", "encoder", "top.0"]),
+        (2, ["encoder.layer.0", "top.0"]),
+        (3, ["encoder.layer.0", "top.0.0", "top.0.1"]),
+        (4, ["encoder.layer.0.0", "encoder.layer.0.1"]),
+        (5, ["encoder.layer.0.1.0", "encoder.layer.0.1.1"]),
+    ],
+)
+def test_depth_is_the_number_of_names_everywhere(depth, collapsed):
+    layers = lf.trace(Listed().eval(), torch.ones(2, 3)).layers
+    rows = layers.lens.collapse(depth=depth)
+    assert rows.index[rows["kind"] == "module"].tolist() == collapsed
+    shallow = {*layers.lens.profile("module", depth).index, *layers.lens.summary(depth).index}
+    assert all(path.count(".") < depth for path in shallow)

@@ -1,6 +1,7 @@
 """Pictures of a profile: what is in them."""
 
 import os
+import re
 import subprocess
 import sys
 from collections import OrderedDict
@@ -138,6 +139,73 @@ def test_no_plot_reads_attrs(layers, tmp_path):
     bare.attrs = {"model": "not the model", "seconds": -1, "stopped": True}
     for plot in PLOTS:
         assert drawn(plot(bare)) == drawn(plot(layers))
+
+
+@pytest.mark.parametrize("plot", [plot_flops, plot_roofline])
+def test_the_legend_covers_nothing(plot, layers):
+    ax = plot(layers)
+    ax.figure.canvas.draw()
+    legend, inside = ax.get_legend().get_window_extent(), ax.get_window_extent()
+    assert legend.x0 >= inside.x1
+    assert legend.x1 <= ax.figure.bbox.x1
+    sizes = [text.get_text() for text in ax.get_legend().get_texts()]
+    if plot is plot_roofline:
+        assert sizes[sizes.index("time") + 1 :]
+        assert all(text.endswith("s") for text in sizes[sizes.index("time") + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("plot", "axis", "unit"),
+    [
+        (plot_time, "x", "s"), (plot_flops, "x", "s"), (plot_roofline, "y", "FLOP/s"),
+        (plot_memory, "y", "B"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 1e4])
+def test_numbers_of_an_axis_have_a_unit(plot, axis, unit, factor, layers):
+    ax = plot(layers.assign(seconds=layers["seconds"].clip(lower=1e-6) * factor))
+    ax.figure.canvas.draw()
+    texts = [t.get_text() for t in getattr(ax, f"get_{axis}ticklabels")() if t.get_text()]
+    assert texts
+    assert all(re.fullmatch(rf"[\d.]+ [EPTGMkmµnp]?{unit}", text) for text in texts), texts
+
+
+def test_time_goes_down_to_where_it_is_divided():
+    def slow(layers):
+        """All the time in the blocks, which are three names deep."""
+        return layers.assign(seconds=[1e-6 + ("layer." in m) for m in layers["module"]])
+
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.ModuleList([nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in "123"])
+
+        def forward(self, x):
+            for block in self.layer:
+                x = block(x)
+            return x
+
+    model = nn.ModuleDict({"encoder": Encoder(), "head": nn.Linear(4, 2)})
+    model.forward = lambda x: model["head"](model["encoder"](x))
+    layers = slow(lf.trace(model.eval(), torch.rand(2, 4), save=None).layers)
+    shown = [text.get_text() for text in plot_time(layers).get_yticklabels()]
+    assert shown == ["encoder", "encoder.layer", *(f"encoder.layer.{i}" for i in range(3)), "head"]
+    even = layers.assign(seconds=1e-3)
+    assert len(plot_time(even).get_yticklabels()) == 3
+    assert len(plot_time(layers, depth=1).get_yticklabels()) == 2
+    with pytest.raises(lf.LensValueError, match="depth='all'"):
+        plot_time(layers, depth="all")
+
+
+def test_long_paths_are_whole():
+    inner = nn.Sequential(nn.Linear(4, 4))
+    for name in ("a_rather_long_name", "another_long_name", "and_one_more_of_these"):
+        inner = nn.Sequential(OrderedDict([(name, inner)]))
+    ax = plot_params(lf.trace(inner.eval(), torch.rand(2, 4), save=None).layers, depth=None)
+    texts = [text.get_text().replace("\n", "") for text in ax.get_yticklabels()]
+    assert texts[-1] == "and_one_more_of_these.another_long_name.a_rather_long_name.0"
+    ax.figure.canvas.draw()
+    assert min(t.get_window_extent().x0 for t in ax.get_yticklabels()) >= 0
 
 
 def drawn(ax):
