@@ -54,9 +54,9 @@ CLUSTER = {
 }  # fmt: skip
 STUB = {
     "shape": "plain", "style": "", "fillcolor": "none", "fontsize": "9", "fontcolor": FAINT,
-    "tooltip": "goes on in another column",
+    "tooltip": "goes on in another column", "class": "stub",
 }  # fmt: skip
-CUT = {"style": "dashed"}
+CUT = {"style": "dashed", "class": "cut"}
 CARRIED = {
     "constraint": "false",
     "color": DECIDES,

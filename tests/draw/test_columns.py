@@ -63,6 +63,7 @@ def test_columns_make_a_long_picture_fit():
     assert height / width > 8
     width, height = size(long.lens.draw())
     assert height / width < 3
+    assert long.lens.draw()._repr_svg_().count('class="node"') == 40  # a stub is no row
     tops = re.findall(r'<text[^>]* y="([-\d.]+)"[^>]*>(relu_0|from relu_\d+)<',
                       long.lens.draw()._repr_svg_())  # fmt: skip
     heights = [float(y) for y, _ in tops]
