@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lensframe_pd.errors import LensTypeError, LensValueError, shown
+from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.schema import labels
 
 ADDED = ("pool", "project", "chunk")
@@ -116,10 +116,3 @@ def _count(op: str, column: str, cell: Any) -> int | None:
     if number < 1 or isinstance(cell, bool):
         raise LensValueError(f"{op!r} has {column} {cell!r} in save=; give a number from 1")
     return number
-
-
-def check_labels(found: Mapping[str, Wanted], there: set[str]) -> None:
-    """Raise where rows that ask for something are not among those that were kept."""
-    lost = [op for op in found if op not in there]
-    if lost:
-        raise LensValueError(f"rows of save= are not in the first batch: {shown(lost)}")

@@ -71,6 +71,7 @@ class Extraction:
             compress,
             self.first.attrs,
         )
+        _check_names(self.layout)
         said = {
             "fingerprint": made_by,
             "rows": {v.name: v.said() for v in self.first.plan.variables},
@@ -108,6 +109,17 @@ class Extraction:
             make(to, self.layout, self.first.layers, self.said)
         check_same(to, {"n": self.layout.n, **self.said}, place_of(to))
         return Filling(self, to, part, sync).run()
+
+
+def _check_names(layout: Layout) -> None:
+    """Raise where a column of stimuli has the name of something that padding adds."""
+    dims = {dim for v in layout.plan.variables for dim in v.dims} - {STIMULUS}
+    taken = sorted({*layout.ids} & (dims | {*layout.coordinates}))
+    if taken:
+        raise LensValueError(
+            f"columns of stimulus= have names that ragged= adds: {shown(taken)}; rename them: "
+            "table.rename(columns=...)"
+        )
 
 
 def _coordinates(source: Source) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from lensframe_pd.extract.reduce import (
     renamed,
 )
 from lensframe_pd.schema import STIMULUS
+from lensframe_pd.tables.activations import to_numpy
 from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tracing import Trace
 
@@ -132,10 +133,9 @@ def make_plan(
     last = max(rows)
     short = facts_of(dataclasses.replace(tape, rows=tape.rows[: last + 1]), at)
     asks = _by_address(wanted, chosen.save, trace, addresses)
-    labels, variables, stored = _names(trace, rows, passes), [], {}
+    labels, variables, stored = trace._passes.labels(), list[Variable](), dict[str, Reduced]()
     counts = _n_selected(trace, rows)
     attrs = {str(name): dict(v.attrs) for name, v in trace.activations.data_vars.items()}
-    plain = trace._passes.labels()
     for row in rows:
         address, name = addresses[row], labels[row]
         layer = trace._passes.layers[row]
@@ -156,7 +156,7 @@ def make_plan(
                 short[address],
                 reduction,
                 ask,
-                attrs[plain[row]],
+                attrs[name],
                 found.dims,
                 _without_stimuli(found),
                 dict.fromkeys(found.lengths, ""),
@@ -218,11 +218,6 @@ def _n_selected(trace: Trace, rows: list[int]) -> dict[str, int]:
     return counts
 
 
-def _names(trace: Trace, rows: list[int], passes: int | None) -> dict[int, str]:
-    labels = trace._passes.labels()
-    return {row: labels[row] for row in rows}
-
-
 def _by_address(
     wanted: Mapping[str, Wanted], save: Any, trace: Trace, addresses: list[Address]
 ) -> dict[Address, Wanted]:
@@ -263,7 +258,7 @@ def _reduction(
                 f"{name!r} has no stimulus axis, so there is nothing to pool or project for each "
                 "stimulus; leave pool and project missing in its row"
             )
-        smaller, dims = as_is._smaller(as_is_array(value), facts.dims, batch)
+        smaller, dims = as_is.smaller(to_numpy(value), facts.dims, batch)
         source = smaller.dtype.name
         pads = {a: m for a, m in pads.items() if a in {axis_of(d).rstrip("_") for d in dims}}
         if ask.project is not None:
@@ -274,12 +269,6 @@ def _reduction(
     cast = Cast(source, target)
     cast.check(name)
     return Reduction(name, cast, ask.pool, matrix, pads)
-
-
-def as_is_array(value: Any) -> Array:
-    from lensframe_pd.tables.activations import to_numpy
-
-    return to_numpy(value)
 
 
 def _check_one_stimulus_axis(name: str, dims: tuple[str, ...]) -> None:

@@ -48,14 +48,15 @@ class Reduction(NamedTuple):
         """The array to store, of a value and its dimensions as traced."""
         array = to_numpy(value)
         if self.pool is not None or self.matrix is not None:
-            array, dims = self._smaller(array, dims, batch)
+            array, dims = self.smaller(array, dims, batch)
         lengths: dict[str, int] = {}
         if self.ragged and STIMULUS in dims:
             array, dims, lengths = self._padded(array, dims)
         array, infinite = self.cast(self.op, array)
         return Reduced(array, dims, lengths, infinite)
 
-    def _smaller(self, array: Array, dims: Dims, batch: Given) -> tuple[Array, Dims]:
+    def smaller(self, array: Array, dims: Dims, batch: Given) -> tuple[Array, Dims]:
+        """The array pooled and projected, at least float32, and its dimensions."""
         coords = {STIMULUS: batch.ids} if STIMULUS in dims else {}
         whole = xr.DataArray(array, coords, dims, name=self.op)
         bare = plain(whole)
@@ -114,7 +115,8 @@ class Reduction(NamedTuple):
         return mask.isel({STIMULUS: places})
 
     def _padded(self, array: Array, dims: Dims) -> tuple[Array, Dims, dict[str, int]]:
-        lengths, shape, found = {}, list(array.shape), list(dims)
+        lengths: dict[str, int] = {}
+        shape, found = list(array.shape), list(dims)
         for k, dim in enumerate(dims):
             name, extent = axis_of(dim), array.shape[k]
             most = self.ragged.get(name.rstrip("_"))
@@ -125,7 +127,11 @@ class Reduction(NamedTuple):
                     f"{self.op!r} has {extent} along {name!r}, and ragged= says {most} at most; "
                     f"give ragged={{{name.rstrip('_')!r}: {extent}}}, or shorter stimuli"
                 )
-            lengths[name.rstrip("_")] = extent
+            if lengths.setdefault(name.rstrip("_"), extent) != extent:
+                raise LensValueError(
+                    f"{self.op!r} has two axes {name.rstrip('_')!r} of unlike extents, "
+                    f"{', '.join(dims)}, which one coordinate cannot count; pool one of them"
+                )
             shape[k], found[k] = most, renamed(dim, most)
         if tuple(shape) == array.shape:
             return array, tuple(found), lengths

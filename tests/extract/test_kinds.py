@@ -1,6 +1,7 @@
 """Kinds of models: text, audio, loops, detectors, generation; checked by hooks that clone."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -112,6 +113,16 @@ def test_texts_of_unlike_lengths_are_refused_with_what_to_give(tmp_path, encoder
 def test_longer_than_ragged_says_is_refused(tmp_path, encoder):
     with pytest.raises(lf.LensValueError, match="has 9 along 'token', and ragged= says 8"):
         lf.extract(encoder, BATCHES, to=tmp_path / "a", save=["layer_norm_2"], ragged={"token": 8})
+
+
+@pytest.mark.parametrize("column", ["n_token", "token_12"])
+def test_columns_that_ragged_adds_are_refused(tmp_path, encoder, column):
+    table = pd.DataFrame({column: range(7)}, list("abcdefg"))
+    with pytest.raises(lf.LensValueError, match=f"ragged= adds: '{column}'"):
+        lf.extract(
+            encoder, BATCHES, to=tmp_path / "a", save=["layer_norm_2"], ragged={"token": 12},
+            stimulus=table,
+        )  # fmt: skip
 
 
 class Audio(nn.Module):
