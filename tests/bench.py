@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from before_and_after import report_ratios
+from bench_extract import report_extract
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -342,7 +343,9 @@ def report_start() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="models with this in their name")
+    parser.add_argument(
+        "--only", nargs="+", metavar="PART", help="models with this in their name, or `extract`"
+    )
     parser.add_argument("--against", metavar="FOLDER", help="another checkout, to be compared with")
     options = parser.parse_args()
     parts = options.only or [""]
@@ -351,10 +354,13 @@ def main() -> None:
     if options.against:
         report_ratios(options.against, {name: rounds_of(name, options.quick) for name in models})
         return
-    report_time(models, options.quick)
+    if models:
+        report_time(models, options.quick)
     large = [name for name in LARGE if name in models]
     if large:
         report_memory(large)
+    if not options.only or "extract" in options.only:
+        report_extract(options.quick)
     if not options.only:
         report_start()
 
