@@ -116,14 +116,17 @@ def _differentiated(loss: Tensor, wanted: dict[int, Edge], retain_graph: bool) -
         return {}
     _check_checkpoints(loss, edges)
     try:
-        given = torch.autograd.grad(loss, [*edges.values()], None, retain_graph, allow_unused=True)
+        # Held by this list alone: how many refer to a gradient tells whether others do.
+        given = [
+            *torch.autograd.grad(loss, [*edges.values()], None, retain_graph, allow_unused=True)
+        ]
     except RuntimeError as error:
         if "use_reentrant=True" in str(error):
             raise LensRuntimeError(_NOT_REENTRANT) from error
         if "second time" in str(error):
             raise LensRuntimeError(_USED_UP) from error
         raise
-    by_edge = dict(zip(edges, _own([*given]), strict=True))
+    by_edge = dict(zip(edges, _own(given), strict=True))
     return {
         row: _at(gradient, edge.place)
         for row, edge in wanted.items()

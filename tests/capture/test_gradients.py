@@ -511,6 +511,15 @@ def test_a_gradient_that_a_function_holds_on_to_is_copied():
     assert not gradients["linear_1"].values.flags.writeable
 
 
+def test_a_gradient_that_nobody_else_holds_is_not_copied():
+    """A sum hands one tensor on to both that were added."""
+    trace = lf.trace(
+        lambda x: (LINEAR(x).sin() + LINEAR(x).cos()).exp(), torch.randn(3, 4), gradients=True
+    )
+    gradients = trace.gradients(lambda output: output.sum())
+    assert np.shares_memory(gradients["sin_1"].values, gradients["cos_1"].values)
+
+
 def test_nothing_that_holds_a_gradient_is_changed():
     model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
     leaf = torch.randn(3, 4, requires_grad=True)
