@@ -104,7 +104,7 @@ def _cut_off(node: Node, there: set[str]) -> dict[str, str]:
     if not missing:
         return {}
     words = escaped(f"from {_few(missing)}")
-    return {"xlabel": f'<<FONT POINT-SIZE="9" COLOR="{style.FAINT}">{words}</FONT>>'}
+    return {"xlabel": f'<<FONT POINT-SIZE="9" COLOR="{style.BESIDE}">{words}</FONT>>'}
 
 
 def check(frame: pd.DataFrame) -> None:

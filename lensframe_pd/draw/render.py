@@ -26,9 +26,9 @@ QUICK = {"nslimit": "1", "nslimit1": "1", "mclimit": "0.3", "splines": "line"}
 _DPI = 96  # of a PNG, unless it is told
 _SIZE = re.compile(r'width="([\d.]+)pt"\s+height="([\d.]+)pt"')
 _DARK = """<style>@media (prefers-color-scheme: dark) {
-.edge path, .edge polygon { stroke: #9fb0c0; }
-.edge polygon { fill: #9fb0c0; }
-.edge text, .cluster > text, .graph > text { fill: #c9d4df; }
+.edge path[stroke="#66717d"], .edge polygon[stroke="#66717d"] { stroke: #9fb0c0; }
+.edge polygon[fill="#66717d"] { fill: #9fb0c0; }
+.edge text[fill="#4a5560"], .cluster > text, .graph > text { fill: #c9d4df; }
 .cluster > path, .cluster > polygon { stroke: #56636f; }
 }</style>"""
 

@@ -22,6 +22,7 @@ KINDS = {
 }  # fmt: skip
 DECIDES = "#d55e00"
 NEUTRAL = "#f0f2f4"  #: of a row without a value
+BESIDE = "#6f7b87"  #: of text on no box, to be read on white and on black
 TEXT, FAINT, LINE = "#1d2733", "#4a5560", "#8a96a3"
 CATEGORIES = (
     "#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#999999",
@@ -53,7 +54,7 @@ CLUSTER = {
     "labelloc": "t",
 }  # fmt: skip
 STUB = {
-    "shape": "plain", "style": "", "fillcolor": "none", "fontsize": "9", "fontcolor": FAINT,
+    "shape": "plain", "style": "", "fillcolor": "none", "fontsize": "9", "fontcolor": BESIDE,
     "tooltip": "goes on in another column", "class": "stub",
 }  # fmt: skip
 CUT = {"style": "dashed", "class": "cut"}
@@ -229,7 +230,7 @@ def _swatch(color: str, text: str, border: str = LINE) -> str:
 
 
 def _text(text: str) -> str:
-    return f'<FONT POINT-SIZE="9" COLOR="{FAINT}">{escaped(text)}</FONT>'
+    return f'<FONT POINT-SIZE="9" COLOR="{BESIDE}">{escaped(text)}</FONT>'
 
 
 def caption(frame: pd.DataFrame) -> str:

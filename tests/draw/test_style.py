@@ -1,10 +1,13 @@
 """Colours, legend, caption, and the columns that set them."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import lensframe_pd as lf
+from lensframe_pd.draw import render, style
 from lensframe_pd.draw.dot import dot
 
 from .drawn import read_back
@@ -111,3 +114,9 @@ def test_columns_give_any_attribute(traced):
         styled.lens.draw(penwidht="width_")
     with pytest.raises(lf.LensKeyError, match="no column to draw by 'second'; did you mean"):
         styled.lens.draw(color="second")
+
+
+def test_the_dark_look_restyles_what_has_the_colours_of_edges():
+    """The rules for dark pages name colours; what is drawn must have them, loops others."""
+    assert {style.EDGE["color"], style.FAINT} <= {*re.findall(r"#[0-9a-f]{6}", render._DARK)}
+    assert style.CARRIED["color"] not in render._DARK
