@@ -13,8 +13,8 @@ ROOMS = {
     "context config facts places readings grouping parts openings cuts refinement edited passes "
     "rebuilt",
     "capture": "watch gradients given holding values roots modules origins writes lineage handed "
-    "unseen fused selections plan sites edits tracer iterators snapshot state process save stimuli "
-    "model run placed",
+    "unseen fused selections plan sites edits recorder tracer iterators snapshot state process "
+    "save stimuli model run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
     "space norms products reductions axes readers dims layers activations without "
     "gradients",

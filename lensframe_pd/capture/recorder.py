@@ -1,0 +1,326 @@
+"""Calls and rows on a tape, and where the tensors among them came from.
+
+The identity of a tensor (its `id`, checked with a weak reference) links it to the row that made it;
+the address of its storage links it to its views, so that a write through one alias is seen by all
+others.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from types import CodeType
+from typing import Any
+from weakref import ref
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._C import _is_any_autocast_enabled
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.nn import Parameter
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+from torch.overrides import TorchFunctionMode
+
+from lensframe_pd.capture.handed import HandedBack
+from lensframe_pd.capture.lineage import Known, Lineage
+from lensframe_pd.capture.modules import ModuleStack
+from lensframe_pd.capture.origins import Origins
+from lensframe_pd.capture.values import Values
+from lensframe_pd.capture.watch import Watcher, overridden, together
+from lensframe_pd.errors import OURS
+from lensframe_pd.tape.context import context_now
+from lensframe_pd.tape.functions import Function, synthetic
+from lensframe_pd.tape.storage import is_foreign, storage_address, storage_of, unwrapped
+from lensframe_pd.tape.tape import SLOT, Array, Call, Context, Opaque, Row, Site, Tape
+
+ATOMS = frozenset(
+    (int, float, bool, str, type(None), complex, bytes, type(Ellipsis), torch.dtype,
+     torch.device, torch.layout, torch.memory_format, torch.Size, type)
+)  # fmt: skip
+_CPU = torch.device("cpu")
+_SMALL = 2**16  # bytes of a NumPy argument that is kept as it was, not only described
+NO_KWARGS: dict[str, Any] = {}
+
+SYNTHETIC = {
+    "input": synthetic("input"),
+    "output": synthetic("output", "input"),
+    "constant": synthetic("constant"),
+    "alias": synthetic("alias", "input"),
+    "edit": synthetic("edit", "input"),
+}
+
+_is_grad_enabled = torch.is_grad_enabled
+_is_inference = torch.is_inference_mode_enabled
+
+
+Template = tuple[tuple[Any, ...], dict[str, Any], tuple[int, ...]]
+_new = tuple.__new__  # a NamedTuple without the cost of its constructor
+
+
+class Recorder(TorchFunctionMode):
+    """Writes calls and rows; which ones, the tracer says."""
+
+    modules: ModuleStack
+
+    def __init__(
+        self, tape: Tape, values: Values, origins: Origins, watchers: Sequence[Watcher]
+    ) -> None:
+        super().__init__()
+        self.tape = tape
+        self.values = values
+        self.lineage = Lineage(tape, values, origins, self._synthetic_row)
+        self.handed = HandedBack(tape, self.lineage.live)
+        self._made = together(overridden(watchers, "made"))
+        # Other objects' own lists and dicts: an attribute less to look up, several times per call.
+        self._calls, self._rows = tape.calls, tape.rows
+        self._live, self._newest = self.lineage.live, self.lineage.newest
+        self._writes = self.lineage.writes
+        self._codes = tape.codes
+        self._stops: set[int] = set()
+        #: The id of the code that runs what is inside an opened composite, and whose site this has.
+        self._opens = 0
+        self._outer: Site = ()
+        self._script_site: Site = ()
+        self._differentiated: list[int] = []
+        #: Tensors that somebody made the `.grad` of another one.
+        self._assigned: dict[int, Callable[[], Tensor | None]] = {}
+        self._contexts: dict[Any, Context] = {}
+
+    def met_code(self, code: CodeType) -> None:
+        """Code runs that did not before."""
+
+    def _call(
+        self,
+        function: Function,
+        template: Template,
+        seconds: float = 0.0,
+        state: Tensor | None = None,
+        frame: Any = None,
+    ) -> int:
+        kept, kept_kwargs, sources = template
+        if self._differentiated and function.name == "grad":
+            kept_kwargs = {**kept_kwargs, "backward": [SLOT for _ in self._differentiated]}
+            sources = (*sources, *self._differentiated)
+        if frame is None:
+            frame = caller_frame()
+        switches = (_is_grad_enabled(), _is_inference(), _is_any_autocast_enabled())
+        context = self._contexts.get(switches)
+        if context is None or context.autocast:
+            context = self._contexts[switches] = context_now()
+        calls = self._calls
+        calls.append(
+            _new(
+                Call,
+                (
+                    function,
+                    kept,
+                    kept_kwargs,
+                    sources,
+                    self._script_site or self._site(frame),
+                    self.modules.current,
+                    context,
+                    seconds,
+                    state,
+                ),
+            )
+        )
+        return len(calls) - 1
+
+    def _site(self, frame: Any) -> Site:
+        """Where the call came from: the frames inside the innermost module call."""
+        codes, stops, opens = self._codes, self._stops, self._opens
+        site: Site = ()  # grown as a tuple, as most are one or two frames long
+        while frame is not None:
+            code = frame.f_code
+            key = id(code)
+            if key in stops:
+                break
+            if key == opens:  # inside an opened composite: its caller's site is known
+                return site + self._outer
+            if key not in codes:
+                codes[key] = code
+                self.met_code(code)
+            here = (key, frame.f_lasti)
+            site = site + here if site else here
+            frame = frame.f_back
+        return site
+
+    def _template(self, args: Any, kwargs: Any) -> Template:
+        """The arguments with `SLOT` for each tensor, and where those tensors came from."""
+        # The hottest loop there is. `Known` is read by number: alive, source, storage.
+        sources: list[int] = []
+        live, writes, kept = self._live, self._writes, []
+        for value in args:
+            kind = type(value)
+            if kind is Tensor or kind is Parameter:
+                known = live.get(id(value))
+                if known is None or known[0]() is not value or known[2] in writes:
+                    sources.append(self.lineage.source(value))
+                else:
+                    sources.append(known[1])
+                kept.append(SLOT)
+            elif kind in ATOMS:
+                kept.append(value)
+            else:
+                kept.append(self._fold(value, sources))
+        if not kwargs:
+            return tuple(kept), NO_KWARGS, tuple(sources)
+        named = {name: self._fold(value, sources) for name, value in kwargs.items()}
+        return tuple(kept), named, tuple(sources)
+
+    def _fold(self, value: Any, sources: list[int]) -> Any:
+        kind = type(value)
+        if kind in ATOMS:
+            return value
+        if isinstance(value, Tensor):
+            sources.append(self.lineage.source(value))
+            return SLOT
+        if kind is tuple or kind is list:
+            return kind([v if type(v) in ATOMS else self._fold(v, sources) for v in value])
+        if kind is slice:
+            parts = (value.start, value.stop, value.step)
+            return slice(*(self._fold(part, sources) for part in parts))
+        if isinstance(value, tuple):
+            return tuple(self._fold(v, sources) for v in value)
+        if isinstance(value, dict):
+            return {k: self._fold(v, sources) for k, v in value.items()}
+        return self._plain(value)
+
+    def _plain(self, value: Any) -> Any:
+        """An argument that is no tensor: itself if it is a value, else its description."""
+        if isinstance(value, (bool, int, float, complex, str, range, np.generic)):
+            return value
+        if isinstance(value, np.ndarray) and value.nbytes <= _SMALL:
+            return Array(value.copy())
+        return Opaque(f"{type(value).__module__}.{type(value).__qualname__}")
+
+    def _row(self, tensor: Tensor, call: int, slot: int, inplace: bool = False) -> int:
+        try:
+            storage = storage_address(tensor)
+            stride = tensor.stride()
+        except (NotImplementedError, RuntimeError, ValueError):
+            return self._row_of_odd_tensor(tensor, call, slot, inplace)
+        key, row = id(tensor), len(self._rows)
+        if type(tensor) is not Tensor:
+            if tensor.is_nested:
+                return self._row_of_odd_tensor(tensor, call, slot, inplace)
+            self.lineage.take_apart(tensor, row)
+        known = self._live.get(key)
+        new = _new(Known, (ref(tensor), row, storage))
+        if known is None or inplace or known[0]() is not tensor:
+            self._live[key] = self._newest[storage] = new
+        else:
+            self._made_again(key, known, new, call)
+        device = _CPU if tensor.is_cpu else tensor.device
+        self._rows.append(
+            _new(
+                Row,
+                (
+                    call,
+                    slot,
+                    tensor.shape,
+                    stride,
+                    tensor.dtype,
+                    device,
+                    tensor.requires_grad,
+                    inplace,
+                ),
+            )
+        )
+        self._made(row, tensor, storage)
+        return row
+
+    def _row_of_odd_tensor(self, tensor: Tensor, call: int, slot: int, inplace: bool) -> int:
+        """vmap's and grad's wrappers (their inner value is the row), sparse and nested tensors."""
+        inner = unwrapped(tensor)
+        if inner is not tensor:
+            with temporarily_clear_interpreter_stack():
+                row = self._row(inner, call, slot, inplace)
+            self.tape.wrapped.add(call)
+            self._know_odd(tensor, Known(ref(tensor), row, storage_of(inner)), call, inplace)
+            return row
+        row = len(self._rows)
+        self._know_odd(tensor, Known(ref(tensor), row, 0), call, inplace)
+        self.lineage.take_apart(tensor, row)
+        with torch._C.DisableTorchFunctionSubclass():  # a lazy parameter refuses otherwise
+            try:
+                shape = tuple(n if type(n) is int else -1 for n in tensor.shape)
+            except RuntimeError:  # a nested tensor has no one shape
+                shape = (-1,) * tensor.dim()
+            self._rows.append(
+                Row(
+                    call,
+                    slot,
+                    shape,
+                    (),
+                    tensor.dtype,
+                    tensor.device,
+                    tensor.requires_grad,
+                    inplace,
+                )
+            )
+        if isinstance(tensor, UninitializedTensorMixin):
+            self.tape.values.append(None)  # it has no value before it is initialised
+        else:
+            self._made(row, tensor, 0)
+        return row
+
+    def _know_odd(self, tensor: Tensor, new: Known, call: int, inplace: bool) -> None:
+        known = self.lineage.known(tensor)
+        if known is None or inplace:
+            self._live[id(tensor)] = new
+        else:
+            self._made_again(id(tensor), known, new, call)
+
+    def _made_again(self, key: int, known: Known, new: Known, call: int) -> None:
+        """`call` gave an object that was known already, and did not write it."""
+        made_by = self._calls[call]
+        if known.source not in made_by.sources:  # not what it was given: `grad`, filled unseen
+            if key in self._assigned and self._assigned[key]() is known.alive():
+                kwargs = {**made_by.kwargs, "assigned": SLOT}
+                sources = (*made_by.sources, known.source)
+                self._calls[call] = made_by._replace(kwargs=kwargs, sources=sources)
+            self._live[key] = self._newest[new.storage] = new
+        elif made_by.function is not SYNTHETIC["output"]:
+            self.handed.back(key, known, new, call)
+
+    def given(self, kind: str, path: str, tensor: Tensor) -> int:
+        """A row for an input or an output."""
+        sources = (self.lineage.source(tensor),) if kind == "output" else ()
+        row = self._synthetic_row(kind, sources, tensor, path)
+        if kind == "input":
+            self.lineage.pin(tensor, path)
+        return row
+
+    def _synthetic_row(
+        self,
+        kind: str,
+        sources: tuple[int, ...],
+        tensor: Tensor,
+        path: str = "",
+        config: dict[str, Any] = NO_KWARGS,
+    ) -> int:
+        """A row that no torch function made."""
+        args = (SLOT,) * len(sources)
+        call = self._call(SYNTHETIC[kind], (args, config, sources))
+        row = len(self._rows)
+        self.tape.kinds[row] = kind
+        if path:
+            self.tape.paths[row] = path
+        if kind != "output":  # from here on the tensor comes from this row
+            self._live.pop(id(tensor), None)
+        foreign = kind != "output" and is_foreign(tensor)  # its own row was asked already
+        if foreign:
+            self.values.expose_owner(tensor)
+        if foreign or not sources:  # it was there before, so others may hold it
+            self.values.expose(tensor)
+        return self._row(tensor, call, 0)
+
+
+def caller_frame() -> Any:
+    """The innermost frame that is not the tracer's own."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_filename.startswith(OURS) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
