@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from lensframe_pd.capture.origins import extra_tensors, own_attributes
 from lensframe_pd.capture.roots import find_roots, named_modules
+from lensframe_pd.errors import LensValueError
 from lensframe_pd.extract.cast import Array
 from lensframe_pd.files.checksums import of_facts
 from lensframe_pd.tape.context import context_now
@@ -38,13 +39,25 @@ def fingerprint(model: Any) -> dict[str, Any]:
 
 
 def tensors_of(named: list[tuple[str, Any]]) -> Iterator[tuple[str, Tensor]]:
-    """Parameters, buffers (also those that no state_dict has) and other tensors of modules."""
+    """Parameters and buffers, also those that no state_dict has.
+
+    Not other tensors that a module holds: many keep what they computed last.
+
+    Raises
+    ------
+    LensValueError
+        One has no values yet.
+    """
     for path, module in named:
         prefix = f"{path}." if path else ""
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if isinstance(tensor, UninitializedTensorMixin):
+                raise LensValueError(
+                    f"{prefix}{name} gets its shape and values with the first batch, so runs would "
+                    "not be of one model; run the model once before"
+                )
             if tensor is not None:
                 yield prefix + name, tensor
-    yield from extra_tensors(own_attributes(named))
 
 
 def sha256(tensor: Tensor) -> str:

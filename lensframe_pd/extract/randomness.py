@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lensframe_pd.capture.origins import extra_tensors, own_attributes
 from lensframe_pd.capture.roots import find_roots, named_modules
 from lensframe_pd.errors import LensValueError, shown
 from lensframe_pd.extract.fingerprint import tensors_of
@@ -50,7 +51,7 @@ class Steady:
         self._training = any([module.training for _, module in named])
         self._tensors = [
             (name, tensor, tensor._version)
-            for name, tensor in tensors_of(named)
+            for name, tensor in (*tensors_of(named), *extra_tensors(own_attributes(named)))
             if not tensor.is_inference()
         ]
         buffers = {id(t) for _, m in named for t in m._buffers.values()}

@@ -194,6 +194,47 @@ def test_grad_and_autocast_are_compared(tmp_path):
         lf.extract(model, X, to=tmp_path / "a", **BASE)
 
 
+class Stashes(nn.Linear):
+    """Keeps what it computed last, as many do for later looks."""
+
+    def forward(self, x):
+        self.last = super().forward(x)
+        return self.last
+
+
+def test_what_a_model_kept_of_its_last_run_is_no_weight(tmp_path):
+    model = Stashes(3, 2).eval().requires_grad_(False)
+    settings = {"to": tmp_path / "a", "save": "linear_1", "batch_size": 3}
+    first = lf.extract(model, X, **settings).load()
+    (tmp_path / "a/lensframe/ledger/c/1").unlink()
+    xr.testing.assert_identical(lf.extract(model, X, **settings).load(), first)
+
+
+def test_a_lazy_model_is_to_be_run_before(tmp_path):
+    model = nn.LazyLinear(2).eval()
+    with pytest.raises(lf.LensValueError, match="weight gets its shape.*run the model once before"):
+        lf.extract(model, X, to=tmp_path / "a", save="linear_1", batch_size=3)
+    model(X)
+    lf.extract(model, X, to=tmp_path / "a", save="linear_1", batch_size=3)
+
+
+class Counts(nn.Linear):
+    """Adds to a tensor of its own, which is no buffer, at each run."""
+
+    def __init__(self):
+        super().__init__(3, 2)
+        self.seen = torch.zeros(())
+
+    def forward(self, x):
+        self.seen += 1
+        return super().forward(x) * self.seen
+
+
+def test_a_model_that_counts_its_runs_is_refused(tmp_path):
+    with pytest.raises(lf.LensValueError, match="each batch changes 'seen'"):
+        lf.extract(Counts().eval(), X, to=tmp_path / "a", save="mul_1", batch_size=3)
+
+
 def test_versions_are_compared(tmp_path, monkeypatch):
     lf.extract(Kept().eval(), X, to=tmp_path / "a", **BASE)
     monkeypatch.setattr(torch, "__version__", "9.9")
