@@ -12,7 +12,15 @@ import xarray as xr
 from lensframe_pd.capture.given import joined
 from lensframe_pd.capture.plan import ADDRESSED_BY, Address, followed, planned
 from lensframe_pd.errors import LensTypeError, LensValueError, unknown_names, warn
-from lensframe_pd.schema import labels, main_path, module_asked, parsed, rows_of, split_call
+from lensframe_pd.schema import (
+    labels,
+    main_path,
+    module_asked,
+    parsed,
+    path_of,
+    rows_of,
+    split_call,
+)
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.tape.tape import Tape
 
@@ -93,13 +101,17 @@ class Plain(NamedTuple):
     layer: str
     kind: str
     address: Address
+    returned: tuple[str, ...] = ()
+    """Paths of the modules that returned it."""
 
 
 def plain_rows(tape: Tape) -> list[Plain]:
     """What a finished run tells of its rows."""
     grouped = passes(tape)
     kinds = [tape.kinds.get(row, "op") for row in range(len(tape.rows))]
-    cells = zip(grouped.labels(), grouped.layers, kinds, followed(tape), strict=True)
+    modules, by = tape.modules, tape.returned
+    returned = [tuple([modules[m].path for m in by.get(row, ())]) for row in range(len(tape.rows))]
+    cells = zip(grouped.labels(), grouped.layers, kinds, followed(tape), returned, strict=True)
     return [Plain(*row) for row in cells]
 
 
@@ -148,11 +160,19 @@ def _of_frame(frame: pd.DataFrame) -> Asked:
     frame.attrs = {}  # pandas copies them for each column that is asked for
     ops = labels(frame, "values=")
     given = dict(zip(ops, frame[column], strict=True))
-    if not {*ADDRESSED_BY, "layer", "kind"} <= {*frame.columns}:
+    if not {*ADDRESSED_BY, "layer", "kind", "returned_by"} <= {*frame.columns}:
         return Asked(given)
-    cells = rows_of(frame, ops, ("layer", "kind"))
-    found = planned(frame, "values=")
-    rows = [Plain(op, cells[op]["layer"], cells[op]["kind"], a) for a, op in found.items()]
+    cells = rows_of(frame, ops, ("layer", "kind", "returned_by"))
+    rows = [
+        Plain(
+            op,
+            cells[op]["layer"],
+            cells[op]["kind"],
+            address,
+            tuple([path_of(call) for call in cells[op]["returned_by"]]),
+        )
+        for address, op in planned(frame, "values=").items()
+    ]
     return Asked(given, rows)
 
 
@@ -209,8 +229,11 @@ def resolved(
             continue
         site = Site(key, value)
         if meant:
-            if path is not None and parsed(key) is None:
-                warn(f"values: {key!r} is read as the operation; ask for 'module={key}' otherwise")
+            if path is not None and not all(path[0] in row.returned for row in meant):
+                warn(
+                    f"values: {key!r} is read as the operation; a module has that path and "
+                    f"returned something else: ask for it as 'module={key}'"
+                )
             reasons = [_UNEDITABLE[row.kind] for row in meant if row.kind in _UNEDITABLE]
             if reasons and asked.passes_over:
                 sites.passed_over.append(key)

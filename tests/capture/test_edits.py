@@ -634,6 +634,29 @@ def test_nothing_is_left_on_the_model():
     assert not torch.equal(model(X), lf.trace(model, X, values={"1": 0}).output)
 
 
+class Named(nn.Module):
+    """Its module `relu_1` returns another row than that of this name, or this very one."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.relu_1, self.last = nn.Sequential(nn.ReLU(), nn.Flatten()), last
+
+    def forward(self, x):
+        return self.last(self.relu_1(x))
+
+
+def test_a_label_that_is_a_module_path_too():
+    model = Named(nn.Identity())
+    with pytest.warns(lf.LensWarning, match="module=relu_1"):
+        trace = lf.trace(model, X, values={"relu_1": 1})
+    assert trace.layers.loc["edit_1", "parents"] == ("relu_1",)
+    trace = lf.trace(model, X, values={"module=relu_1": 1})
+    assert trace.layers.loc["edit_1", "parents"] == ("flatten_1",)
+    model.relu_1 = nn.ReLU()
+    trace = lf.trace(model, X, values={"relu_1": 1})
+    assert trace.layers.loc["edit_1", "parents"] == ("relu_1",)
+
+
 def test_no_values_are_none():
     for values in (None, {}, xr.Dataset()):
         trace = lf.trace(net(), X, values=values)
