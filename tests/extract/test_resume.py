@@ -212,7 +212,7 @@ def test_what_a_model_kept_of_its_last_run_is_no_weight(tmp_path):
 
 def test_a_lazy_model_is_to_be_run_before(tmp_path):
     model = nn.LazyLinear(2).eval()
-    with pytest.raises(lf.LensValueError, match="weight gets its shape.*run the model once before"):
+    with pytest.raises(lf.LensValueError, match=r"weight gets its shape.*run the model once"):
         lf.extract(model, X, to=tmp_path / "a", save="linear_1", batch_size=3)
     model(X)
     lf.extract(model, X, to=tmp_path / "a", save="linear_1", batch_size=3)
