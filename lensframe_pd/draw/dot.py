@@ -76,9 +76,9 @@ def dot(
 
 def _rankdir(direction: str) -> dict[str, str]:
     """The direction as Graphviz calls it; Graphviz' own names are taken too."""
-    name = _DIRECTIONS.get(direction.lower(), direction.upper())
+    name = _DIRECTIONS.get(str(direction).lower(), str(direction).upper())
     if name not in _DIRECTIONS.values():
-        raise unknown_names([direction], _DIRECTIONS, "direction")
+        raise unknown_names([str(direction)], _DIRECTIONS, "direction")
     return {} if name == "TB" else {"rankdir": name}
 
 

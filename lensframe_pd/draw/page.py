@@ -188,10 +188,10 @@ def _columns(
     frame: pd.DataFrame, nodes: Sequence[Node], chosen: str | None
 ) -> list[dict[str, Any]]:
     found = []
-    for name in map(str, frame.columns):
+    for key in frame.columns:
+        name, column = str(key), frame[key]
         if name in _NOT_TOLD:
             continue
-        column = frame[name]
         kind = column.dtype
         numeric = pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
         raw = [node.row[name] for node in nodes]

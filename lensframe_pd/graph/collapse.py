@@ -20,7 +20,7 @@ from lensframe_pd.graph.contract import (
     put_together,
     reads_between,
 )
-from lensframe_pd.graph.edges import frame_like
+from lensframe_pd.graph.edges import frame_like, op_index
 from lensframe_pd.graph.outline import MOST, outline
 from lensframe_pd.graph.roll import roll, unroll
 from lensframe_pd.graph.runs import merge_runs
@@ -133,7 +133,7 @@ def collapse(
     reads = reads_between(of, call_of, steps, rolled)
     everything = [*range(len(ops))]
     rows = contract(columns, grouped(group, everything), row, reads, each_once if rolled else None)
-    index = pd.Index([*dict.fromkeys(group)], name="op", dtype=frame.index.dtype)
+    index = op_index(frame, [*dict.fromkeys(group)])
     return frame_like(frame, rows, [*frame.columns], index)
 
 

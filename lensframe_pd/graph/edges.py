@@ -120,11 +120,18 @@ def with_edges(
     return changed.drop(columns=[c for c in ROLLED if c in changed.columns])
 
 
+def op_index(frame: pd.DataFrame, ops: Sequence[str]) -> pd.Index:
+    """Labels as the index of a frame made of this one."""
+    kind: Any = frame.index.dtype if frame.index.name == "op" else "str"
+    return pd.Index([*ops], name="op", dtype=kind)
+
+
 def frame_like(
     like: pd.DataFrame, rows: Sequence[dict[str, Any]], columns: Sequence[str], index: pd.Index
 ) -> pd.DataFrame:
     """Rows as a frame whose columns are of the same kind as those of `like`."""
     data: dict[str, Any] = {}
+    columns = [name for name in columns if name != index.name]  # where `op` was a column
     for name in columns:
         cells = [row[name] for row in rows]
         if name in like.columns and like[name].dtype != object:

@@ -20,7 +20,7 @@ from lensframe_pd.graph.contract import (
     grouped,
     put_together,
 )
-from lensframe_pd.graph.edges import ROLLED, frame_like
+from lensframe_pd.graph.edges import ROLLED, frame_like, op_index
 from lensframe_pd.schema import labels, names, plain, require, split_call
 
 
@@ -94,7 +94,7 @@ def roll(frame: pd.DataFrame) -> pd.DataFrame:
 
     rows = contract(columns, grouped(layers, in_order), _rolled, reads, _pass_ranges)
     rows.sort(key=lambda row: row["step"])
-    index = pd.Index([row["layer"] for row in rows], name="op", dtype=frame.index.dtype)
+    index = op_index(frame, [row["layer"] for row in rows])
     return frame_like(frame, rows, [*frame.columns, *ROLLED], index)
 
 
@@ -158,7 +158,7 @@ def unroll(frame: pd.DataFrame) -> pd.DataFrame:
         rows += [row | {c: _tuples(v[p]) for c, v in kept.items()} for p in range(n)]
     rows.sort(key=lambda row: row["step"])
     bare = frame_like(frame, rows, names_, pd.RangeIndex(len(rows)))
-    bare.index = pd.Index(labels(bare, "unroll"), name="op", dtype=frame.index.dtype)
+    bare.index = op_index(frame, labels(bare, "unroll"))
     return bare
 
 

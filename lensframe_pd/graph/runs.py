@@ -20,7 +20,7 @@ from lensframe_pd.graph.contract import (
     put_together,
     reads_between,
 )
-from lensframe_pd.graph.edges import frame_like
+from lensframe_pd.graph.edges import frame_like, op_index
 from lensframe_pd.graph.outline import Outline, numbered
 from lensframe_pd.schema import labels, plain_cells
 
@@ -36,7 +36,7 @@ def merge_runs(frame: pd.DataFrame, plan: Outline) -> pd.DataFrame:
     if "step" in frame.columns:
         frame = frame.sort_values("step", kind="stable")
     ops = labels(frame, "collapse")
-    columns = {str(name): plain_cells(frame[name]) for name in frame.columns}
+    columns = {name: plain_cells(frame[name]) for name in frame.columns}
     merged = _names(plan, dict(zip(columns["layer"], ops, strict=True)))
     group = [merged.get(op, op) for op in ops]
     runs = {merged[run[-1]]: len(run) for run in plan.runs}
@@ -56,13 +56,9 @@ def merge_runs(frame: pd.DataFrame, plan: Outline) -> pd.DataFrame:
     place = {name: i for i, name in enumerate(group)}
     everything = [*range(len(ops))]
     rows = contract(columns, grouped(group, everything), row, reads, each_once if rolled else None)
-    made = frame_like(frame, rows, [*frame.columns], _index(frame, [*dict.fromkeys(group)]))
+    made = frame_like(frame, rows, [*frame.columns], op_index(frame, [*dict.fromkeys(group)]))
     made = made.assign(repeats=np.array([cells["repeats"] for cells in rows], "int64"))
     return made.iloc[np.argsort([place[name] for name in made.index], kind="stable")]
-
-
-def _index(frame: pd.DataFrame, labels_: list[str]) -> pd.Index:
-    return pd.Index(labels_, name="op", dtype=frame.index.dtype)
 
 
 def _names(plan: Outline, op_of: Mapping[str, str]) -> dict[str, str]:

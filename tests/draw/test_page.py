@@ -295,6 +295,20 @@ def test_odd_cells_are_told():
     assert columns["d"][1] is None
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f.reset_index(), lambda f: f.lens.roll(), lambda f: f.lens.collapse("auto"),
+        lambda f: f.query("func == 'linear'"), lambda f: f.lens.costs(), lambda f: f.iloc[::-1],
+        lambda f: f.assign(a=1).rename(columns={"a": 5}), lambda f: f.iloc[:1],
+        lambda f: f.assign(big=[2**80] * len(f), many=1j, kinds=f["func"].astype("category")),
+    ],
+)  # fmt: skip
+def test_pages_of_any_rows(change, layers):
+    frame = change(layers)
+    assert len(data_of(frame.lens.draw().page().html)["labels"]) == len(frame)
+
+
 def test_without_the_extra(layers, monkeypatch):
     from lensframe_pd.draw import page
 

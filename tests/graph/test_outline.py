@@ -261,6 +261,23 @@ def test_of_a_filtered_a_shuffled_and_an_empty_frame():
     assert "repeats" in empty.columns
 
 
+@pytest.mark.parametrize("fold", [{"modules": "auto"}, {"depth": 1}, {"modules": "blocks.0"}])
+def test_of_a_frame_whose_labels_are_a_column(fold):
+    layers = traced(Masked(Block(), Block(), Block()))
+    frame = layers.assign(**{"5": 1}).rename(columns={"5": 5})
+    folded = frame.reset_index().lens.collapse(**fold)
+    assert folded.index.name == "op"
+    pd.testing.assert_frame_equal(folded, frame.lens.collapse(**fold), check_column_type=False)
+
+
+def test_rolling_a_frame_whose_labels_are_a_column(recurrent):
+    rolled = recurrent.reset_index().lens.roll()
+    pd.testing.assert_frame_equal(
+        rolled[recurrent.columns], recurrent.lens.roll()[recurrent.columns]
+    )
+    assert rolled.lens.unroll().index.tolist() == recurrent.index.tolist()
+
+
 @pytest.mark.parametrize("model", [Masked(Block(), Block()), Wide(), nn.ReLU()])
 def test_the_result_is_a_frame_like_any(model, tmp_path):
     frame = auto(model, most=8)
