@@ -123,7 +123,8 @@ def with_edges(
 def op_index(frame: pd.DataFrame, ops: Sequence[str]) -> pd.Index:
     """Labels as the index of a frame made of this one."""
     kind: Any = frame.index.dtype if frame.index.name == "op" else "str"
-    return pd.Index([*ops], name="op", dtype=kind)
+    index: pd.Index[Any] = pd.Index([*ops], name="op", dtype=kind)
+    return index
 
 
 def frame_like(

@@ -172,6 +172,19 @@ def test_every_depth_has_the_boxes_of_collapse(browser, layers, site):
 
 
 @pytest.mark.browser
+def test_a_newer_fold_ends_the_older(browser, layers, site):
+    browser.open(site)
+    browser.js(
+        "(() => { const s = document.getElementById('depth'); for (const d of ['3', '2', '1']) "
+        "{ s.value = d; s.dispatchEvent(new Event('change')) } })()"
+    )
+    browser.until(lambda: len(shown(browser)) == len(layers.lens.collapse(depth=1)))
+    browser.settled(lambda: browser.click(f"{box(data_of(site.read_text()), 'stage')} text"))
+    assert {"stage.0", "stage.1"} <= {*shown(browser)}
+    quiet(browser)
+
+
+@pytest.mark.browser
 def test_searching_telling_colouring_and_the_keyboard(browser, layers, site):
     browser.open(site)
     browser.press("/", "/")
