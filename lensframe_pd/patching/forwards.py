@@ -6,8 +6,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from torch import Tensor
-
 from lensframe_pd.capture.edits import Refused
 from lensframe_pd.capture.plan import Address
 from lensframe_pd.capture.run import Run
@@ -37,7 +35,7 @@ class Forwards:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def output(self, address: Address, key: str, value: Tensor) -> Any:
+    def output(self, address: Address, key: str, value: Any) -> Any:
         """What the model returns with this value.
 
         Raises

@@ -183,13 +183,22 @@ def _frame(
                 continue
             try:
                 new = fitted(row.label, value, saved)
-                output, forward = _patched(run, recomputed, forwards, i, row, new)
+                given_there = value if is_function(value) else new  # it passes a gradient on
+                output, forward = _patched(run, recomputed, forwards, i, row, new, given_there)
             except LensRuntimeError:
                 raise
             except LensError as error:
                 if strict:
                     raise
                 passed_over[row.label] = str(error)
+                continue
+            except Exception as error:  # the model's own, with this value
+                if strict:
+                    error.add_note(
+                        f"patch: raised by the model, with another value for {row.label!r}"
+                    )
+                    raise
+                passed_over[row.label] = f"the model fails: {type(error).__name__}: {error}"
                 continue
             said = parsed(row.label)
             pass_num = said.pass_num if said is not None and said.pass_num else 1
@@ -205,13 +214,19 @@ def _frame(
 
 
 def _patched(
-    run: Run, recomputed: Recomputed, forwards: Forwards, i: int, row: Plain, value: Tensor
+    run: Run,
+    recomputed: Recomputed,
+    forwards: Forwards,
+    i: int,
+    row: Plain,
+    value: Tensor,
+    given: Any,
 ) -> tuple[Any, bool]:
-    """The output with another value, and whether the model ran for it."""
+    """The output with another value, and whether the model ran for it, which then is `given` it."""
     try:
         return _output(run, recomputed.outputs(i, value)), False
     except (Doubt, Unbuilt):
-        return forwards.output(row.address, row.label, value), True
+        return forwards.output(row.address, row.label, given), True
 
 
 def _output(run: Run, changed: dict[int, Tensor]) -> Any:

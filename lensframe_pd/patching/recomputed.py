@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from lensframe_pd.errors import LensRuntimeError, shown
 from lensframe_pd.patching.sharing import may_share
 from lensframe_pd.replay.call import Rerun, Unreplayable, laid_out
-from lensframe_pd.tape.compare import difference, same
+from lensframe_pd.tape.compare import Difference, difference, same
 from lensframe_pd.tape.context import Surroundings
 from lensframe_pd.tape.storage import bits_of, version_of
-from lensframe_pd.tape.tape import Call, Row, Tape
+from lensframe_pd.tape.tape import Call, Opaque, Row, Tape
 
 
 class Doubt(Exception):
@@ -60,9 +60,13 @@ class Recomputed:
 
     @cached_property
     def _last_unknown(self) -> int:
-        """The last row of a tensor that nobody knows the origin of: what came before may be it."""
+        """The last row of a tensor that nobody knows the origin of: what came before may be it.
+
+        So may it be in an object that a call was given, of which there is only a description.
+        """
         kinds = self._tape.kinds.items()
         unknown = [r for r, kind in kinds if kind == "constant" and r not in self._tape.paths]
+        unknown += [s.rows[0] for s in self._steps if _is_opaque((s.call.args, s.call.kwargs))]
         return max(unknown, default=-1)
 
     def check_parameters(self) -> None:
@@ -87,10 +91,10 @@ class Recomputed:
             for k, step in enumerate(self._steps):
                 names = [self._tape.held[-1 - s].name for s in step.call.sources if s < 0]
                 reason = self._checked(k, surroundings) if names else None
-                if isinstance(reason, str) and reason.startswith(_APART):
+                if isinstance(reason, _Apart) and reason.is_more_than_rounding:
                     raise LensRuntimeError(
                         f"patch: {step.call.function.name} does not give its saved value any more "
-                        f"({reason.removeprefix(_APART)}): {', '.join(names)} changed since the "
+                        f"({reason.apart.reason}): {', '.join(names)} changed since the "
                         "trace; trace again"
                     )
 
@@ -168,7 +172,7 @@ class Recomputed:
         step = self._steps[k]
         rerun = self._checked(k, surroundings)
         if isinstance(rerun, str):
-            raise Doubt(rerun.removeprefix(_APART))
+            raise Doubt(rerun)
         surroundings.enter(step.call.context)
         try:
             result = rerun([self._argument(s, changed) for s in step.call.sources])
@@ -229,7 +233,7 @@ class Recomputed:
                 return f"{name} gives fewer tensors"
             apart = difference(result[row.slot].detach(), value)
             if not apart.same:
-                return f"{_APART}{apart.reason}"
+                return _Apart(name, apart, value)
         return rerun
 
     def _argument(self, source: int, changed: dict[int, Tensor]) -> Tensor:
@@ -256,4 +260,30 @@ def _version(tensor: Tensor | None) -> int | None:
     return None if tensor is None else version_of(tensor)
 
 
-_APART = "it gives another value than was saved: "
+class _Apart(str):
+    """Why a call is not run again: by itself it gives another value than in the run."""
+
+    def __new__(cls, name: str, apart: Difference, value: Tensor) -> _Apart:
+        made = super().__new__(cls, f"{name} gives another value than was saved: {apart.reason}")
+        made.apart = apart
+        largest = float(value.abs().max()) if value.numel() else 0.0
+        made.is_more_than_rounding = not apart.largest <= _ROUNDING * largest
+        return made
+
+    apart: Difference
+    is_more_than_rounding: bool
+
+
+_ROUNDING = 1e-4
+"""Of the largest value: kernels round by where their arguments lie in memory."""
+
+
+def _is_opaque(value: Any) -> bool:
+    """Whether arguments are, or hold, an object of which only a description was kept."""
+    if isinstance(value, Opaque):
+        return value.description != "torch._C.Generator"
+    if isinstance(value, (tuple, list)):
+        return any([_is_opaque(part) for part in value])
+    if isinstance(value, dict):
+        return any([_is_opaque(part) for part in value.values()])
+    return False

@@ -169,6 +169,22 @@ def by_gradient(x):
     return g + y.detach()
 
 
+class Held:
+    """Of torch's protocol, as a TensorDict: torch hands calls on it over to the class."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        return torch.zeros(3, 4) + args[0].tensor.detach().clone().mul(2)
+
+
+def by_object(x):
+    y = LINEAR(x)
+    return y + torch.exp(Held(y))
+
+
 def by_loop(x):
     y = LINEAR(x)
     while y.norm() > 1:
@@ -184,6 +200,7 @@ DEPEND = {
     "a list": (by_list, ["linear_1"]),
     "a shape alone": (by_shape_alone, ["linear_1"]),
     "a gradient": (by_gradient, ["linear_1"]),
+    "an object": (by_object, ["linear_1"]),
     "a loop": (by_loop, ["linear_1", "mul_1:1"]),
 }
 
@@ -202,6 +219,34 @@ def test_the_model_runs_where_its_course_may_depend_on_the_value(name, value):
             assert row["metric"] == float(total(real.output)), op
     may_be_the_same = ("a decision", "a loop", "a shape alone")
     assert found["forward"].any() or name in may_be_the_same
+
+
+def test_a_model_that_fails_with_the_value():
+    def forward(x):
+        y = LINEAR(x)
+        if y.sum() > 1e6:
+            raise ValueError("too much")
+        return y * 2
+
+    with torch.no_grad():
+        trace = lf.trace(forward, X)
+        found = trace.patch(1e9, total)
+        assert "too much" in json.loads(found.attrs["passed_over"])["linear_1"]
+        assert "mul_1" in found.index
+        with pytest.raises(ValueError, match="too much"):
+            trace.patch(1e9, total, rows="linear_1")
+
+
+def test_a_function_passes_the_gradient_on_that_the_model_takes():
+    def forward(x):
+        with torch.enable_grad():
+            y = x.detach().requires_grad_().exp()
+            (g,) = torch.autograd.grad(y.sum(), y)
+        return g
+
+    with torch.no_grad():
+        found = lf.trace(forward, X).patch(lambda t: t * 3, total, rows="exp_1")
+    assert found.loc["exp_1", "forward"]
 
 
 def test_a_decision_that_stays_as_it_was_needs_no_forward():
