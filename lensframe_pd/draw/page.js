@@ -51,7 +51,8 @@ function dot(open) {
     const x = seen(a, open), y = seen(b, open);
     if (x === y && !(carried && x === a && y === b)) continue;
     const key = idOf(x) + " -> " + idOf(y);
-    const label = said && x >= 0 && y >= 0 ? `${things.size > MANY ? "xlabel" : "label"}=${said}` : "";
+    const where = things.size > MANY ? "xlabel" : carried ? "label" : "labelangle=-40 labeldistance=1.6 headlabel";
+    const label = said && x >= 0 && y >= 0 ? `${where}=${said}` : "";
     const entry = edges.get(key) ?? {labels: new Set(), carried: true};
     entry.labels.add(label); entry.carried &&= Boolean(carried); edges.set(key, entry);
   }

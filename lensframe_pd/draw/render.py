@@ -23,6 +23,10 @@ _LIMIT = 5000  # nodes above which a picture takes minutes and shows nothing
 _SECONDS = 60
 #: Few rounds of the layout's optimiser, straight lines.
 QUICK = {"nslimit": "1", "nslimit1": "1", "mclimit": "0.3", "splines": "line"}
+# What an edge says of its end stands there: in the middle it is far from what it is about, and a
+# label with a place of its own bends the edges around it. Those round loops keep theirs.
+_EDGE = re.compile(r"^(\t+n\d+ -> n\d+ \[(?!.*constraint=false).*?)\blabel=", re.MULTILINE)
+_BESIDE_HEAD = "labelangle=-40 labeldistance=1.6"
 _DPI = 96  # of a PNG, unless it is told
 _SIZE = re.compile(r'width="([\d.]+)pt"\s+height="([\d.]+)pt"')
 _DARK = """<style>@media (prefers-color-scheme: dark) {
@@ -217,6 +221,7 @@ def _run(source: str, form: str, large: bool, advice: str, options: list[str]) -
     if large:
         quick = " ".join(f"{name}={value};" for name, value in QUICK.items())
         source = source.replace("{", f"{{ {quick}", 1)
+    source = _EDGE.sub(rf"\1{_BESIDE_HEAD} headlabel=", source)
     # some versions of dot crash on edges that the layout is to ignore
     tries = [(commands[0], source), (commands[0], source.replace("constraint=false", ""))]
     tries += [(command, source) for command in commands[1:]]

@@ -1,9 +1,11 @@
 """Text to picture, with whichever program is there."""
 
 import os
+import re
 from importlib import metadata
 
 import pytest
+import torch
 
 import lensframe_pd as lf
 from lensframe_pd.draw.render import Drawing
@@ -103,3 +105,19 @@ def test_too_many_rows_are_refused_at_once_with_advice(tmp_path):
 def test_three_thousand_rows_are_drawn(tmp_path):
     svg = chain(3000).lens.draw(tmp_path / "net.svg").render("svg")
     assert svg.count(b'class="node"') == 3000
+
+
+def test_what_an_edge_says_of_its_end_stands_there():
+    def forward(x):
+        near = x.sin().cos().tan().sinh().cosh()
+        return torch.where(x > 0, near, near * 2)
+
+    svg = lf.trace(forward, torch.rand(3)).layers.lens.draw()._repr_svg_()
+
+    def height(words):
+        return float(re.search(rf'y="([-\d.]+)"[^>]*> *{words} *<', svg)[1])
+
+    place = height("condition")
+    assert abs(place - height("where_1")) < 45 < abs(place - height("gt_1"))
+    loop = lf.trace(lambda x: [x := x.tanh() * 2 for _ in range(3)][-1], torch.rand(3)).layers
+    assert "1-2 to 2-3" in loop.lens.roll().lens.draw()._repr_svg_()
