@@ -6,6 +6,7 @@ import inspect
 import threading
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -20,8 +21,6 @@ from lensframe_pd.tape.tape import Context
 
 _PARTS_A_WORKER = 2
 """More balance workers of unlike speed; each begins by tracing the first batch."""
-_TRIES = 10
-"""How often a part may lose its worker: what it wrote is not computed again."""
 _alone = threading.Lock()
 
 
@@ -76,15 +75,17 @@ def run_on(client: Any, model: Any, data: Any, options: Mapping[str, Any], to: A
         raise LensTypeError(
             f"client= got a {type(client).__name__}; give a dask.distributed.Client"
         )
-    workers = len(client.scheduler_info(n_workers=-1)["workers"])
+    workers = len(client.nthreads())
     if not workers:
         raise LensValueError("the client has no workers yet; client.wait_for_workers(1) waits")
+    if isinstance(to, Path):
+        to = to.absolute()  # a worker may be in another folder
     parts, run = workers * _PARTS_A_WORKER, uuid.uuid4().hex
     how = context_now()
     futures = [
         client.submit(
             _fill_part, model, data, dict(options), to, (k, parts), how,
-            key=f"lf.extract-{run}-{k}", pure=False, retries=_TRIES,
+            key=f"lf.extract-{run}-{k}", pure=False,
         )
         for k in range(parts)
     ]  # fmt: skip

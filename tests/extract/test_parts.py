@@ -94,6 +94,13 @@ def test_workers_of_a_client_one_of_which_is_killed(tmp_path):
         type(whole).forward = dies
         return whole
 
+    tried = tmp_path / "tried"
+
+    class Fails(nn.Linear):
+        def forward(self, batch):
+            tried.open("a").write("x")
+            raise ArithmeticError("no such luck")
+
     with (
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
@@ -101,6 +108,10 @@ def test_workers_of_a_client_one_of_which_is_killed(tmp_path):
         distributed.Client(cluster) as client,
     ):
         found = lf.extract(model, lambda: x, to=to, save=SAVE, batch_size=3, client=client)
+        settings = {"to": tmp_path / "b", "save": "linear_1", "batch_size": 3, "client": client}
+        with pytest.raises(ArithmeticError, match="no such luck"):
+            lf.extract(Fails(3, 2).eval(), torch.ones(6, 3), **settings)
+        assert len(tried.read_text()) <= 4  # by each part at most once
     assert killed.exists()
     check(found, x)
 
