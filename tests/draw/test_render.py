@@ -1,5 +1,6 @@
 """Text to picture, with whichever program is there."""
 
+import html
 import os
 import re
 from importlib import metadata
@@ -120,4 +121,4 @@ def test_what_an_edge_says_of_its_end_stands_there():
     place = height("condition")
     assert abs(place - height("where_1")) < 45 < abs(place - height("gt_1"))
     loop = lf.trace(lambda x: [x := x.tanh() * 2 for _ in range(3)][-1], torch.rand(3)).layers
-    assert "1-2 to 2-3" in loop.lens.roll().lens.draw()._repr_svg_()
+    assert "1-2 to 2-3" in html.unescape(loop.lens.roll().lens.draw()._repr_svg_())
