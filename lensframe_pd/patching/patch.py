@@ -246,5 +246,7 @@ def _output(run: Run, changed: dict[int, Tensor]) -> Any:
         value = changed.get(row, run.tape.values[row])
         if value is None:
             raise Unbuilt("tensor that was not saved")
-        new[id(tensor)] = value.clone()
+        # A metric may write what was computed for this value alone, but nothing that is saved.
+        own = row in changed and not value._is_view()
+        new[id(tensor)] = value if own else value.clone()
     return with_others(run.output, new)
