@@ -252,6 +252,9 @@ class NoValues(Values):
     def expose_owner(self, foreign: Tensor) -> None:
         pass
 
+    def counts_again(self, frame: FrameType | None) -> bool:
+        return False
+
 
 def _custom_forwards() -> set[int]:
     """Ids of the code of the forward of each `autograd.Function` that there is.

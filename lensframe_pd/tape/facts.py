@@ -7,7 +7,7 @@ import os.path
 from bisect import bisect
 from collections import defaultdict
 from collections.abc import Hashable
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import count
 from operator import itemgetter
 from typing import Any
@@ -145,8 +145,13 @@ def _described(tensors: list[tuple[Held, str]]) -> tuple[tuple[Any, ...], ...]:
     if not tensors:
         return ((), (), (), ())
     held, roles = zip(*tensors, strict=True)
-    dtypes = [str(h.dtype).removeprefix("torch.") for h in held]
-    return tuple([h.name for h in held]), roles, tuple([h.shape for h in held]), tuple(dtypes)
+    dtypes = tuple([_name_of(h.dtype) for h in held])
+    return tuple([h.name for h in held]), roles, tuple([h.shape for h in held]), dtypes
+
+
+@cache
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _exactly(args: Any, kwargs: dict[str, Any]) -> Hashable:
@@ -169,7 +174,7 @@ def tensor_facts(shape: Any, stride: Any, dtype: Any, device: Any) -> dict[str, 
         "shape": sizes,
         "shape_str": "x".join(map(str, sizes)),
         "stride": tuple([int(n) for n in stride]),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": _name_of(dtype),
         "device": str(device),
         "numel": numel,
         "nbytes": numel * dtype.itemsize,

@@ -20,9 +20,10 @@ Trail = tuple[Any, ...]
 
 def is_value(value: Any) -> bool:
     """Whether it is a number, a text or the like, or a tuple of these."""
-    if type(value) is tuple:
-        return all([id(type(part)) in ATOMS for part in value])
-    return id(type(value)) in ATOMS
+    kind = type(value)
+    if id(kind) in ATOMS:
+        return True
+    return kind is tuple and all([id(type(part)) in ATOMS for part in value])
 
 
 def walk(
