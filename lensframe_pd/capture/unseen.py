@@ -69,6 +69,7 @@ def may_write_unseen(model: Any, modules: Sequence[nn.Module], own: Iterable[Own
     """
     seen: set[int] = set()
     asked: dict[int, set[str]] = {}
+    met: set[int] = set()
     waiting: list[tuple[Any, type]] = [(model, type(model))]
     waiting += [(value, kind) for _, value, kind in own if type(value) in CODE]
     for module in modules:
@@ -91,7 +92,7 @@ def may_write_unseen(model: Any, modules: Sequence[nn.Module], own: Iterable[Own
             if writes_unseen(code):
                 return True
             names = asked.setdefault(id(owner), set())
-            waiting += [(found, owner) for found in _named(code, function, owner, names)]
+            waiting += [(found, owner) for found in _named(code, function, owner, names, met)]
         waiting += [(held, owner) for _, held in belongings(function)]
     return False
 
@@ -103,12 +104,14 @@ def _is_of_torch(code: CodeType) -> bool:
 def _function(value: Any) -> FunctionType | None:
     """The Python function that a callable comes down to, None for any other object."""
     kind = type(value)
+    if kind is FunctionType:  # as most are
+        return value  # type: ignore[no-any-return]
     if kind in (MethodType, staticmethod, classmethod):
         value = value.__func__
     elif kind is property:
         value = value.fget
     elif kind not in CODE and not issubclass(kind, (type, nn.Module)):
-        value = class_attribute(kind, "__call__") if kind is not FunctionType else value
+        value = class_attribute(kind, "__call__")
     return value if type(value) is FunctionType else None
 
 
@@ -119,24 +122,33 @@ def _with_nested(code: CodeType) -> Iterator[CodeType]:
             yield from _with_nested(part)
 
 
-def _named(code: CodeType, function: FunctionType, owner: type, asked: set[str]) -> Iterator[Any]:
+def _named(
+    code: CodeType, function: FunctionType, owner: type, asked: set[str], met: set[int]
+) -> Iterator[Any]:
     """What the names in code stand for: globals, attributes of its class, of modules it imports.
 
     Parameters
     ----------
     asked
         The attributes of the class that were looked up before; takes those that are now.
+    met
+        The ids of the globals that were met before; takes those that are now.
     """
     known = function.__globals__
     for name in code.co_names:
         if name in known:
             found = known[name]
-            yield found
-            if type(found) is ModuleType and found.__name__.split(".")[0] != "torch":
-                yield from (found.__dict__[n] for n in code.co_names if n in found.__dict__)
+            if type(found) is ModuleType:
+                if found.__name__.split(".")[0] != "torch":
+                    yield from (found.__dict__[n] for n in code.co_names if n in found.__dict__)
+            elif id(found) not in met:
+                met.add(id(found))
+                yield found
         if name not in asked:
             asked.add(name)
-            yield class_attribute(owner, name)
+            found = class_attribute(owner, name)
+            if found is not None:
+                yield found
 
 
 class UnseenWrites(TorchDispatchMode):
