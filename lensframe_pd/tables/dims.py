@@ -85,7 +85,8 @@ class _Followed:
         #: Number of the operand that each row is.
         self.found: list[int] = []
         self._numbers: dict[Operand, int] = {}
-        self._held: dict[int, int] = {}
+        #: Number of the operand that parameters and buffers of a shape are.
+        self._held: dict[tuple[int, ...], int] = {}
         self._memo: dict[Any, int] = {}
         self._by_entry: dict[str, bool] = {}
         self._inputs = input_names(tape)
@@ -144,10 +145,10 @@ class _Followed:
         return number
 
     def _of_held(self, source: int) -> int:
-        number = self._held.get(source)
+        shape = self.tape.held[-1 - source].shape
+        number = self._held.get(shape)
         if number is None:
-            shape = tuple(self.tape.held[-1 - source].shape)
-            number = self._held[source] = self._number(Operand((None,) * len(shape), shape))
+            number = self._held[shape] = self._number(Operand((None,) * len(shape), shape))
         return number
 
     def _begun(self, i: int, shape: tuple[int, ...]) -> Operand:
