@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import uuid
@@ -137,7 +138,7 @@ def read(path: Any, chunks: Any = None) -> Any:
     >>> read(path).loc["linear_1", "shape"]
     (4, 2)
     """
-    if not isinstance(path, (str, os.PathLike)) or "://" in str(path):
+    if not isinstance(path, (str, os.PathLike, io.IOBase)) or "://" in str(path):
         return _chunked(blocks.read_blocks(path), chunks)
     given = Path(path)
     for attempt in range(_TRIES):

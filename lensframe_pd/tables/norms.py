@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lensframe_pd.tables.case import Case, Rule, Ruled, kept
-from lensframe_pd.tables.order import ALL, MIXED, NONE, OF_ALL, carries, of_all
+from lensframe_pd.tables.order import ALL, MIXED, NONE, OF_ALL, PLACED, carries, of_all
 
 
 def _among(case: Case, axes: Iterable[int]) -> Ruled | None:
@@ -17,7 +17,10 @@ def _among(case: Case, axes: Iterable[int]) -> Ruled | None:
     gone = [k % rank for k in axes]
     numbers = [case.summed(names[k], case.shape[k]) for k in gone]
     together = MIXED if MIXED in numbers else ALL if ALL in numbers else NONE
-    return Ruled(names, of_all([together, *[o.whole for o in case.operands]]))
+    # Weights and statistics of channels: those that are stimuli meet what stands at their places.
+    weighted = len(names) > 1 and carries(names[1]) and any([o.shape for o in case.operands[1:]])
+    placed = PLACED if weighted else NONE
+    return Ruled(names, of_all([together, placed, *[o.whole for o in case.operands]]))
 
 
 def by_place(axes: Iterable[int]) -> Rule:

@@ -634,6 +634,9 @@ AT_PLACES = {
     "a first state of each place": lambda x: nn.RNN(6, 6, batch_first=True)(
         x[:, None], torch.rand(1, N, 6))[0][:, 0],
     "turned by their places": lambda x: torch.cat([-x[:, 3:], x[:, :3]], 1) * OWN.sin() + x,
+    "normalised as channels of places": lambda x: F.batch_norm(
+        x.T, torch.rand(N), torch.rand(N)).T,
+    "weighted as channels of places": lambda x: F.instance_norm(x[None], weight=torch.rand(N))[0],
     "after more": lambda x: F.layer_norm((x + OWN).relu() @ torch.rand(6, 6), (6,)),
 }  # fmt: skip
 OF_EVERY = {
