@@ -138,7 +138,9 @@ def read(path: Any, chunks: Any = None) -> Any:
     >>> read(path).loc["linear_1", "shape"]
     (4, 2)
     """
-    if not isinstance(path, (str, os.PathLike, io.IOBase)) or "://" in str(path):
+    if isinstance(path, io.IOBase):
+        raise LensTypeError(f"{path!r} is an open file; give its path")
+    if not isinstance(path, (str, os.PathLike)) or "://" in str(path):
         return _chunked(blocks.read_blocks(path), chunks)
     given = Path(path)
     for attempt in range(_TRIES):
