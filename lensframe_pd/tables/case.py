@@ -21,6 +21,7 @@ from lensframe_pd.tables.order import (
     named,
     numbers,
     of_all,
+    of_axis,
     of_both,
     plain,
     together,
@@ -101,6 +102,12 @@ class Case(NamedTuple):
             if value is not SLOT:
                 return value
         return default
+
+    def summed(self, name: Name, extent: int) -> int:
+        """The number of what all the entries along an axis of an operand are made into."""
+        number = of_axis(name, extent, self.n)
+        placed = number == ALL and any([o.whole == PLACED for o in self.operands])
+        return MIXED if placed else number
 
     def axis(self, default: int | None = None, rank: int | None = None) -> int | None:
         """The axis an operation works along, counted from the front."""
@@ -217,23 +224,20 @@ def at_places(operands: Sequence[Operand], names: Names) -> bool:
     """
     return any(
         carries(name)
-        and meets_places(
-            [(o.names[-k], o.shape[-k], o.whole) for o in operands if len(o.shape) >= k]
-        )
+        and meets_places([(o.names[-k], o.shape[-k]) for o in operands if len(o.shape) >= k])
         for k, name in enumerate(reversed(names), 1)
     )
 
 
-def meets_places(here: Sequence[tuple[Name, int, int]]) -> bool:
+def meets_places(here: Sequence[tuple[Name, int]]) -> bool:
     """Whether of tensors that have an axis of stimuli in common some have no stimuli there.
 
     Parameters
     ----------
     here
-        As for `shared`. One entry is spread along all stimuli, and what all stimuli went into
-        alike most often is, too.
+        What the axis is in each of them, and its extent: one entry is spread along all stimuli.
     """
-    return any([n > 1 and not carries(name) and whole != ALL for name, n, whole in here])
+    return any([extent > 1 and not carries(name) for name, extent in here])
 
 
 def from_states(case: Case, names: Names, here: Sequence[tuple[Name, int, int]]) -> Names | Ruled:
@@ -244,7 +248,7 @@ def from_states(case: Case, names: Names, here: Sequence[tuple[Name, int, int]])
     here
         As for `shared`, of the sequences and of the states.
     """
-    if not meets_places(here) or not any(map(carries, names)):
+    if not meets_places([part[:2] for part in here]) or not any(map(carries, names)):
         return names
     lost = [name for o in case.operands for name in o.names if carries(name) and name not in names]
     return Ruled(names, MIXED if lost else of_all([PLACED, *[o.whole for o in case.operands]]))

@@ -5,17 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lensframe_pd.tables.case import Case, Rule, Ruled, kept
-from lensframe_pd.tables.order import (
-    ALL,
-    MIXED,
-    NONE,
-    OF_ALL,
-    PLACED,
-    carries,
-    of_all,
-    of_axis,
-    of_both,
-)
+from lensframe_pd.tables.order import ALL, MIXED, NONE, OF_ALL, PLACED, carries, of_all
 
 
 def _among(case: Case, axes: Iterable[int]) -> Ruled | None:
@@ -25,7 +15,7 @@ def _among(case: Case, axes: Iterable[int]) -> Ruled | None:
         return names
     rank = len(case.shape)
     gone = [k % rank for k in axes]
-    numbers = [of_axis(names[k], case.shape[k], case.n) for k in gone]
+    numbers = [case.summed(names[k], case.shape[k]) for k in gone]
     together = MIXED if MIXED in numbers else ALL if ALL in numbers else NONE
     # Weights and statistics of channels: those that are stimuli meet what stands at their places.
     weighted = len(names) > 1 and carries(names[1]) and any([o.shape for o in case.operands[1:]])
@@ -85,10 +75,7 @@ def of_rows(case: Case) -> Ruled | None:
 def triangle(case: Case) -> Ruled | None:
     lines = [carries(name) for name in case.first.names[-2:]]
     uneven = all(lines) or case.first.whole in OF_ALL
-    found = _spoilt(case, _among(case, ()), (-1, -2) if uneven else ())
-    if found is None or not any(lines):
-        return found
-    return found._replace(whole=of_both(found.whole, PLACED))  # what is left is said by the place
+    return _spoilt(case, _among(case, ()), (-1, -2) if uneven else ())
 
 
 def found_in(case: Case) -> Ruled | None:

@@ -28,13 +28,12 @@ ALL = -3
 """The number of a tensor that all stimuli went into alike: in another order they give the same."""
 PLACED = -4
 """The number of a tensor whose entries along the axis of the stimuli were made with what stands at
-their places there.
+their places there, and into which all stimuli may have gone, too.
 
-Each is of its own stimulus still. But what is made of all of them depends on their order, and so
-does what all of them went into: then it is mixed.
+Each entry is of its own stimulus still; but what is made of all of them depends on their order.
 """
 OF_ALL = (ALL, PLACED)
-"""The numbers of tensors whose entries along an axis of stimuli are each of its own yet."""
+"""The numbers of tensors that all stimuli may have gone into, each entry its own the most."""
 
 
 class Order:
@@ -148,7 +147,7 @@ def of_both(a: int, b: int) -> int:
     if a == NONE:
         return b
     if a in OF_ALL and b in OF_ALL:
-        return MIXED
+        return PLACED
     if b in OF_ALL:
         return a
     return b if a in OF_ALL else MIXED

@@ -37,7 +37,7 @@ def _summed(case: Case, a: Part, b: Part) -> int:
     Stimuli that meet places are mixed: what is made of them depends on where each stands.
     """
     if a == b or 1 in (a[1], b[1]):
-        return of_all([of_axis(*a, case.n), of_axis(*b, case.n)])
+        return of_all([case.summed(*a), case.summed(*b)])
     return MIXED if carries(a[0]) or carries(b[0]) else NONE
 
 
@@ -185,7 +185,7 @@ def distances(case: Case) -> Ruled | None:
 def correlations(case: Case) -> Ruled | None:
     if len(case.first.shape) != 2 or len(case.shape) != 2 or len(case.operands) > 1:
         return None
-    summed = of_axis(*_part(case.first, 1), case.n)
+    summed = case.summed(*_part(case.first, 1))
     return Ruled((case.first.names[0],) * 2, of_both(summed, case.first.whole))
 
 
@@ -256,7 +256,7 @@ def einsum(case: Case) -> Ruled | None:
             k = out.index(letter)
             if not carries(names[k]):
                 wholes.append(MIXED)
-            elif meets_places(parts):
+            elif meets_places([(name, n) for name, n, _ in parts]):
                 wholes.append(PLACED)
             # An only entry that is spread along the axis.
             wholes += [of_axis(name, 1, case.n) for name, n, _ in parts if n != case.shape[k]]

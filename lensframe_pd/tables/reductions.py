@@ -20,7 +20,6 @@ from lensframe_pd.tables.order import (
     Names,
     carries,
     of_all,
-    of_axis,
     of_both,
 )
 from lensframe_pd.tape.tape import SLOT
@@ -38,7 +37,7 @@ def reduced(case: Case) -> Ruled | None:
         axes = set(range(rank))
     else:
         axes = {int(d) % max(1, rank) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))}
-    whole = of_all([first.whole, *[of_axis(names[k], first.shape[k], case.n) for k in axes]])
+    whole = of_all([first.whole, *[case.summed(names[k], first.shape[k]) for k in axes]])
     if len(case.shape) == rank:
         return Ruled(tuple(None if k in axes else n for k, n in enumerate(names)), whole)
     return Ruled(tuple(n for k, n in enumerate(names) if k not in axes), whole)
@@ -112,7 +111,7 @@ def without_last(case: Case) -> Ruled:
 def _without(case: Case, pair: Sequence[Operand], wide: tuple[int, ...], axis: int) -> Ruled:
     """Two tensors, aligned at their last axes, and then summed along one."""
     names = aligned(case._replace(shape=wide), pair)
-    along = of_axis(names[axis], wide[axis], case.n)
+    along = case.summed(names[axis], wide[axis])
     return Ruled((*names[:axis], *names[axis + 1 :]), of_both(of_spread(pair, names), along))
 
 
@@ -125,7 +124,7 @@ def _summed(case: Case, operands: Sequence[Operand]) -> Ruled:
     """One number of all the entries of tensors, aligned at their last axes."""
     wide = _wide(operands)
     names = aligned(case._replace(shape=wide), operands)
-    numbers = [of_axis(name, n, case.n) for name, n in zip(names, wide, strict=True)]
+    numbers = [case.summed(name, n) for name, n in zip(names, wide, strict=True)]
     return Ruled((), of_all([of_spread(operands, names), *numbers]))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lensframe_pd.tables.case import Case, Rule, Ruled, from_states, shared, without_order
+from lensframe_pd.tables.case import Case, Rule, Ruled, shared, without_order
 from lensframe_pd.tables.order import MIXED, Name, Names, carries, named, of_all
 
 SPATIAL: dict[int, Names] = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}
@@ -80,13 +80,13 @@ def shuffled(n: int) -> Rule:
     return rule
 
 
-def sampled(case: Case) -> Names | Ruled | None:
+def sampled(case: Case) -> Names | None:
     """`grid_sampler`: an image each, at the places of a grid each."""
     names = spatial(2 if len(case.shape) == 4 else 3, None)(case)
     if names is None or len(case.operands) < 2:
         return None
     pair = [(o.names[0], o.shape[0], o.elsewhere()) for o in case.operands[:2]]
-    return from_states(case, (shared(pair, case.shape[0], case.n), *names[1:]), pair)
+    return (shared(pair, case.shape[0], case.n), *names[1:])
 
 
 def windows(case: Case) -> Names | None:
