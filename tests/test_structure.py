@@ -9,9 +9,9 @@ import lensframe_pd
 ROOMS = {
     "errors": "",
     "schema": "",
-    "tape": "functions domains silence switches contents objects storage regions tape compare "
-    "context config facts places readings grouping parts openings cuts refinement edited passes "
-    "rebuilt",
+    "tape": "functions domains silence switches codes contents objects storage regions tape "
+    "compare context config facts places readings grouping parts openings cuts refinement edited "
+    "passes rebuilt",
     "capture": "watch gradients given holding values roots modules origins writes lineage handed "
     "unseen fused selections plan sites edits recorder tracer iterators snapshot state process "
     "save stimuli model run placed",

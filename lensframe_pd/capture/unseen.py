@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lensframe_pd.capture.origins import Own
 from lensframe_pd.capture.roots import belongings
 from lensframe_pd.errors import OURS
+from lensframe_pd.tape.codes import once_per_code
 from lensframe_pd.tape.contents import CODE, class_attribute
 
 _ASSIGNED = frozenset(("real", "imag"))
@@ -30,22 +31,11 @@ _NOT_THE_USERS = (os.path.dirname(torch.__file__) + os.sep, OURS)
 _aten: Any = torch.ops.aten
 
 
+@once_per_code
 def writes_unseen(code: CodeType) -> bool:
     """Whether a user's code may make such a write, by the names in it."""
-    known = _found.get(id(code))
-    if known is None or known[0] is not code:
-        if len(_found) >= _MOST_FOUND:
-            _found.clear()
-        known = _found[id(code)] = code, not _is_of_torch(code) and _names_a_write(code)
-    return known[1]
-
-
-_found: dict[int, tuple[CodeType, bool]] = {}
-"""What earlier runs found of the same code; it is held, so that its id stays its own."""
-_MOST_FOUND = 2**14
-
-
-def _names_a_write(code: CodeType) -> bool:
+    if _is_of_torch(code):
+        return False
     names, texts = code.co_names, code.co_consts
     if "__set__" in names or _CALLED in names or _CALLED in texts:
         return True

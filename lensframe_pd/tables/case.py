@@ -224,20 +224,22 @@ def at_places(operands: Sequence[Operand], names: Names) -> bool:
     """
     return any(
         carries(name)
-        and meets_places([(o.names[-k], o.shape[-k]) for o in operands if len(o.shape) >= k])
+        and meets_places(
+            [(o.names[-k], o.shape[-k], o.whole) for o in operands if len(o.shape) >= k]
+        )
         for k, name in enumerate(reversed(names), 1)
     )
 
 
-def meets_places(here: Sequence[tuple[Name, int]]) -> bool:
+def meets_places(here: Sequence[tuple[Name, int, int]]) -> bool:
     """Whether of tensors that have an axis of stimuli in common some have no stimuli there.
 
     Parameters
     ----------
     here
-        What the axis is in each of them, and its extent: one entry is spread along all stimuli.
+        As for `shared`; a single entry is spread along all stimuli.
     """
-    return any([extent > 1 and not carries(name) for name, extent in here])
+    return any([extent > 1 and not carries(name) for name, extent, _ in here])
 
 
 def from_states(case: Case, names: Names, here: Sequence[tuple[Name, int, int]]) -> Names | Ruled:
@@ -248,7 +250,7 @@ def from_states(case: Case, names: Names, here: Sequence[tuple[Name, int, int]])
     here
         As for `shared`, of the sequences and of the states.
     """
-    if not meets_places([part[:2] for part in here]) or not any(map(carries, names)):
+    if not meets_places(here) or not any(map(carries, names)):
         return names
     lost = [name for o in case.operands for name in o.names if carries(name) and name not in names]
     return Ruled(names, MIXED if lost else of_all([PLACED, *[o.whole for o in case.operands]]))
@@ -259,9 +261,7 @@ def kept(case: Case) -> Names | Ruled | None:
     if len(case.first.shape) != len(case.shape):
         return None
     if any([any(map(carries, o.names)) for o in case.operands[1:] if o.shape]):
-        return Ruled(
-            case.first.names, MIXED
-        )  # weights of each stimulus, along who knows which axis
+        return Ruled(case.first.names, MIXED)  # weights of each, along who knows which axis
     return case.first.names
 
 

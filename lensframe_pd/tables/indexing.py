@@ -309,7 +309,7 @@ def gather(case: Case) -> Ruled | None:
             (chosen.names[k], chosen.shape[k], chosen.elsewhere()),
         )
         names.append(shared(pair, extent, case.n))
-        if carries(names[-1]) and meets_places([part[:2] for part in pair]):
+        if carries(names[-1]) and meets_places(pair):
             placed = PLACED
     if carries(first.names[axis]) and 1 in case.values:
         grid = np.broadcast_to(first.number(axis)[case.values[1]], case.shape)

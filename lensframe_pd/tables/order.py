@@ -33,7 +33,7 @@ their places there, and into which all stimuli may have gone, too.
 Each entry is of its own stimulus still; but what is made of all of them depends on their order.
 """
 OF_ALL = (ALL, PLACED)
-"""The numbers of tensors that all stimuli may have gone into, each entry its own the most."""
+"""The numbers of tensors that all stimuli may have gone into, and that still may have ids."""
 
 
 class Order:

@@ -256,7 +256,7 @@ def einsum(case: Case) -> Ruled | None:
             k = out.index(letter)
             if not carries(names[k]):
                 wholes.append(MIXED)
-            elif meets_places([(name, n) for name, n, _ in parts]):
+            elif meets_places(parts):
                 wholes.append(PLACED)
             # An only entry that is spread along the axis.
             wholes += [of_axis(name, 1, case.n) for name, n, _ in parts if n != case.shape[k]]

@@ -132,7 +132,7 @@ def joined(case: Case, operands: Sequence[Operand], axis: int) -> Ruled | None:
     for k, extent in enumerate(case.shape):
         here = [(o.names[k], o.shape[k], o.elsewhere()) for o in operands]
         names.append(along if k == axis else shared(here, extent, case.n))
-        if k != axis and carries(names[k]) and meets_places([part[:2] for part in here]):
+        if k != axis and carries(names[k]) and meets_places(here):
             whole = of_both(whole, PLACED)
     return Ruled(tuple(names), MIXED if _lose(operands, names) else whole)
 

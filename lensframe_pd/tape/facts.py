@@ -7,15 +7,17 @@ import os.path
 from bisect import bisect
 from collections import defaultdict
 from collections.abc import Hashable
-from functools import cache, lru_cache
+from functools import cache
 from itertools import count
 from operator import itemgetter
+from types import CodeType
 from typing import Any
 
 import torch
 
 from lensframe_pd.errors import OURS, LensKeyError
 from lensframe_pd.schema import COLUMNS
+from lensframe_pd.tape.codes import once_per_code
 from lensframe_pd.tape.config import arg_name, encode, slot_roles
 from lensframe_pd.tape.context import context_json
 from lensframe_pd.tape.functions import Function
@@ -220,20 +222,18 @@ def line_of(code: Any, offset: int) -> str:
     """`file.py:line` of an instruction, empty inside torch and this package."""
     if code.co_filename.startswith(_FOLDERS):
         return ""
-    known = _lines_before(code.co_firstlineno, code.co_linetable)
-    if not known:
-        known[:] = [(start, line) for start, _, line in code.co_lines()]
-    here = bisect(known, offset, key=itemgetter(0)) - 1
-    line = known[here][1] if here >= 0 else None
+    begins = _lines(code)
+    here = bisect(begins, offset, key=itemgetter(0)) - 1
+    line = begins[here][1] if here >= 0 else None
     if line is None:
         line = code.co_firstlineno
     return f"{os.path.basename(code.co_filename)}:{line}"
 
 
-@lru_cache(maxsize=4096)
-def _lines_before(first_line: int, table: bytes) -> list[tuple[int, int | None]]:
-    """What an earlier run found of the same code: where each line begins in it."""
-    return []
+@once_per_code
+def _lines(code: CodeType) -> list[tuple[int, int | None]]:
+    """Where each line begins in code."""
+    return [(start, line) for start, _, line in code.co_lines()]
 
 
 def ordinals(tape: Tape) -> list[int]:

@@ -8,10 +8,10 @@ through: a ReLU that two lines of a block share stands at two places.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from types import CodeType
 from typing import Any
 
+from lensframe_pd.tape.codes import once_per_code
 from lensframe_pd.tape.functions import CONTRACTIONS
 from lensframe_pd.tape.tape import SCRIPT, Call, Site, Tape
 
@@ -127,30 +127,20 @@ class Places:
         return known[unit] if 0 <= unit < len(known) else unit
 
 
+@once_per_code
 def _first_copies(code: CodeType) -> list[int]:
     """For each instruction the first one at the same lines and columns.
 
-    Where columns are not known, or cover nothing, it stands for itself.
+    Where columns are not known, or cover nothing, it stands for itself. To read all positions takes
+    longer than all else here, where long functions call few operations.
     """
-    known = _found_before(code.co_firstlineno, code.co_linetable)
-    if not known:
-        first: dict[Any, int] = {}
-        copies = []
-        for unit, position in enumerate(code.co_positions()):
-            line, end_line, column, end_column = position
-            nowhere = None in position or (line, column) == (end_line, end_column)
-            copies.append(unit if nowhere else first.setdefault(position, unit))
-        known[:] = copies
-    return known
-
-
-@lru_cache(maxsize=4096)
-def _found_before(first_line: int, table: bytes) -> list[int]:
-    """What an earlier run found of the same code; these two alone say where instructions stand.
-
-    To read all positions takes longer than all else here, where long functions call few operations.
-    """
-    return []
+    first: dict[Any, int] = {}
+    copies = []
+    for unit, position in enumerate(code.co_positions()):
+        line, end_line, column, end_column = position
+        nowhere = None in position or (line, column) == (end_line, end_column)
+        copies.append(unit if nowhere else first.setdefault(position, unit))
+    return copies
 
 
 def held_by(sources: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

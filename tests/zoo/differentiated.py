@@ -9,17 +9,14 @@ edge taken there instead.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-import warnings
 from collections import Counter, defaultdict
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
@@ -29,20 +26,14 @@ import lensframe_pd as lf
 from lensframe_pd.tape.functions import Action, describe
 from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.rebuilt import with_others
-from zoo.made import Made
-from zoo.models import models
-from zoo.sample import SAMPLE
+from zoo.made import Made, run
+from zoo.sampled import compare_each
 
 
 def loss_of(output: Any) -> Tensor:
     """The sum of squares of all that the model returned and autograd follows."""
     parts = [t for _, t in tensors_in(output) if t.requires_grad]
     return sum((t.abs().float().square().sum() for t in parts), torch.zeros(()))
-
-
-def run(made: Made) -> Any:
-    torch.manual_seed(0)
-    return made.call(*made.args, **made.kwargs)
 
 
 # ------------------------------------------------------------------ what a module returned
@@ -236,26 +227,5 @@ def _counted(oracle: str, gradients: Any, pairs: list[tuple[str | None, Any]]) -
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="*")
-    parts = parser.parse_args().parts
-    makers = models()
-    names = [n for n in makers if any(p in n for p in parts)] if parts else [*SAMPLE]
-    torch.backends.mha.set_fastpath_enabled(False)
-    results = []
-    for name in names:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                found = compared(name, makers[name])
-            except Exception as error:
-                found = {"name": name, "error": f"{type(error).__name__}: {error}"[:200]}
-        print({k: v for k, v in found.items() if v}, flush=True)
-        results.append(found)
-    table = pd.DataFrame(results).set_index("name")
-    print(table.select_dtypes("number").sum().to_string())
-
-
 if __name__ == "__main__":
-    main()
+    compare_each(compared)

@@ -7,10 +7,8 @@ it, for an operation as a function mode that hands it over.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -26,9 +24,8 @@ from torch.overrides import TorchFunctionMode, redispatch_function
 import lensframe_pd as lf
 from lensframe_pd.tape.functions import Action, describe
 from lensframe_pd.tape.objects import tensors_in
-from zoo.made import Made
-from zoo.models import models
-from zoo.sample import SAMPLE
+from zoo.made import Made, run
+from zoo.sampled import compare_each
 
 SITES = 3
 
@@ -36,11 +33,6 @@ SITES = 3
 def other(tensor: Tensor) -> Tensor:
     """Another value of the same kind."""
     return tensor * 0.5 + 0.25
-
-
-def run(made: Made) -> Any:
-    torch.manual_seed(0)
-    return made.call(*made.args, **made.kwargs)
 
 
 def same(a: Any, b: Any) -> bool:
@@ -180,26 +172,6 @@ def compared(name: str, make: Callable[[], Made]) -> dict[str, Any]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="*")
-    parts = parser.parse_args().parts
-    makers = models()
-    names = [n for n in makers if any(p in n for p in parts)] if parts else [*SAMPLE]
-    torch.backends.mha.set_fastpath_enabled(False)
-    results = []
-    for name in names:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            try:
-                found = compared(name, makers[name])
-            except Exception as error:
-                found = {"name": name, "error": f"{type(error).__name__}: {error}"[:200]}
-        print({k: v for k, v in found.items() if v}, flush=True)
-        results.append(found)
-    table = pd.DataFrame(results).set_index("name")
-    print(table.select_dtypes("number").sum().to_string())
-
-
 if __name__ == "__main__":
-    main()
+    with torch.no_grad():
+        compare_each(compared)

@@ -22,7 +22,7 @@ from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tape.objects import tensors_in
 
 from . import frames
-from .made import Made
+from .made import Made, run
 from .models import models
 
 SHORT = 400
@@ -71,13 +71,13 @@ def _stages(make: Callable[[], Made], found: dict[str, Any], begin: Callable[[st
     plain, found["copied"] = _copied(made, 4 * found["n_params"])
 
     begin("plain")
-    expected, found["plain_s"] = _timed(lambda: _run(plain))
+    expected, found["plain_s"] = _timed(lambda: run(plain))
     expected = [(path, tensor.clone()) for path, tensor in tensors_in(expected)]
     found["n_outputs"] = len(expected)
     if found["plain_s"] < REPEATED_S and found["copied"]:
         args, kwargs = copy.deepcopy((made.args, made.kwargs))
         again = plain._replace(args=args, kwargs=kwargs)
-        found["plain_s"] = min(found["plain_s"], _timed(lambda: _run(again))[1])
+        found["plain_s"] = min(found["plain_s"], _timed(lambda: run(again))[1])
 
     begin("trace")
     with warnings.catch_warnings(record=True) as caught:
@@ -118,11 +118,6 @@ def _no_fused_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-def _run(made: Made) -> Any:
-    torch.manual_seed(0)
-    return made.call(*made.args, **made.kwargs)
 
 
 def _trace(made: Made) -> lf.Trace:
@@ -200,7 +195,7 @@ def _missed(made: Made, unread: dict[str, nn.Parameter]) -> list[str]:
     if not unread:
         return []
     with _Witness() as witness:
-        _run(made)
+        run(made)
     return [name for name, p in sorted(unread.items()) if _storages([p]) & witness.read]
 
 
