@@ -14,7 +14,8 @@ from lensframe_pd.errors import (
 from lensframe_pd.extract.concat import concat
 from lensframe_pd.extract.extract import extract
 from lensframe_pd.files.files import read, write
-from lensframe_pd.tracing import Trace, trace
+from lensframe_pd.traced import Trace
+from lensframe_pd.tracing import trace
 
 __all__ = [
     "LensError",

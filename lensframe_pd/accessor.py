@@ -20,14 +20,9 @@ from lensframe_pd.graph.select import ancestors, between, descendants, find, kee
 from lensframe_pd.profile.chrome import chrome_trace
 from lensframe_pd.profile.costs import costs
 from lensframe_pd.profile.memory import alive, memory
-from lensframe_pd.profile.plots import (
-    plot_flops,
-    plot_memory,
-    plot_params,
-    plot_roofline,
-    plot_time,
-)
+from lensframe_pd.profile.plots import plot_memory, plot_params, plot_time
 from lensframe_pd.profile.profile import profile
+from lensframe_pd.profile.scatter import plot_flops, plot_roofline
 from lensframe_pd.profile.summary import summary
 from lensframe_pd.rsa.cka import cka
 from lensframe_pd.rsa.features import features

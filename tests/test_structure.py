@@ -20,7 +20,7 @@ ROOMS = {
     "gradients",
     "graph": "edges parameters contract roll outline runs collapse select diff",
     "replay": "call recording onward",
-    "profile": "meta costs profile memory summary chrome plots repeats",
+    "profile": "meta costs profile memory summary chrome axes plots scatter repeats",
     "draw": "render markup style node links boxes columns dot page draw",
     "validation": "edited evidence verdicts invariants facts elsewhere witness metadata probes "
     "dependence determinism twice kept replayed resumed arranged retraced along ids alignment "
@@ -29,6 +29,7 @@ ROOMS = {
     "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
     "rsa": "view ids stores features distances blockwise covariances tiles rdm cka references "
     "concordance comparisons intervals score handoff",
+    "traced": "",
     "tracing": "",
     "extract": "concat data columns cast reduce batches source picked plan compare fingerprint "
     "given randomness first store chunks fill table resume progress extraction parts report "

@@ -16,7 +16,8 @@ from lensframe_pd.extract.columns import Wanted, wanted
 from lensframe_pd.extract.plan import Plan, check_ragged, make_plan
 from lensframe_pd.extract.randomness import Steady, check_random
 from lensframe_pd.extract.reduce import Reduced
-from lensframe_pd.tracing import Trace, trace
+from lensframe_pd.traced import Trace
+from lensframe_pd.tracing import trace
 
 #: Of a run, not of what was run.
 _OF_ONE_RUN = frozenset(("seconds", "stopped", "seed"))

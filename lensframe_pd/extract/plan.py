@@ -25,7 +25,7 @@ from lensframe_pd.extract.reduce import (
 from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables.activations import to_numpy
 from lensframe_pd.tape.objects import tensors_in
-from lensframe_pd.tracing import Trace
+from lensframe_pd.traced import Trace
 
 _SHOWN = 8
 

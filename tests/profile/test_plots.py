@@ -18,14 +18,9 @@ import matplotlib.pyplot as plt
 import lensframe_pd as lf
 from lensframe_pd.profile.costs import costs
 from lensframe_pd.profile.memory import memory
-from lensframe_pd.profile.plots import (
-    plot_flops,
-    plot_memory,
-    plot_params,
-    plot_roofline,
-    plot_time,
-)
+from lensframe_pd.profile.plots import plot_memory, plot_params, plot_time
 from lensframe_pd.profile.profile import profile
+from lensframe_pd.profile.scatter import plot_flops, plot_roofline
 
 from .layer_files import from_disk
 
