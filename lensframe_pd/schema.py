@@ -27,29 +27,31 @@ MODULE_ALIASES = "module_aliases"
 #: What a traced row can be; the verbs add "module".
 KINDS = frozenset("input op output constant alias edit".split())
 
+#: In the order of the frame. What a person looks for first is first; the two last, which a narrow
+#: terminal shows beside the first, take little of its width.
 COLUMNS: dict[str, str] = {
+    "func": "normalised name of the function: relu for relu_, add for __iadd__",
+    "module": "path of the innermost module; empty for the model itself",
+    "shape_str": "sizes of its axes as text: '1x64x56x56'",
+    "parents": "labels of the tensors consumed",
+    "n_params": "number of elements of the parameters it read, together",
+    "seconds": "time of the call",
     "layer": "the layer, `{func}_{n}`: the n-th of that function by first execution",
     "pass_num": "which execution of the layer, from 1",
     "n_passes": "how many executions the layer had",
     "step": "execution order, from 0",
-    "kind": "input, op, output, constant, alias or edit",
-    "func": "normalised name of the function: relu for relu_, add for __iadd__",
     "target": "the exact importable function; empty for rows no function made",
     "call": "number of the call; rows of one multi-output call share it",
     "ordinal": "which row of its function it is within its module call, from 1",
-    "parents": "labels of the tensors consumed",
     "parent_args": "the argument each parent was: 'input', '0', 'tensors.1'",
     "n_parents": "how many tensors it consumed",
-    "module": "path of the innermost module; empty for the model itself",
     "module_type": "class of that module",
     "module_stack": "enclosing module calls, outermost first: ('enc:2', 'enc.0:3')",
     "module_types": "classes of the modules in module_stack",
     "returned_by": "the module calls that returned this tensor",
     "returned_first": "those of them of whose tensors it was the first",
-    "source": "file.py:line of the user's code that called it",
     "path": "inputs, outputs, constants: where in the arguments, the result or the model",
     "shape": "sizes of the axes",
-    "shape_str": "the same as text: '1x64x56x56'",
     "stride": "strides of the axes, in elements",
     "dtype": "torch's name of the element type, without 'torch.'",
     "device": "where the tensor is",
@@ -60,7 +62,6 @@ COLUMNS: dict[str, str] = {
     "param_args": "the argument each parameter was",
     "param_shapes": "their shapes",
     "param_dtypes": "their element types",
-    "n_params": "their number of elements, together",
     "params_nbytes": "their bytes, together",
     "n_trainable": "number of elements of those that require a gradient",
     "buffers": "names of the buffers it read",
@@ -73,10 +74,11 @@ COLUMNS: dict[str, str] = {
     "context": "grad, autocast, inference mode, seed, stopped: what is not the default, as JSON",
     "inplace": "whether it wrote its argument",
     "random": "whether it drew random numbers",
+    "source": "file.py:line of the user's code that called it",
     "read_by": "where Python read its value: 'bool: file.py:line'",
-    "seconds": "time of the call",
-    "saved": "whether its value is in the Dataset",
     "unsaved_reason": "why a wanted value could not be kept as an array",
+    "kind": "input, op, output, constant, alias or edit",
+    "saved": "whether its value is in the Dataset",
 }
 
 #: What a cell holds, by column: `op`, the columns above, and those that `roll` adds.

@@ -35,9 +35,18 @@ def layers():
 
 def test_columns_are_those_of_the_schema_in_order(layers):
     assert list(layers.columns) == list(COLUMNS)
+    first = ["func", "module", "shape_str", "parents", "n_params", "seconds"]
+    assert list(layers.columns)[: len(first)] == first
     assert layers.index.name == "op"
     assert layers.index.is_unique
     assert list(layers["step"]) == list(range(len(layers)))
+
+
+def test_eighty_columns_of_a_terminal_show_what_ran_and_where(layers):
+    with pd.option_context("display.width", 80, "display.max_columns", 0):
+        shown = repr(layers).splitlines()[0].split()
+    assert shown[:3] == ["func", "module", "shape_str"]
+    assert shown[-2:] == ["kind", "saved"]
 
 
 def test_a_convolution(layers):
