@@ -1,7 +1,11 @@
 """lensframe_pd: every operation of a PyTorch model as a DataFrame, every activation in xarray."""
 
+import sys as _sys
+from typing import Any as _Any
+
 from lensframe_pd import accessor as _accessor  # noqa: F401  (registers df.lens and ds.lens)
 from lensframe_pd import schema
+from lensframe_pd import signposts as _signposts
 from lensframe_pd.errors import (
     LensError,
     LensKeyError,
@@ -33,6 +37,13 @@ __all__ = [
     "trace",
     "write",
 ]
+
+for _name in ("draw", "profile"):  # rooms that are called as if they were their verbs
+    _sys.modules[f"{__name__}.{_name}"].__class__ = _signposts.Room
+
+
+def __getattr__(name: str) -> _Any:
+    raise _signposts.not_here(name, __name__)
 
 
 def __dir__() -> list[str]:

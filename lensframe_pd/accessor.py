@@ -6,11 +6,12 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from typing import Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import pandas as pd
 import xarray as xr
 
+from lensframe_pd import glance
 from lensframe_pd.draw.draw import draw
 from lensframe_pd.graph.collapse import collapse
 from lensframe_pd.graph.diff import diff
@@ -37,6 +38,7 @@ from lensframe_pd.rsa.handoff import (
 from lensframe_pd.rsa.rdm import rdm
 from lensframe_pd.rsa.score import score
 from lensframe_pd.rsa.view import select
+from lensframe_pd.signposts import not_a_verb
 from lensframe_pd.validation.validate import validate
 
 Table = TypeVar("Table")
@@ -82,6 +84,15 @@ def without_table(words: str, table: str) -> str:
 class LayersAccessor(Verbs[pd.DataFrame]):
     """Verbs on rows of `layers`; each takes the frame as it stands."""
 
+    def __repr__(self) -> str:
+        return glance.layers_text(self._table, type(self))
+
+    def _repr_html_(self) -> str:
+        return glance.layers_html(self._table, type(self))
+
+    def __getattr__(self, name: str) -> Any:
+        raise not_a_verb(name, pd.DataFrame, xr.Dataset)
+
     draw = verb(draw)
     edges = verb(edges)
     roll = verb(roll)
@@ -111,6 +122,15 @@ class LayersAccessor(Verbs[pd.DataFrame]):
 @xr.register_dataset_accessor("lens")
 class ActivationsAccessor(Verbs[xr.Dataset]):
     """Verbs on activations; each takes the Dataset as it stands."""
+
+    def __repr__(self) -> str:
+        return glance.activations_text(self._table, type(self))
+
+    def _repr_html_(self) -> str:
+        return glance.activations_html(self._table, type(self))
+
+    def __getattr__(self, name: str) -> Any:
+        raise not_a_verb(name, xr.Dataset, pd.DataFrame)
 
     __getitem__ = verb(select)
     features = verb(features)

@@ -37,6 +37,10 @@ class LensKeyError(LensError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class LensAttributeError(LensError, AttributeError):
+    """A name that is elsewhere; the message says where."""
+
+
 class LensRuntimeError(LensError, RuntimeError):
     """The call cannot run in this situation."""
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import xarray as xr
 
 from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, shown
 
@@ -278,6 +279,77 @@ def distinct_labels(frame: pd.DataFrame, verb: str) -> list[str]:
             "several rows do not say which of them a parent is: give the rows of one trace"
         )
     return ops
+
+
+def asked_names(given: Any, verb: str) -> list[str]:
+    """What a verb was asked for, as names: one name, several, rows of a frame, or their values.
+
+    Parameters
+    ----------
+    given
+        A label, layer or module path, or several in any collection; rows of `layers`, one row, a
+        boolean column; a variable of the activations, or some of them as a Dataset.
+    verb
+        What an error calls the caller.
+
+    Raises
+    ------
+    LensTypeError
+        It is none of these.
+
+    Examples
+    --------
+    >>> asked_names("relu_1", "find"), asked_names(("relu_1", "fc"), "find")
+    (['relu_1'], ['relu_1', 'fc'])
+    """
+    if isinstance(given, str):
+        return [given]
+    if isinstance(given, pd.DataFrame):
+        return labels(given, verb)
+    if isinstance(given, pd.Series):
+        given = _of_series(given)
+    elif isinstance(given, xr.DataArray) and given.name is not None:
+        given = [given.name]
+    try:
+        listed = [*given]
+    except TypeError:
+        listed = [given]
+    if not all(isinstance(name, str) for name in listed):
+        raise LensTypeError(
+            f"{verb} got {_brief(given)}; it takes names (labels, layers, module paths) or rows of "
+            "layers; the label of the n-th row is layers.index[n]"
+        )
+    return listed
+
+
+def one_name(given: Any, verb: str) -> str:
+    """As `asked_names`, for a verb that takes one.
+
+    Raises
+    ------
+    LensTypeError
+        It names nothing, or several.
+    """
+    found = asked_names(given, verb)
+    if len(found) != 1:
+        several = f"{len(found)} ({shown(found, 3)})" if found else "none"
+        raise LensTypeError(f"{verb} takes one layer and got {several}; call it for each")
+    return found[0]
+
+
+def _of_series(given: pd.Series[Any]) -> Iterable[Any]:
+    """One row of a frame by its name, a mask by the rows where it is true, else its cells."""
+    if "func" in given.index:
+        return [given.name]
+    if given.dtype == bool:
+        return given.index[given.to_numpy()]
+    return given
+
+
+def _brief(given: Any) -> str:
+    text = repr(given)
+    is_short = len(text) < 80 and "\n" not in text
+    return text if is_short else f"a {type(given).__name__}"
 
 
 def names(column: str, cell: Any) -> tuple[str, ...]:

@@ -10,16 +10,19 @@ from typing import Any
 
 import pandas as pd
 import xarray as xr
+from torch import Tensor
 
 from lensframe_pd.capture.gradients import Births
 from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.state import Origin
 from lensframe_pd.capture.values import Values
-from lensframe_pd.errors import LensRuntimeError
+from lensframe_pd.errors import LensRuntimeError, LensTypeError
+from lensframe_pd.glance import trace_html
 from lensframe_pd.graph.select import asked
 from lensframe_pd.patching.patch import Metric
 from lensframe_pd.patching.patch import Run as Finished
 from lensframe_pd.patching.patch import patch as patched
+from lensframe_pd.signposts import not_in_trace, not_subscriptable
 from lensframe_pd.tables import activations
 from lensframe_pd.tables import gradients as differentiated
 from lensframe_pd.tables import layers as frame
@@ -43,6 +46,12 @@ class Trace:
     tape
         The record both tables are made from.
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Trace:
+        made_of = args[0] if args else kwargs.get("tape")
+        if (args or kwargs) and not isinstance(made_of, Tape):
+            raise LensTypeError("lf.Trace is what a trace is; lf.trace(model, args) makes one")
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -271,10 +280,29 @@ class Trace:
         yield self.layers
         yield self.activations
 
+    def __getitem__(self, key: Any) -> Any:
+        raise not_subscriptable(key, self.layers, self.activations)
+
+    def __getattr__(self, name: str) -> Any:
+        raise not_in_trace(name, vars(Trace))
+
+    def _repr_html_(self) -> str:
+        name = str(self.tape.facts.get("model", ""))
+        return trace_html(name, self.layers, self.activations, _shown(self.output))
+
     def __repr__(self) -> str:
         saved = sum(v is not None for v in self.tape.values)
         name = self.tape.facts.get("model", "")
         return f"<Trace of {name}: {len(self.tape.rows)} rows, {saved} values saved>"
+
+
+def _shown(output: Any) -> str:
+    """What the model returned, in a few words."""
+    kind = type(output).__name__
+    if isinstance(output, Tensor):
+        return f"trace.output: {kind} {'x'.join(map(str, output.shape))}"
+    n = sum(1 for _ in tensors_in(output))
+    return f"trace.output: {kind}" + (f" of {n} tensors" if n else "")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 
 from lensframe_pd.capture.edits import Edits, Refused
 from lensframe_pd.capture.gradients import Births
+from lensframe_pd.capture.hints import dtype_hint, hints
 from lensframe_pd.capture.model import check_model, check_output, warn_of_training
 from lensframe_pd.capture.placed import placed
 from lensframe_pd.capture.run import Run, bound_arguments
@@ -131,11 +132,16 @@ def trace(
         raise LensValueError(f"repeats must be 0 or a number of runs, not {repeats!r}")
     if gradients:
         _check_grad_mode()
+    given = (args, kwargs)
     args, kwargs = bound_arguments(args, kwargs)
     table = stimulus_table(stimulus)
     n_stimuli = None if table is None else len(table)
     if table is not None:  # what does not fit is refused before anything runs
-        stimuli(by_parameter(model, args, kwargs), n_stimuli)
+        try:
+            stimuli(by_parameter(model, args, kwargs), n_stimuli)
+        except LensValueError as error:
+            _add_hints(error, model, *given)
+            raise
     run = Run(model, save, stop, _caller(), Births if gradients else None)
     run.keeps_graph = gradients
     warn_of_training(run.named)
@@ -158,6 +164,7 @@ def trace(
         if run.tracer.edits is not None and run.tracer.edits.refused is not None:
             raise run.tracer.edits.refused from None
         _explain(run, error)
+        _add_hints(error, model, *given)
         raise
     check_output(output)
     if before is not None and not run.tape.stopped:
@@ -174,6 +181,12 @@ def trace(
     if table is not None and may_be_generated(table):
         _check_columns(result, table)
     return result
+
+
+def _add_hints(error: BaseException, model: Any, args: Any, kwargs: Any) -> None:
+    """Note what in the arguments may be why."""
+    for hint in hints(args, kwargs, error) or dtype_hint(model, args, kwargs):
+        error.add_note(hint)
 
 
 def _check_grad_mode() -> None:

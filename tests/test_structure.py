@@ -14,7 +14,7 @@ ROOMS = {
     "passes rebuilt",
     "capture": "watch gradients given holding values roots modules origins writes lineage handed "
     "unseen fused selections plan sites edits recorder tracer iterators snapshot state process "
-    "save stimuli model run placed",
+    "save stimuli model hints run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
     "space norms products reductions axes readers dims layers activations without "
     "gradients",
@@ -29,6 +29,8 @@ ROOMS = {
     "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
     "rsa": "view ids stores features distances blockwise covariances tiles rdm cka references "
     "concordance comparisons intervals score handoff",
+    "glance": "",
+    "signposts": "",
     "traced": "",
     "tracing": "",
     "extract": "concat data columns cast reduce batches source picked plan compare fingerprint "

@@ -54,8 +54,9 @@ def check_model(model: Any) -> None:
             f"{inner.__name__}(...), with the arguments of its call"
         )
     if not callable(model):
+        first = "; the model comes first, then args" if isinstance(model, torch.Tensor) else ""
         raise LensTypeError(
-            f"cannot trace a {type(model).__name__}: give an nn.Module or another callable"
+            f"cannot trace a {type(model).__name__}: give an nn.Module or another callable{first}"
         )
     function = _function_of(inner)
     for is_such, _, what, instead in _RUN_LATER:

@@ -182,7 +182,10 @@ def bound_arguments(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """`args` and `kwargs` of `lf.trace` as a tuple and a dict."""
     if kwargs is not None and not isinstance(kwargs, Mapping):
-        raise LensTypeError(f"kwargs is a {type(kwargs).__name__}; give a dict of names to values")
+        raise LensTypeError(
+            f"kwargs is a {type(kwargs).__name__}; give a dict of names to values, and several "
+            "positional arguments as a tuple: lf.trace(model, (x, y))"
+        )
     named = dict(kwargs or {})
     if type(args) is tuple:
         return args, named

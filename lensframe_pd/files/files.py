@@ -40,6 +40,20 @@ _WRITERS: dict[str, Callable[[xr.Dataset, Path, str], None]] = {
     ".zarr": stores.write_zarr,
     ".arrows": arrow.write_arrow,
 }
+_READABLE = (
+    "lf.read reads a trace's folder or .zarr, layers as .parquet, .feather or .arrow, activations "
+    "as .nc, .zarr or .arrows"
+)
+_AS_TEXT = ("pandas.read_csv", "pandas.read_json", "pandas.read_excel")
+_READERS = {
+    ".csv": "pandas.read_csv", ".tsv": "pandas.read_csv", ".txt": "pandas.read_csv",
+    ".json": "pandas.read_json", ".xlsx": "pandas.read_excel", ".xls": "pandas.read_excel",
+    ".pkl": "pandas.read_pickle", ".pickle": "pandas.read_pickle",
+    ".pt": "torch.load", ".pth": "torch.load", ".ckpt": "torch.load",
+    ".safetensors": "safetensors", ".npy": "numpy.load", ".npz": "numpy.load",
+    ".h5": "h5py", ".hdf5": "h5py", ".mat": "scipy.io.loadmat",
+}  # fmt: skip
+"""Suffixes of what is not ours, and who reads them."""
 _TRIES, _PATIENCE = 100, 3
 """How often a reader looks again while others write, and after how often it has them wait."""
 
@@ -80,7 +94,7 @@ def write(what: Any, path: str | os.PathLike[str], format: str = "arrow") -> Pat
         An unknown suffix or format, no name to write at, or a folder that this library did not
         write. What the system refuses (no folder, no permission, a full disk) is an OSError too.
     LensTypeError
-        A coordinate or attribute that no format holds without pickling.
+        A coordinate or attribute that no format holds without pickling; or `what` is none of these.
     LensRuntimeError
         The package the format needs is not installed.
 
@@ -93,6 +107,8 @@ def write(what: Any, path: str | os.PathLike[str], format: str = "arrow") -> Pat
     >>> activations.equals(trace.activations)
     True
     """
+    if isinstance(what, (str, os.PathLike)):
+        raise LensTypeError("write takes what to write first, then the path: lf.write(trace, path)")
     target, write_id = Path(path), uuid.uuid4().hex
     if isinstance(what, pd.DataFrame):
         kind = _kind(target, "layers", frames.SUFFIXES)
@@ -173,7 +189,9 @@ def _writers_waiting(place: Path) -> Iterator[None]:
 
 def _read(given: Path, found: Path, chunks: Any) -> Any:
     if not found.exists():
-        raise LensValueError(f"there is nothing at {given}")
+        raise LensValueError(f"there is nothing at {given}{_elsewhere(given)}")
+    if found.is_file() and (other := _elsewhere(given)):
+        raise LensValueError(f"{given} is not what lf.write makes{other}")
     if found.is_file():
         if given.suffix in (".parquet", ".feather"):
             return frames.read_frame(found, given.suffix)
@@ -181,6 +199,16 @@ def _read(given: Path, found: Path, chunks: Any) -> Any:
             return _chunked(stores.read_netcdf(found), chunks)
         return _read_arrow_file(found, chunks)
     return _read_folder(found, chunks, None)
+
+
+def _elsewhere(path: Path) -> str:
+    """What is read, for a file of another kind, and who reads that kind."""
+    suffixes = path.suffixes[-2:]
+    reader = next((r for s in suffixes if (r := _READERS.get(s.lower()))), None)
+    if reader is None:
+        return ""
+    lost = "; text has lost the tuples that are the graph" if reader in _AS_TEXT else ""
+    return f": {_READABLE}; {reader} reads {path.suffix}{lost}"
 
 
 def _read_folder(found: Path, chunks: Any, write: str | None) -> Any:

@@ -25,6 +25,7 @@ from lensframe_pd.graph.outline import MOST, outline
 from lensframe_pd.graph.roll import roll, unroll
 from lensframe_pd.graph.runs import merge_runs
 from lensframe_pd.schema import (
+    asked_names,
     label,
     labels,
     names,
@@ -38,7 +39,7 @@ from lensframe_pd.schema import (
 
 def collapse(
     frame: pd.DataFrame,
-    modules: str | Iterable[str] | None = None,
+    modules: Any = None,
     *,
     depth: int | None = None,
     most: int = MOST,
@@ -50,7 +51,8 @@ def collapse(
     frame
         Rows of `layers`, rolled or not.
     modules
-        Paths of the modules to collapse (`"layer1.0"`). Of nested ones the outermost counts.
+        Paths of the modules to collapse (`"layer1.0"`), or rows, which stand for the innermost
+        modules that made them; of nested ones the outermost counts. A number is `depth`.
         `"auto"`: as many as it takes to have few rows, see Notes (`["auto"]` is a module of that
         name).
     depth
@@ -102,7 +104,8 @@ def collapse(
     ['input_1', '0..1', 'output_1']
     """  # noqa: E501 (the printed line is one)
     require(frame, "collapse", "module_stack", "parents", "parent_args")
-    if modules == "auto":
+    modules, depth = _asked(modules, depth)
+    if isinstance(modules, str) and modules == "auto":
         return _outlined(frame, depth, most)
     if most != MOST:
         raise LensTypeError(f'collapse: most={most} goes with collapse("auto") only')
@@ -148,6 +151,22 @@ def _outlined(frame: pd.DataFrame, depth: int | None, most: int) -> pd.DataFrame
     if "parent_passes" not in rows.columns:
         rows = roll(rows)
     return merge_runs(rows.drop(columns="unrolled", errors="ignore"), plan)
+
+
+def _asked(modules: Any, depth: int | None) -> tuple[str | list[str] | None, int | None]:
+    """`modules` and `depth` as they are meant: a number is a depth, rows are their modules."""
+    if isinstance(modules, (int, np.integer)) and not isinstance(modules, bool):
+        if depth is not None:
+            raise LensTypeError("collapse: a number is the depth, and depth= gives another")
+        return None, int(modules)
+    if isinstance(modules, pd.DataFrame):
+        require(modules, "collapse", "module", "kind")
+        cells = zip(labels(modules, "collapse"), modules["module"], modules["kind"], strict=True)
+        paths = [path_of(op) if kind == "module" else str(path) for op, path, kind in cells]
+        return [path for path in dict.fromkeys(paths) if path], depth
+    if modules is None or isinstance(modules, str):
+        return modules, depth
+    return asked_names(modules, "collapse"), depth
 
 
 def _chosen(

@@ -8,9 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lensframe_pd.errors import LensTypeError, LensValueError, shown, unknown_names, warn
+from lensframe_pd.errors import (
+    LensKeyError,
+    LensTypeError,
+    LensValueError,
+    shown,
+    unknown_names,
+    warn,
+)
 from lensframe_pd.graph.edges import edges, with_edges
-from lensframe_pd.schema import MODULE, labels, module_asked, names, path_of, require
+from lensframe_pd.schema import MODULE, asked_names, labels, module_asked, names, path_of, require
 
 Mask = pd.Series | Sequence[bool] | np.ndarray[Any, Any] | Callable[[pd.DataFrame], Any]
 
@@ -118,7 +125,7 @@ def _boolean(frame: pd.DataFrame, mask: Mask) -> np.ndarray[Any, Any]:
     return values
 
 
-def find(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+def find(frame: pd.DataFrame, key: Any) -> pd.DataFrame:
     """The rows that `key` names: an op label, a layer, or the path of a module.
 
     Parameters
@@ -127,7 +134,8 @@ def find(frame: pd.DataFrame, key: str) -> pd.DataFrame:
         Rows of `layers`.
     key
         `"conv2d_1"`, `"linear_1:2"` or `"layer1.0"`: all operations inside that module, of all its
-        calls; `"layer1.0:2"`: of its second call.
+        calls; `"layer1.0:2"`: of its second call. Several in a list, or rows of a frame: all that
+        they name.
 
     Returns
     -------
@@ -153,6 +161,25 @@ def find(frame: pd.DataFrame, key: str) -> pd.DataFrame:
     >>> layers.lens.find("1").index.tolist(), layers.lens.find("linear_1").index.tolist()
     (['relu_1'], ['linear_1'])
     """
+    wanted = asked_names(key, "find")
+    if len(wanted) == 1:
+        return frame[_named(frame, wanted[0])]
+    ops = labels(frame, "find")
+    told = {*wanted}
+    found = np.array([op in told for op in ops], bool)
+    unknown = []
+    for name in told - {*ops}:
+        try:
+            found |= _named(frame, name)
+        except LensKeyError as error:
+            unknown.append(str(error))
+    if unknown:
+        raise LensKeyError("\n".join(sorted(unknown)))
+    return frame[found]
+
+
+def _named(frame: pd.DataFrame, key: str) -> np.ndarray[Any, Any]:
+    """Which rows one name names."""
     ops = labels(frame, "find")
     path = module_asked(key)
     mask = [path is None and op == key for op in ops]
@@ -163,13 +190,13 @@ def find(frame: pd.DataFrame, key: str) -> pd.DataFrame:
     inside = [any(asked in (call, path_of(call)) for call in stack) for stack in stacks]
     if any(mask):
         _warn_of_module(key, ops, mask, inside)
-        return frame[mask]
+        return np.array(mask, bool)
     require(frame, "find", "module_stack")
     if not any(inside):
         known = [*ops, *frame.get("layer", ())] if path is None else []
         known += [path_of(call) for stack in stacks for call in stack]
         raise unknown_names([asked], known, "op, layer or module" if path is None else "module")
-    return frame[inside]
+    return np.array(inside, bool)
 
 
 def _warn_of_module(key: str, ops: list[str], meant: list[bool], inside: list[bool]) -> None:
@@ -202,19 +229,7 @@ def asked(frame: pd.DataFrame, rows: Any, verb: str) -> list[str]:
     LensTypeError
         `rows` is neither.
     """
-    if isinstance(rows, pd.DataFrame):
-        given: Any = labels(rows, verb)
-    else:
-        given = [rows] if isinstance(rows, str) else rows
-    try:
-        given = [*given]
-    except TypeError:
-        given = [given]
-    if not all(isinstance(name, str) for name in given):
-        raise LensTypeError(
-            f"{verb}: rows= got {rows!r}; give rows of the trace's layers, or labels, layers or "
-            "module paths"
-        )
+    given = asked_names(rows, f"{verb}: rows=")
     known = _by_name(frame, verb)
     unknown = [name for name in given if name not in known]
     if unknown:
@@ -239,7 +254,7 @@ def _by_name(frame: pd.DataFrame, verb: str) -> dict[str, list[str]]:
     return {**by_module, **by_layer, **found}
 
 
-def ancestors(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+def ancestors(frame: pd.DataFrame, key: Any) -> pd.DataFrame:
     """The rows that what `key` names was computed from, without itself.
 
     What is above a row that was filtered out is not found: ask first and filter then, or filter
@@ -250,7 +265,7 @@ def ancestors(frame: pd.DataFrame, key: str) -> pd.DataFrame:
     frame
         Rows of `layers`.
     key
-        An op label, a layer or the path of a module, as for `find`.
+        An op label, a layer, the path of a module, several, or rows, as for `find`.
 
     Returns
     -------
@@ -272,7 +287,7 @@ def ancestors(frame: pd.DataFrame, key: str) -> pd.DataFrame:
     return _linked(frame, key, "ancestors", upwards=True)
 
 
-def descendants(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+def descendants(frame: pd.DataFrame, key: Any) -> pd.DataFrame:
     """The rows computed from what `key` names, without itself.
 
     Parameters
@@ -280,7 +295,7 @@ def descendants(frame: pd.DataFrame, key: str) -> pd.DataFrame:
     frame
         Rows of `layers`.
     key
-        An op label, a layer or the path of a module, as for `find`.
+        An op label, a layer, the path of a module, several, or rows, as for `find`.
 
     Returns
     -------
@@ -302,7 +317,7 @@ def descendants(frame: pd.DataFrame, key: str) -> pd.DataFrame:
     return _linked(frame, key, "descendants", upwards=False)
 
 
-def between(frame: pd.DataFrame, start: str, end: str) -> pd.DataFrame:
+def between(frame: pd.DataFrame, start: Any, end: Any) -> pd.DataFrame:
     """The rows on any path from `start` to `end`, both included.
 
     Parameters
@@ -310,7 +325,7 @@ def between(frame: pd.DataFrame, start: str, end: str) -> pd.DataFrame:
     frame
         Rows of `layers`.
     start, end
-        Op labels, layers or paths of modules, as for `find`.
+        Op labels, layers or paths of modules, several, or rows, as for `find`.
 
     Returns
     -------
@@ -337,11 +352,12 @@ def between(frame: pd.DataFrame, start: str, end: str) -> pd.DataFrame:
     above = _closure(_neighbours(frame, upwards=True), last) | last
     found = below & above
     if not (found & first and found & last):
-        raise LensValueError(f"between: no path leads from {start!r} to {end!r} in this frame")
+        ends = [shown(asked_names(key, "between"), 3) for key in (start, end)]
+        raise LensValueError(f"between: no path leads from {ends[0]} to {ends[1]} in this frame")
     return frame[[op in found for op in ops]]
 
 
-def _linked(frame: pd.DataFrame, key: str, verb: str, upwards: bool) -> pd.DataFrame:
+def _linked(frame: pd.DataFrame, key: Any, verb: str, upwards: bool) -> pd.DataFrame:
     start = set(labels(find(frame, key), verb))
     found = _closure(_neighbours(frame, upwards), start) - start
     return frame[[op in found for op in labels(frame, verb)]]

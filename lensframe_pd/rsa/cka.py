@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import product
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensValueError, shown, warn
+from lensframe_pd.errors import LensTypeError, LensValueError, shown, warn
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.blockwise import products_of, rdm_of
 from lensframe_pd.rsa.distances import Array, squared_distances
@@ -27,8 +26,8 @@ _BYTES_KEPT = 2**31
 def cka(
     dataset: xr.Dataset,
     other: xr.Dataset | None = None,
-    layers: str | Iterable[str] | None = None,
-    other_layers: str | Iterable[str] | None = None,
+    layers: Any = None,
+    other_layers: Any = None,
     *,
     kernel: str = "linear",
     bandwidth: float = 1.0,
@@ -45,8 +44,8 @@ def cka(
     other
         Those of another model for the same stimuli, joined by id. None: these themselves.
     layers, other_layers
-        Labels, layers or module paths; None: every variable with a stimulus axis and another (for
-        `other_layers` without `other`: the same as `layers`).
+        Labels, layers or module paths, or rows of `layers`; None: every variable with a stimulus
+        axis and another (for `other_layers` without `other`: the same as `layers`).
     kernel
         `"linear"`, or `"rbf"`: exp(-d^2 / (2 sigma^2)).
     bandwidth
@@ -73,6 +72,8 @@ def cka(
     ------
     LensKeyError
         Nothing in the dataset has a name.
+    LensTypeError
+        `other` is no Dataset.
     LensValueError
         An unknown kernel, too few stimuli, datasets that are not about the same ids, an axis to
         pool that no layer has, or an axis that no operation made, such as the `checkpoint` of
@@ -96,6 +97,11 @@ def cka(
     Kornblith et al. (2019), Similarity of neural network representations revisited, ICML,
     arXiv:1905.00414; unbiased HSIC: Song et al. (2012), JMLR 13:1393, eq. 5.
     """
+    if other is not None and not isinstance(other, xr.Dataset):
+        raise LensTypeError(
+            f"cka: other= is the activations of another model, not a {type(other).__name__}; give "
+            "names or rows as layers="
+        )
     if kernel not in ("linear", "rbf"):
         raise LensValueError(f"no kernel {kernel!r}; there are 'linear' and 'rbf'")
     memory = memory_of(memory)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensTypeError, LensValueError, shown
+from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, shown
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.ids import ids_of, positions
 from lensframe_pd.rsa.stores import RowBlocks, opened
 from lensframe_pd.rsa.view import PASS, Named, as_array, plain, resolved
-from lensframe_pd.schema import STIMULUS
+from lensframe_pd.schema import STIMULUS, asked_names, labels, one_name
 
 Pool = str | Mapping[str, Any] | None
 _SPACE = ("z", "y", "x")
@@ -36,7 +37,7 @@ _REPEATED = frozenset(
 """What the same measurement is repeated over; never one of its features."""
 
 
-def features(dataset: xr.Dataset, key: str, pool: Pool = None) -> xr.DataArray:
+def features(dataset: xr.Dataset, key: Any, pool: Pool = None) -> xr.DataArray:
     """One layer as a matrix: a row per stimulus, a column per feature.
 
     Parameters
@@ -44,7 +45,7 @@ def features(dataset: xr.Dataset, key: str, pool: Pool = None) -> xr.DataArray:
     dataset
         The activations of a trace, or any selection of their variables.
     key
-        An op label, a layer or the path of a module, as for `activations.lens[key]`.
+        An op label, a layer or the path of a module, as for `activations.lens[key]`; or its row.
     pool
         What to do with axes other than `stimulus`, before the rest becomes features:
 
@@ -70,7 +71,7 @@ def features(dataset: xr.Dataset, key: str, pool: Pool = None) -> xr.DataArray:
     LensKeyError
         Nothing in the dataset has this name; near misses are suggested.
     LensTypeError
-        `pool` is none of these, or the layer holds no numbers.
+        `key` is several; `pool` is none of these, or the layer holds no numbers.
     LensValueError
         The layer has no stimulus axis, no such axis to pool, or no such token; or it has an axis
         that no operation made, such as the `checkpoint` of several Datasets joined: that is no
@@ -86,11 +87,12 @@ def features(dataset: xr.Dataset, key: str, pool: Pool = None) -> xr.DataArray:
     Frozen({'stimulus': 2, 'feature': 8})
     """
     check_finished(dataset, "features")
+    key = one_name(key, "features")
     dataset = opened(dataset, _IN_MEMORY)
     return flat(pooled(as_array(key, _made(dataset, key)), pool, key), key)
 
 
-def executions(dataset: xr.Dataset, keys: str | Iterable[str] | None) -> dict[str, xr.DataArray]:
+def executions(dataset: xr.Dataset, keys: Any) -> dict[str, xr.DataArray]:
     """Label to array, for every pass of every layer named.
 
     Parameters
@@ -98,7 +100,8 @@ def executions(dataset: xr.Dataset, keys: str | Iterable[str] | None) -> dict[st
     dataset
         Activations.
     keys
-        Labels, layers, module paths; None for all variables with a stimulus axis.
+        Labels, layers, module paths; rows of `layers`, for those of them whose value is there; None
+        for all variables with a stimulus axis.
 
     Returns
     -------
@@ -113,14 +116,15 @@ def executions(dataset: xr.Dataset, keys: str | Iterable[str] | None) -> dict[st
         No variable has a stimulus axis; or one has an axis that no operation made.
     """
     if keys is None:
-        keys = [str(k) for k, v in dataset.items() if STIMULUS in v.dims and v.ndim > 1]
+        keys = [str(k) for k, v in dataset.items() if _has_both(v)]
         if not keys:
             raise LensValueError("no variable of this Dataset has axes stimulus and another")
         for key in keys:
             check_axes_are_features(dataset[key], repr(key))
         return {key: plain(dataset[key]) for key in keys}
     arrays: dict[str, xr.DataArray] = {}
-    for key in [keys] if isinstance(keys, str) else keys:
+    wanted = of_rows(dataset, keys) if isinstance(keys, pd.DataFrame) else _asked(keys)
+    for key in wanted:
         named = _made(dataset, key)
         if named.kind == "layer":
             runs = [named.runs[number][0] for number in sorted(named.runs)]
@@ -133,6 +137,31 @@ def executions(dataset: xr.Dataset, keys: str | Iterable[str] | None) -> dict[st
         else:
             arrays[key] = array
     return arrays
+
+
+def _asked(keys: Any) -> list[str]:
+    found = asked_names(keys, "layers=")
+    if not found:
+        raise LensValueError("layers= is empty; None means all, so did a selection keep none?")
+    return found
+
+
+def of_rows(dataset: xr.Dataset, frame: pd.DataFrame) -> list[str]:
+    """The rows of a frame whose value is in the Dataset and has stimuli and features.
+
+    Raises
+    ------
+    LensKeyError
+        None is.
+    """
+    there = [op for op in labels(frame, "layers=") if op in dataset and _has_both(dataset[op])]
+    if not there:
+        raise LensKeyError("no row of this frame has a value with a stimulus axis in the Dataset")
+    return there
+
+
+def _has_both(array: xr.DataArray) -> bool:
+    return STIMULUS in array.dims and array.ndim > 1
 
 
 def pooled(array: xr.DataArray, pool: Pool, name: str, strict: bool = True) -> xr.DataArray:

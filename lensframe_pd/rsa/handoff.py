@@ -15,10 +15,10 @@ from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.features import Pool, check_axes, executions, features, flat, pooled
 from lensframe_pd.rsa.ids import ids_of
 from lensframe_pd.rsa.rdm import rdm
-from lensframe_pd.schema import STIMULUS
+from lensframe_pd.schema import STIMULUS, one_name
 
 
-def to_rsatoolbox(dataset: xr.Dataset, key: str, pool: Pool = None) -> Any:
+def to_rsatoolbox(dataset: xr.Dataset, key: Any, pool: Pool = None) -> Any:
     """One layer as an `rsatoolbox.data.Dataset`.
 
     Parameters
@@ -47,6 +47,7 @@ def to_rsatoolbox(dataset: xr.Dataset, key: str, pool: Pool = None) -> Any:
     needs("rsatoolbox", "rsatoolbox's objects")
     from rsatoolbox.data.dataset import Dataset
 
+    key = one_name(key, "to_rsatoolbox")
     found = features(dataset, key, pool)
     descriptors = {"layer": key, **{k: v for k, v in dataset.attrs.items() if k == "model"}}
     make: Any = Dataset  # untyped
@@ -60,7 +61,7 @@ def to_rsatoolbox(dataset: xr.Dataset, key: str, pool: Pool = None) -> Any:
 
 def to_rsatoolbox_rdms(
     dataset: xr.Dataset,
-    layers: str | Iterable[str] | None = None,
+    layers: Any = None,
     metric: str = "correlation",
     *,
     pool: Pool = None,
@@ -115,7 +116,7 @@ def as_rsatoolbox_rdms(rdms: xr.DataArray) -> Any:
 
 def to_assembly(
     dataset: xr.Dataset,
-    layers: str | Iterable[str] | None = None,
+    layers: Any = None,
     *,
     pool: Pool = None,
     path: str | os.PathLike[str] | None = None,
@@ -172,9 +173,7 @@ def to_assembly(
     return joined
 
 
-def to_stacked(
-    dataset: xr.Dataset, layers: str | Iterable[str] | None = None, *, pool: Pool = None
-) -> xr.DataArray:
+def to_stacked(dataset: xr.Dataset, layers: Any = None, *, pool: Pool = None) -> xr.DataArray:
     """All features of several layers side by side: stimulus x feature.
 
     Parameters
@@ -253,7 +252,7 @@ def to_datatree(dataset: xr.Dataset) -> xr.DataTree:
 
 
 def to_sklearn(
-    dataset: xr.Dataset, key: str, responses: pd.DataFrame | xr.DataArray, pool: Pool = None
+    dataset: xr.Dataset, key: Any, responses: pd.DataFrame | xr.DataArray, pool: Pool = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Features of a layer and neural responses to the same stimuli, row by row: `X, y`.
 
@@ -287,6 +286,7 @@ def to_sklearn(
     >>> RidgeCV().fit(X, y).predict(X).shape
     (9,)
     """
+    key = one_name(key, "to_sklearn")
     found = features(dataset, key, pool)
     if isinstance(responses, xr.DataArray):
         ids_of(responses, "the response array")
@@ -310,9 +310,7 @@ def to_sklearn(
     return pd.DataFrame(found.to_numpy()[rows], index=responses.index), responses
 
 
-def _pooled(
-    dataset: xr.Dataset, layers: str | Iterable[str] | None, pool: Pool
-) -> Iterable[tuple[str, xr.DataArray]]:
+def _pooled(dataset: xr.Dataset, layers: Any, pool: Pool) -> Iterable[tuple[str, xr.DataArray]]:
     check_finished(dataset, "handing over")
     arrays = executions(dataset, layers)
     check_axes(arrays, pool)

@@ -20,7 +20,7 @@ SECOND = "stimulus_"
 
 def rdm(
     dataset: xr.Dataset,
-    layers: str | Iterable[str] | None = None,
+    layers: Any = None,
     metric: str = "correlation",
     *,
     pool: Pool = None,
@@ -33,8 +33,8 @@ def rdm(
     dataset
         The activations of a trace, or any selection of their variables.
     layers
-        Labels, layers or module paths; a layer with several passes gives one RDM per pass. None:
-        every variable with a stimulus axis and another.
+        Labels, layers or module paths, or rows of `layers`; a layer with several passes gives one
+        RDM per pass. None: every variable with a stimulus axis and another.
     metric
         `correlation` (1 - Pearson's r), `spearman`, `cosine`, `euclidean`, `sqeuclidean`, or any
         other of `scipy.spatial.distance.pdist` but `mahalanobis`: in this field it is about the

@@ -5,20 +5,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensValueError, unknown_names, warn
-from lensframe_pd.schema import MODULE_ALIASES, calls_of, main_path, module_asked, split_call
+from lensframe_pd.errors import LensKeyError, LensValueError, unknown_names, warn
+from lensframe_pd.schema import (
+    MODULE_ALIASES,
+    asked_names,
+    calls_of,
+    main_path,
+    module_asked,
+    split_call,
+)
 
 PASS = "pass_num"
 _EXTENT = re.compile(r"_\d+_*$")
 
 
-def select(dataset: xr.Dataset, key: str) -> xr.DataArray:
-    """One op, layer or module as one array with plain dimension names.
+@overload
+def select(dataset: xr.Dataset, key: str) -> xr.DataArray: ...
+@overload
+def select(dataset: xr.Dataset, key: Any) -> Any: ...
+def select(dataset: xr.Dataset, key: Any) -> Any:
+    """One op, layer or module as one array with plain dimension names; several as a Dataset.
 
     Parameters
     ----------
@@ -28,13 +39,14 @@ def select(dataset: xr.Dataset, key: str) -> xr.DataArray:
         An op label (`"relu_3"`, `"linear_1:2"`), a layer (`"linear_1"`), or the path of a module
         (`"layer1.0"`): what a forward hook on it receives; of a module that is held in several
         places any of its paths. A label goes before a layer, and a
-        layer before a module of the same name.
+        layer before a module of the same name. Several in a list, or rows of `layers`.
 
     Returns
     -------
     xarray.DataArray
         Dimensions without their extents: `(stimulus, channel, y, x)`. A layer or module that ran
-        more than once has its passes, or calls, along a first dimension `pass_num`.
+        more than once has its passes, or calls, along a first dimension `pass_num`. Of several
+        keys a Dataset, a variable for each, whose dimensions keep their extents.
 
     Raises
     ------
@@ -42,7 +54,7 @@ def select(dataset: xr.Dataset, key: str) -> xr.DataArray:
         Nothing in the dataset has this name; near misses are suggested.
     LensValueError
         A module that returns several tensors, or passes of unequal shapes: no one array. The
-        error names the labels to choose from.
+        error names the labels to choose from. Or several layers that ran unequally often.
 
     Warns
     -----
@@ -56,7 +68,38 @@ def select(dataset: xr.Dataset, key: str) -> xr.DataArray:
     >>> activations.lens["conv2d_1"].sizes
     Frozen({'stimulus': 2, 'channel': 8, 'y': 4, 'x': 4})
     """
-    return as_array(key, resolved(dataset, key))
+    if isinstance(key, str):
+        return as_array(key, resolved(dataset, key))
+    return _side_by_side(dataset, list(dict.fromkeys(asked_names(key, "activations.lens[...]"))))
+
+
+def _side_by_side(dataset: xr.Dataset, keys: Sequence[str]) -> xr.Dataset:
+    """What each key stands for as one Dataset.
+
+    Raises
+    ------
+    LensKeyError
+        Naming every key that is not there.
+    LensValueError
+        Passes that are not the same of all keys that have some: there xarray would fill with NaN.
+    """
+    found, unknown = {}, []
+    for key in keys:
+        try:
+            found[key] = resolved(dataset, key)
+        except LensKeyError as error:
+            unknown.append(str(error))
+    if unknown:
+        raise LensKeyError("\n".join(unknown))
+    arrays = {key: as_array(key, named, tidy=False) for key, named in found.items()}
+    passes = {key: a.sizes[PASS] for key, a in arrays.items() if PASS in a.dims}
+    if len({tuple(arrays[key][PASS].values) for key in passes}) > 1:
+        times = ", ".join(f"{key!r} {n}" for key, n in passes.items())
+        raise LensValueError(
+            f"these have unequally many passes, which share no axis: {times}; ask for them one by "
+            "one, or for labels with a pass, as 'linear_1:2'"
+        )
+    return xr.Dataset(arrays, attrs=dataset.attrs)
 
 
 Executions = dict[int, list[xr.DataArray]]
@@ -104,15 +147,16 @@ def resolved(dataset: xr.Dataset, key: str) -> Named:
     return Named("module", calls)
 
 
-def as_array(key: str, named: Named) -> xr.DataArray:
-    """What a name stands for as one array; see `select`."""
+def as_array(key: str, named: Named, tidy: bool = True) -> xr.DataArray:
+    """What a name stands for as one array, see `select`; not `tidy`: extents stay in the names."""
     several = [str(a.name) for arrays in named.runs.values() if len(arrays) > 1 for a in arrays]
     if several:
         raise LensValueError(
             f"module {key!r} returns several tensors in one call, which are no one array; "
             f"ask for one of {', '.join(several)}"
         )
-    arrays = {number: plain(named.runs[number][0]) for number in sorted(named.runs)}
+    whole = {number: named.runs[number][0] for number in sorted(named.runs)}
+    arrays = {number: plain(array) if tidy else array for number, array in whole.items()}
     if named.kind == "op" or (named.kind == "module" and list(arrays) == [1]):
         return next(iter(arrays.values()))
     return _stack(key, arrays)

@@ -1,0 +1,135 @@
+"""What a failing call may have been given by mistake: a note on the model's own error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+_FEW = 8  # sizes that a shape may have, to be one
+
+
+def hints(args: Any, kwargs: Mapping[str, Any] | None, error: BaseException) -> list[str]:
+    """What is unlike a tensor in what `lf.trace` was given, and what to give instead.
+
+    Parameters
+    ----------
+    args, kwargs
+        As the caller gave them.
+    error
+        What the model raised.
+    """
+    if isinstance(error, TypeError):
+        if type(args) is tuple and not args and not kwargs:
+            return ["lf.trace: the model was called without arguments; give them: (model, args)"]
+        if isinstance(args, Mapping) and "keyword" in str(error):
+            return [
+                "lf.trace: a mapping is keyword arguments, one for each key; where it is itself "
+                "the argument of the model, give it in a tuple: (args,)"
+            ]
+    if _is_shape(args):
+        sizes = ", ".join(map(str, args))
+        was = "a tuple is the positional arguments" if type(args) is tuple else "args are numbers"
+        return [f"lf.trace: {was}; for an input of that shape give a tensor: torch.rand({sizes})"]
+    return [
+        f"lf.trace: {name} is {what}"
+        for name, value in _given(args, kwargs)
+        if (what := _unlike_a_tensor(name, value))
+    ]
+
+
+def dtype_hint(model: Any, args: Any, kwargs: Mapping[str, Any] | None) -> list[str]:
+    """Where a tensor of numbers has another type than the parameters, which torch does not mix."""
+    own = {p.dtype for p in model.parameters()} if isinstance(model, nn.Module) else set()
+    if len(own) != 1 or not (wanted := own.pop()).is_floating_point:
+        return []
+    return [
+        f"lf.trace: {name} is {_short(value.dtype)} and the parameters are {_short(wanted)}: give "
+        f"{name}.to(torch.{_short(wanted)})"
+        for name, value in _given(args, kwargs)
+        if isinstance(value, Tensor)
+        and (value.is_floating_point() or value.dtype is torch.uint8)
+        and value.dtype is not wanted
+    ]
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _given(args: Any, kwargs: Mapping[str, Any] | None) -> Iterator[tuple[str, Any]]:
+    """Each argument with a name to call it by."""
+    if type(args) is tuple:
+        yield from ((f"args[{k}]", value) for k, value in enumerate(args))
+    elif isinstance(args, Mapping):
+        yield from ((f"args[{name!r}]", args[name]) for name in args)
+    else:
+        yield "args", args
+    yield from ((f"kwargs[{name!r}]", value) for name, value in (kwargs or {}).items())
+
+
+def _is_shape(args: Any) -> bool:
+    is_collection = isinstance(args, (tuple, list)) and 1 < len(args) <= _FEW
+    return is_collection and all(type(n) is int and n > 0 for n in args)
+
+
+def _unlike_a_tensor(name: str, value: Any) -> str:
+    """What a value is, if torch takes no such thing, and what to give; else ''."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "fiubc":
+            return f"a NumPy array of {value.dtype}, which is no number"
+        more = ".float(), as NumPy counts in float64" if value.dtype == np.float64 else ""
+        return f"a NumPy array; give torch.as_tensor({name}){more}"
+    if isinstance(value, (pd.DataFrame, pd.Series, xr.DataArray)):
+        kind = type(value).__name__
+        return f"a {kind}; give torch.as_tensor({name}.to_numpy(), dtype=torch.float32)"
+    if isinstance(value, DataLoader):
+        return (
+            f"a DataLoader; give one batch of it, next(iter({name})), or all to lf.extract(model, "
+            "loader, to=...)"
+        )
+    if isinstance(value, Dataset):
+        return (
+            "a data set; give a batch, torch.stack of some of its items, or all to "
+            "lf.extract(model, dataset, to=..., batch_size=...)"
+        )
+    if isinstance(value, os.PathLike):
+        return "a path, and no file is read; give the tensor that is in it"
+    if isinstance(value, str):
+        return _of_texts(name)
+    if isinstance(value, (list, tuple)):
+        return _of_list(name, value)
+    if type(value).__module__.partition(".")[0] == "PIL":
+        return (
+            "an image; give torchvision.transforms.functional.to_tensor(image)[None], or what the "
+            "model's own transforms make of it"
+        )
+    return ""
+
+
+def _of_texts(name: str) -> str:
+    return (
+        f"text; a model takes what its tokenizer makes of it: tokenizer({name}, "
+        'return_tensors="pt")'
+    )
+
+
+def _of_list(name: str, value: list[Any] | tuple[Any, ...]) -> str:
+    kind = type(value).__name__
+    if value and all(isinstance(item, Tensor) for item in value):
+        several = f"; where they are several arguments, tuple({name})" if name == "args" else ""
+        return f"a {kind} of tensors, one argument; for a batch give torch.stack({name}){several}"
+    if value and all(isinstance(item, str) for item in value):
+        return _of_texts(name)
+    if value and all(isinstance(item, (int, float, list, tuple, np.ndarray)) for item in value):
+        return f"a {kind} of numbers; give torch.tensor({name})"
+    if value and all(_unlike_a_tensor("it", item) for item in value):
+        return f"a {kind} in which each is {_unlike_a_tensor(f'{name}[0]', value[0])}"
+    return ""

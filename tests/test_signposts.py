@@ -1,0 +1,150 @@
+"""What was looked for in the wrong place says where it is; each place named there is right."""
+
+import copy
+import pickle
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import lensframe_pd as lf
+
+
+@pytest.fixture(scope="module")
+def trace():
+    block = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    model = nn.Sequential(block, nn.Linear(4, 2)).eval()
+    return lf.trace(model, torch.rand(5, 3), stimulus=list("abcde"))
+
+
+ATTRIBUTES = {
+    # verbs of a table
+    "draw": ["trace.layers.lens.draw"], "collapse": ["trace.layers.lens.collapse"],
+    "summary": ["trace.layers.lens.summary"], "plot_time": ["trace.layers.lens.plot_time"],
+    "rdm": ["trace.activations.lens.rdm"], "features": ["trace.activations.lens.features"],
+    "to_sklearn": ["trace.activations.lens.to_sklearn"],
+    # of pandas, xarray or both
+    "loc": ["trace.layers.loc", "trace.activations.loc"], "iloc": ["trace.layers.iloc"],
+    "query": ["trace.layers.query", "trace.activations.query"], "columns": ["trace.layers.columns"],
+    "sel": ["trace.activations.sel"], "data_vars": ["trace.activations.data_vars"],
+    "lens": ["trace.layers.lens", "trace.activations.lens"],
+    "to_netcdf": ["trace.activations.to_netcdf"], "to_parquet": ["trace.layers.to_parquet"],
+    # slips
+    "layer": ["trace.layers"], "activation": ["trace.activations"],
+    "drow": ["trace.layers.lens.draw"], "vallidate": ["trace.validate"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_an_attribute_that_is_elsewhere(trace, name):
+    with pytest.raises(AttributeError, match=f"^a trace has no '{name}'") as caught:
+        getattr(trace, name)
+    assert isinstance(caught.value, lf.LensError)
+    named = re.findall(r"trace(?:\.\w+)+", str(caught.value))
+    assert {*ATTRIBUTES[name]} <= {*named}
+    for place in named:  # each is there
+        eval(place, {"trace": trace})
+
+
+@pytest.mark.parametrize("name", ["save", "to_csv", "dump", "write"])
+def test_writing_is_lf_write(trace, name):
+    with pytest.raises(AttributeError, match=r"lf\.write\(trace, path\)"):
+        getattr(trace, name)
+
+
+def test_nothing_like_it(trace):
+    with pytest.raises(AttributeError, match="it has layers, activations and output"):
+        trace.qqqqqqqq
+    assert not hasattr(trace, "_repr_png_")
+    assert not hasattr(trace, "__array__")
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "words"),
+    [
+        ("relu_1", TypeError, "trace.activations.lens['relu_1']"),
+        ("0.1", TypeError, "trace.layers.lens.find('0.1')"),
+        (["relu_1", "linear_2"], TypeError, "trace.activations.lens[['relu_1', 'linear_2']]"),
+        ("func", TypeError, "trace.layers['func']"),
+        (0, TypeError, "layers, activations = trace"),
+        (slice(2), TypeError, "layers, activations = trace"),
+        (-1, TypeError, "trace.layers.iloc[-1]"),
+        ("V1", KeyError, "no op, layer or module 'V1'"),
+        ("rellu_1", KeyError, "did you mean 'relu_1'"),
+        (2.5, TypeError, "names (labels, layers, module paths)"),
+    ],
+)
+def test_a_trace_is_not_indexed(trace, key, kind, words):
+    with pytest.raises(kind) as caught:
+        trace[key]
+    assert isinstance(caught.value, lf.LensError)
+    assert words in str(caught.value)
+
+
+def test_what_was_not_saved_is_said():
+    bare = lf.trace(nn.ReLU().eval(), torch.ones(2), save=None)
+    with pytest.raises(TypeError, match="the value is not saved by this trace"):
+        bare["relu_1"]
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "words"),
+    [
+        ("layers", "rdm", "activations.lens.rdm"),
+        ("layers", "features", "activations.lens.features"),
+        ("activations", "draw", "layers.lens.draw"),
+        ("activations", "find", "layers.lens.find"),
+        ("layers", "query", "layers.query, without lens"),
+        ("activations", "sel", "activations.sel, without lens"),
+        ("layers", "colapse", "did you mean collapse"),
+        ("activations", "fetures", "did you mean features"),
+        ("layers", "zzzz", "layers.lens shows its verbs"),
+    ],
+)
+def test_what_lens_has_not(trace, table, name, words):
+    with pytest.raises(AttributeError, match=re.escape(words)) as caught:
+        getattr(getattr(trace, table).lens, name)
+    assert isinstance(caught.value, lf.LensError)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("draw", "layers.lens.draw"), ("profile", "layers.lens.profile"),
+        ("summary", "layers.lens.summary"), ("validate", "layers.lens.validate"),
+        ("rdm", "activations.lens.rdm"), ("cka", "activations.lens.cka"),
+        ("query", "layers.query"), ("sel", "activations.sel"),
+    ],
+)  # fmt: skip
+def test_verbs_called_on_the_package(name, place):
+    model, x = nn.Linear(3, 2), torch.ones(1, 3)
+    with pytest.raises((AttributeError, TypeError)) as caught:
+        getattr(lf, name)(model, x)
+    assert isinstance(caught.value, lf.LensError)
+    assert f"lf.trace(model, args).{place}" in str(caught.value)
+
+
+def test_other_names_of_the_package_are_pythons_error():
+    with pytest.raises(
+        AttributeError, match=r"^module 'lensframe_pd' has no attribute 'nonsense'$"
+    ):
+        lf.nonsense
+    with pytest.raises(ImportError, match="cannot import name 'nonsense'"):
+        from lensframe_pd import nonsense  # noqa: F401
+    import lensframe_pd.draw.dot  # a room is a package still
+
+    assert lensframe_pd.draw.dot.dot
+
+
+@pytest.mark.parametrize("args", [(nn.Linear(1, 1), torch.ones(1)), (nn.Linear(1, 1),), (None,)])
+def test_a_trace_is_made_by_trace(args):
+    with pytest.raises(TypeError, match=r"lf\.trace\(model, args\) makes one"):
+        lf.Trace(*args)
+
+
+def test_a_trace_is_copied_and_pickled_as_before(trace):
+    assert copy.copy(trace).layers.equals(trace.layers)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 (torch's functions cannot be)
+        pickle.loads(pickle.dumps(trace))
+    assert not isinstance(caught.value, (RecursionError, lf.LensError))
