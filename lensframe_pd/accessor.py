@@ -52,6 +52,15 @@ class Verbs(Generic[Table]):
     def __init__(self, table: Table) -> None:
         self._table = table
 
+    def __repr__(self) -> str:
+        return glance.as_text(self._table, type(self))
+
+    def _repr_html_(self) -> str:
+        return glance.as_html(self._table, type(self))
+
+    def __getattr__(self, name: str) -> Any:
+        raise not_a_verb(name, type(self))
+
 
 def verb(
     function: Callable[Concatenate[Table, Options], Result],
@@ -84,15 +93,6 @@ def without_table(words: str, table: str) -> str:
 class LayersAccessor(Verbs[pd.DataFrame]):
     """Verbs on rows of `layers`; each takes the frame as it stands."""
 
-    def __repr__(self) -> str:
-        return glance.layers_text(self._table, type(self))
-
-    def _repr_html_(self) -> str:
-        return glance.layers_html(self._table, type(self))
-
-    def __getattr__(self, name: str) -> Any:
-        raise not_a_verb(name, pd.DataFrame, xr.Dataset)
-
     draw = verb(draw)
     edges = verb(edges)
     roll = verb(roll)
@@ -122,15 +122,6 @@ class LayersAccessor(Verbs[pd.DataFrame]):
 @xr.register_dataset_accessor("lens")
 class ActivationsAccessor(Verbs[xr.Dataset]):
     """Verbs on activations; each takes the Dataset as it stands."""
-
-    def __repr__(self) -> str:
-        return glance.activations_text(self._table, type(self))
-
-    def _repr_html_(self) -> str:
-        return glance.activations_html(self._table, type(self))
-
-    def __getattr__(self, name: str) -> Any:
-        raise not_a_verb(name, xr.Dataset, pd.DataFrame)
 
     __getitem__ = verb(select)
     features = verb(features)

@@ -49,24 +49,35 @@ def _purpose(name: str, method: Callable[..., Any]) -> str:
     return _BY_PLACE.get(place) or _BY_PLACE.get(room) or room
 
 
-def layers_text(frame: pd.DataFrame, accessor: type) -> str:
-    """Rows of `layers`, short, with the verbs of `layers.lens`."""
-    return _text(layers_title(frame), _few_columns(frame), accessor, "layers.lens")
+def as_text(table: Any, accessor: type) -> str:
+    """A frame of layers or a Dataset of activations, short, with the verbs of its `lens`."""
+    title, few, path = _shown(table)
+    verbs = purposes(accessor)
+    width = max(map(len, verbs), default=0)
+    lines = [f"{purpose:<{width}}  {', '.join(_called(verbs[purpose]))}" for purpose in verbs]
+    return "\n".join([title, "", _table_text(few), "", *lines, "", _help(path, verbs)])
 
 
-def layers_html(frame: pd.DataFrame, accessor: type) -> str:
-    """As `layers_text`, for a notebook."""
-    return _html(layers_title(frame), _few_columns(frame), accessor, "layers.lens")
+def as_html(table: Any, accessor: type) -> str:
+    """As `as_text`, for a notebook."""
+    title, few, path = _shown(table)
+    verbs = purposes(accessor)
+    words = {name: _summary(accessor, name) for names in verbs.values() for name in names}
+    listed = {
+        purpose: ", ".join(
+            f'<code title="{escape(words[name])}">{escape(shown)}</code>'
+            for name, shown in zip(names, _called(names), strict=True)
+        )
+        for purpose, names in verbs.items()
+    }
+    return _titled(title) + _table_html(few) + _rows_html(listed) + _small(_help(path, verbs))
 
 
-def activations_text(dataset: xr.Dataset, accessor: type) -> str:
-    """Activations, short, with the verbs of `activations.lens`."""
-    return _text(activations_title(dataset), variables(dataset), accessor, "activations.lens")
-
-
-def activations_html(dataset: xr.Dataset, accessor: type) -> str:
-    """As `activations_text`, for a notebook."""
-    return _html(activations_title(dataset), variables(dataset), accessor, "activations.lens")
+def _shown(table: Any) -> tuple[str, pd.DataFrame, str]:
+    """The title of a table, its short form, and where its verbs are."""
+    if isinstance(table, pd.DataFrame):
+        return layers_title(table), _few_columns(table), "layers.lens"
+    return activations_title(table), variables(table), "activations.lens"
 
 
 def trace_html(name: str, frame: pd.DataFrame, dataset: xr.Dataset, output: str) -> str:
@@ -138,13 +149,6 @@ def _few_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.take(at or [*range(min(len(FIRST), frame.shape[1]))], axis="columns")
 
 
-def _text(title: str, table: pd.DataFrame, accessor: type, path: str) -> str:
-    verbs = purposes(accessor)
-    width = max(map(len, verbs), default=0)
-    lines = [f"{purpose:<{width}}  {', '.join(_called(verbs[purpose]))}" for purpose in verbs]
-    return "\n".join([title, "", _table_text(table), "", *lines, "", _help(path, verbs)])
-
-
 def _table_text(table: pd.DataFrame) -> str:
     if not table.shape[1]:
         return "(no columns)"
@@ -152,19 +156,6 @@ def _table_text(table: pd.DataFrame) -> str:
         return str(
             table.to_string(max_rows=_ROWS, show_dimensions=False, formatters=_formatters(table))
         )
-
-
-def _html(title: str, table: pd.DataFrame, accessor: type, path: str) -> str:
-    verbs = purposes(accessor)
-    words = {name: _summary(accessor, name) for names in verbs.values() for name in names}
-    listed = {
-        purpose: ", ".join(
-            f'<code title="{escape(words[name])}">{escape(shown)}</code>'
-            for name, shown in zip(names, _called(names), strict=True)
-        )
-        for purpose, names in verbs.items()
-    }
-    return _titled(title) + _table_html(table) + _rows_html(listed) + _small(_help(path, verbs))
 
 
 def _table_html(table: pd.DataFrame) -> str:

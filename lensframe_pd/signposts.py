@@ -23,7 +23,7 @@ _ON_DISK = frozenset(
 
 def verbs_of(table: type) -> Mapping[str, Any]:
     """The verbs that are registered as `lens` on DataFrames or Datasets, by name."""
-    accessor = table.lens  # type: ignore[attr-defined]
+    accessor: type = table.lens  # type: ignore[attr-defined]
     return {name: f for name, f in vars(accessor).items() if isfunction(f) and name[0] != "_"}
 
 
@@ -52,8 +52,10 @@ def not_in_trace(name: str, own: Iterable[str]) -> LensAttributeError:
     return LensAttributeError(f"a trace has no {name!r}; {hint}")
 
 
-def not_a_verb(name: str, own: type, other: type) -> LensAttributeError:
+def not_a_verb(name: str, accessor: type) -> LensAttributeError:
     """The error for what the `lens` of one table has not."""
+    tables: list[type] = [pd.DataFrame, xr.Dataset]
+    own, other = sorted(tables, key=lambda table: table.lens is not accessor)  # type: ignore[attr-defined]
     path = {pd.DataFrame: "layers", xr.Dataset: "activations"}
     if name in verbs_of(other):
         return LensAttributeError(

@@ -173,7 +173,7 @@ def test_cka_of_rows_says_where_they_go(trace):
         trace.activations.lens.cka(trace.layers)
 
 
-READ = "csv tsv txt json xlsx pkl pt pth npy npz h5 mat".split()
+READ = "csv tsv json xlsx pkl pt pth npy npz h5 mat".split()
 
 
 @pytest.mark.parametrize("suffix", READ)

@@ -46,7 +46,7 @@ _READABLE = (
 )
 _AS_TEXT = ("pandas.read_csv", "pandas.read_json", "pandas.read_excel")
 _READERS = {
-    ".csv": "pandas.read_csv", ".tsv": "pandas.read_csv", ".txt": "pandas.read_csv",
+    ".csv": "pandas.read_csv", ".tsv": "pandas.read_csv",
     ".json": "pandas.read_json", ".xlsx": "pandas.read_excel", ".xls": "pandas.read_excel",
     ".pkl": "pandas.read_pickle", ".pickle": "pandas.read_pickle",
     ".pt": "torch.load", ".pth": "torch.load", ".ckpt": "torch.load",
