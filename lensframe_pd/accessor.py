@@ -37,6 +37,7 @@ from lensframe_pd.rsa.handoff import (
 )
 from lensframe_pd.rsa.rdm import rdm
 from lensframe_pd.rsa.score import score
+from lensframe_pd.rsa.stats import stats
 from lensframe_pd.rsa.view import select
 from lensframe_pd.signposts import not_a_verb
 from lensframe_pd.validation.validate import validate
@@ -128,6 +129,7 @@ class ActivationsAccessor(Verbs[xr.Dataset]):
     rdm = verb(rdm)
     cka = verb(cka)
     score = verb(score)
+    stats = verb(stats)
     to_rsatoolbox = verb(to_rsatoolbox)
     to_rsatoolbox_rdms = verb(to_rsatoolbox_rdms)
     to_assembly = verb(to_assembly)

@@ -16,8 +16,8 @@ ROOMS = {
     "unseen fused selections plan sites edits recorder tracer iterators snapshot state process "
     "save stimuli model hints run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
-    "space norms products reductions axes readers dims layers activations without "
-    "gradients",
+    "space norms products reductions axes readers dims layers nonfinite "
+    "activations without gradients",
     "graph": "edges parameters contract roll outline runs collapse select diff",
     "replay": "call recording onward",
     "profile": "meta costs profile memory summary chrome axes plots scatter repeats",
@@ -27,7 +27,8 @@ ROOMS = {
     "validate",
     "patching": "sharing recomputed forwards patch",
     "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
-    "rsa": "view ids stores features distances blockwise covariances tiles rdm cka references "
+    "rsa": "view ids stores moments born features distances blockwise covariances tiles rdm stats "
+    "cka references "
     "concordance comparisons intervals score handoff",
     "glance": "",
     "signposts": "",

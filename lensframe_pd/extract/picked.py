@@ -175,5 +175,5 @@ def facts_of(tape: Tape, rows: dict[Address, int]) -> dict[Address, Facts]:
             grouped.n_passes[row],
             () if row in tape.kinds else tape.calls[tape.rows[row].call].site,
         )
-        for row, dims, attrs in described(tape, grouped, address_of)
+        for row, dims, attrs in described(tape, grouped, [*address_of])
     }

@@ -61,13 +61,19 @@ def rdm_of(rows: Any, metric: str, out: Array | None = None) -> Dissimilarities:
     return found
 
 
-def products_of(rows: Any) -> Array:
-    """`inner_products` of a matrix in memory, or of one in a store, which is read once more."""
+def products_of(rows: Any, centre: Centre | None = None) -> Array:
+    """`inner_products` of a matrix in memory, or of one in a store, which is read once more.
+
+    Parameters
+    ----------
+    centre
+        Of one in a store, what to take its rows about; None for their mean.
+    """
     if not isinstance(rows, RowBlocks):
         return inner_products(rows)
     n = rows.shape[0]
     out = np.empty((n, n))
-    centre = centre_of(rows)
+    centre = centre_of(rows) if centre is None else centre
 
     def use(x: Block[Any], y: Block[Any]) -> None:
         products(x.made, y.made, centre, rows.memory, out[x.rows, y.rows])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lensframe_pd.schema import MODULE_ALIASES, calls_text
 from lensframe_pd.tables.dims import dimensions
+from lensframe_pd.tables.nonfinite import made_of
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.storage import widened
 from lensframe_pd.tape.tape import ModuleCall, Tape
@@ -88,7 +89,7 @@ def dataset(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> xr.Dataset:
     sizes: dict[str, int] = {}
     sized: dict[int, tuple[str, ...]] = {}
     kept = [i for i, value in enumerate(tape.values) if value is not None and i not in unsaved]
-    for i, found, facts in described(tape, grouped, kept):
+    for i, found, facts in described(tape, grouped, kept, labels):
         value = tape.values[i]
         assert value is not None
         variables[labels[i]] = xr.Variable(found, to_numpy(value), facts, fastpath=True)
@@ -102,13 +103,14 @@ def dataset(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> xr.Dataset:
 
 
 def described(
-    tape: Tape, grouped: Passes, rows: Iterable[int]
+    tape: Tape, grouped: Passes, rows: Sequence[int], labels: Sequence[str] | None = None
 ) -> Iterator[tuple[int, tuple[str, ...], dict[str, Any]]]:
     """Of each of these rows its dimensions and the attrs of its variable."""
     found = dimensions(tape)
     modules, calls, returned = tape.modules, tape.calls, tape.returned
     dtypes: dict[torch.dtype, str] = {}
-    for i in rows:
+    of = made_of(tape, labels or grouped.labels(), rows)
+    for i, (parents, nonfinite) in zip(rows, of, strict=True):
         row = tape.rows[i]
         call = calls[row.call]
         dtype = dtypes.get(row.dtype)
@@ -124,6 +126,8 @@ def described(
                 "module": modules[call.module].path,
                 "torch_dtype": dtype,
                 "returned_by": _keys(modules, returned[i]) if i in returned else "",
+                "parents": parents,
+                "nonfinite_args": nonfinite,
             },
         )
 

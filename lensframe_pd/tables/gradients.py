@@ -93,7 +93,7 @@ def gradients(
     labels = grouped.labels()
     variables: dict[str, Any] = {}
     sizes: dict[str, int] = {}
-    for row, dims, attrs in described(tape, grouped, found):
+    for row, dims, attrs in described(tape, grouped, [*found]):
         gradient = found[row]
         variables[labels[row]] = xr.Variable(dims, to_numpy(gradient), attrs, fastpath=True)
         sizes.update(zip(dims, gradient.shape, strict=True))

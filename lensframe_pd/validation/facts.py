@@ -100,7 +100,7 @@ def _of_variables(
             yield from ((op, reason) for reason in _of_attrs(variable.attrs, attrs))
 
 
-_ATTRS = ("layer", "pass_num", "func", "module", "torch_dtype", "returned_by")
+_ATTRS = ("layer", "pass_num", "func", "module", "torch_dtype", "returned_by", "parents")
 
 
 def _of_attrs(told: dict[Any, Any], known: dict[str, Any]) -> Iterator[str]:

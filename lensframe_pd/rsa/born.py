@@ -1,0 +1,161 @@
+"""Where NaN and infinity first are: in which values, and not in what those were made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from lensframe_pd.rsa.moments import Moments
+from lensframe_pd.schema import labels, names
+from lensframe_pd.tables.pointwise import is_pointwise
+
+_KINDS = ("nan", "inf")
+_UNWRITTEN = frozenset(
+    "empty empty_like empty_strided empty_permuted new_empty new_empty_strided new".split()
+)
+"""What they make holds whatever was in that memory before."""
+
+
+class Source(NamedTuple):
+    """What a value was made of: labels, and the kinds of what other arguments held."""
+
+    parents: list[str]
+    given: frozenset[str]
+
+
+class Births:
+    """Tells in which variables of a Dataset a NaN or infinity is that none of their sources had.
+
+    Parameters
+    ----------
+    dataset
+        Activations.
+    frame
+        Rows of `layers`, for rows whose value is not in the Dataset; or None.
+    moments_of
+        The moments of a variable.
+    """
+
+    def __init__(
+        self,
+        dataset: xr.Dataset,
+        frame: pd.DataFrame | None,
+        moments_of: Callable[[str], Moments],
+    ) -> None:
+        self._dataset, self._moments_of = dataset, moments_of
+        self._is_of_values = "without" not in dataset.attrs  # gradients come from their readers
+        self._rows = {} if frame is None else _sources(frame)
+
+    def at(self, op: str) -> bool | None:
+        """Whether one is first seen in this variable; None where its sources are not known."""
+        own = self._moments_of(op)
+        kinds = [kind for kind in _KINDS if own.holds(kind)]
+        if not kinds or self._dataset[op].attrs.get("func") in _UNWRITTEN:
+            return False
+        source = self._of(op) if self._is_of_values else None
+        if source is None:
+            return None
+        verdicts = [self._kind_at(op, kind, own, source) for kind in kinds]
+        return True if True in verdicts else None if None in verdicts else False
+
+    def _kind_at(self, op: str, kind: str, own: Moments, source: Source) -> bool | None:
+        if kind in source.given:
+            return False
+        if not source.parents:
+            return kind == "nan" or not _is_mask(own)
+        there, given, known = self._seen(source.parents)
+        if any([self._moments_of(parent).holds(kind) for parent in there]):
+            return self._has_one_of_its_own(op, kind, source)
+        if kind in given:
+            return False
+        return True if known else None
+
+    def _of(self, op: str) -> Source | None:
+        """What a row was made of, as its variable says; as the frame says if that is silent."""
+        attrs = self._dataset[op].attrs if op in self._dataset else {}
+        if "parents" in attrs:
+            given = frozenset(attrs.get("nonfinite_args", "").split())
+            return Source(attrs["parents"].split(), given)
+        return self._rows.get(op)
+
+    def _seen(self, parents: list[str]) -> tuple[list[str], set[str], bool]:
+        """The parents whose values are there; for others what they were made of, and so on.
+
+        Returns
+        -------
+        Labels of variables, the kinds that arguments on the way held, and whether all are known.
+        """
+        todo, done, there = [*parents], set[str](), list[str]()
+        given, known = set[str](), True
+        while todo:
+            op = todo.pop()
+            if op in done:
+                continue
+            done.add(op)
+            if op in self._dataset:
+                there.append(op)
+            elif op in self._rows:
+                todo += self._rows[op].parents
+                given |= self._rows[op].given
+            else:
+                known = False
+        return there, given, known
+
+    def _has_one_of_its_own(self, op: str, kind: str, source: Source) -> bool:
+        """Whether an operation by element has one where no parent has NaN or infinity."""
+        data = self._dataset
+        if not is_pointwise(data[op].attrs.get("func", "")):
+            return False
+        if any([parent not in data for parent in source.parents]):
+            return False
+        own = data[op].variable.data
+        parents = [data[parent].variable.data for parent in source.parents]
+        if any([_broadcast(own.shape, parent.shape) != own.shape for parent in parents]):
+            return False
+        found = np.isnan(own) if kind == "nan" else np.isinf(own)
+        for parent in parents:
+            found = found & np.isfinite(parent)
+        return bool(np.asarray(found.any()))
+
+
+def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...] | None:
+    try:
+        return np.broadcast_shapes(first, second)
+    except ValueError:
+        return None
+
+
+def _is_mask(own: Moments) -> bool:
+    """Whether infinities are those of an additive mask, or of logarithms of probabilities."""
+    return not own.nan and not own.positive_inf and not own.high > 0
+
+
+def _sources(frame: pd.DataFrame) -> dict[str, Source]:
+    if "parents" not in frame.columns:
+        return {}
+    ops = labels(frame, "stats")
+    configs = frame["config"] if "config" in frame.columns else ["{}"] * len(ops)
+    return {
+        op: Source([*names("parents", parents)], frozenset(_kinds(config)))
+        for op, parents, config in zip(ops, frame["parents"], configs, strict=True)
+    }
+
+
+def _kinds(config: Any) -> set[str]:
+    """The kinds of the numbers in a cell of `config` that are not finite."""
+    if not isinstance(config, str) or '"$float"' not in config:
+        return set()
+    return {"nan" if number == "nan" else "inf" for number in _tagged(json.loads(config))}
+
+
+def _tagged(value: Any) -> Iterator[str]:
+    if isinstance(value, dict) and "$float" in value:
+        yield str(value["$float"])
+    elif isinstance(value, (list, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tagged(part)

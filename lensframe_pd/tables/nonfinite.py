@@ -1,0 +1,101 @@
+"""What each value was made of, and whether an argument without a row held NaN or infinity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from lensframe_pd.tape.storage import version_of
+from lensframe_pd.tape.tape import SLOT, Array, Held, Opaque, Tape
+
+_PLAIN = frozenset((type(SLOT), type(None), bool, int, str, torch.dtype, torch.device, float))
+"""What most arguments are: nothing with parts, and nothing with code of somebody else's."""
+
+
+def made_of(tape: Tape, labels: Sequence[str], rows: Iterable[int]) -> Iterator[tuple[str, str]]:
+    """Of each of these rows what its variable says about where a NaN may be from.
+
+    Of buffers, additive masks count: minus infinity beside nothing above 0. Any other NaN or
+    infinity in a buffer or parameter is a fault of it, shown by the row that reads it. Parameters
+    are not looked at: that would take as long as the model.
+
+    Yields
+    ------
+    The labels of its parents, as `"conv2d_1 conv2d_2"`; and which of NaN and infinity its other
+    arguments hold: `"nan"`, `"inf"`, both, or nothing.
+    """
+    versions = tape.versions or [None] * len(tape.held)
+    masks = {
+        -1 - k
+        for k, (held, version) in enumerate(zip(tape.held, versions, strict=True))
+        if _is_mask(held, version)
+    }
+    calls, made = tape.calls, tape.rows
+    for i in rows:
+        _, args, kwargs, sources, *_ = calls[made[i][0]]  # once per row, so in few steps
+        if len(sources) == 1 and sources[0] >= 0:  # as most are
+            parents = labels[sources[0]]
+        else:
+            parents = " ".join([labels[s] for s in sources if s >= 0])
+        given = "" if not kwargs and _are_finite(args) else _kinds((*args, *kwargs.values()))
+        if masks and not masks.isdisjoint(sources) and "inf" not in given:
+            given = f"{given} inf".lstrip()
+        yield parents, given
+
+
+def _are_finite(args: tuple[Any, ...]) -> bool:
+    """Whether arguments are plain, and finite; False where that has to be looked at closely."""
+    if not _PLAIN.issuperset(map(type, args)):
+        return False
+    for value in args:  # noqa: SIM110 (all() is slower, and this runs once per row)
+        if type(value) is float and value - value != 0:
+            return False
+    return True
+
+
+def _kinds(values: Iterable[Any]) -> str:
+    found = set[str]()
+    _add_kinds(values, found)
+    return " ".join(sorted(found, reverse=True))
+
+
+def _add_kinds(values: Iterable[Any], found: set[str]) -> None:
+    for value in values:
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                found.add("nan" if math.isnan(value) else "inf")
+        elif isinstance(value, complex):
+            _add_kinds((value.real, value.imag), found)
+        elif isinstance(value, Array):
+            if value.value.dtype.kind in "fc":
+                _add_kinds(value.value.ravel().astype(complex).tolist(), found)
+        elif isinstance(value, (list, tuple)) and not isinstance(value, Opaque):
+            _add_kinds(value, found)
+        elif isinstance(value, dict):
+            _add_kinds(value.values(), found)
+
+
+def _is_mask(held: Held, version: int | None) -> bool:
+    """Whether a buffer holds minus infinity and others that are not above 0, as when it was read.
+
+    Parameters
+    ----------
+    version
+        How often it had been written when the run was over.
+    """
+    tensor = held.tensor
+    if tensor is None or held.is_parameter or not held.dtype.is_floating_point:
+        return False
+    if tensor.layout is not torch.strided or tensor.is_meta or not tensor.numel():
+        return False
+    if version_of(tensor) != version:
+        return False
+    try:
+        with torch.no_grad():
+            low, high = torch.aminmax(tensor)
+            return bool(low == -math.inf) and bool(high <= 0)
+    except (NotImplementedError, RuntimeError):  # a kind of number that torch does not compare
+        return False
