@@ -8,6 +8,7 @@ import lensframe_pd
 # A file may import those above it in its room, and those of the rooms above.
 ROOMS = {
     "errors": "",
+    "bars": "",
     "schema": "",
     "tape": "functions domains silence switches codes contents objects storage regions tape "
     "compare context config facts places readings grouping parts openings cuts refinement edited "

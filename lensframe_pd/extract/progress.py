@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tqdm.auto import tqdm
-
+from lensframe_pd.bars import bar
 from lensframe_pd.schema import quantity
 
 
@@ -11,9 +10,7 @@ class Progress:
     """A bar on a terminal; nothing where there is none."""
 
     def __init__(self, n: int, there: int, of: str) -> None:
-        self._bar = tqdm(
-            total=n, initial=there, desc=of, unit=" stimuli", unit_scale=True, disable=None
-        )
+        self._bar = bar(of, n, "stimuli", initial=there, unit_scale=True, leave=True)
 
     def add(self, stimuli: int, written_bytes: int) -> None:
         self._bar.set_postfix_str(f"{quantity(written_bytes, 'B')} written", refresh=False)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from lensframe_pd.bars import counted
 from lensframe_pd.capture.given import fitted, is_function, joined
 from lensframe_pd.capture.sites import Plain, asked, plain_rows
 from lensframe_pd.capture.state import Generators
@@ -176,7 +176,7 @@ def _frame(
             plain = measure(_output(run, {}))
         except Unbuilt:
             plain = measure(forwards.plain())
-        for i, row, value in tqdm(given, desc="patch", unit=" rows", disable=None):
+        for i, row, value in counted(given, "patch", "rows"):
             saved = run.tape.values[i]
             if saved is None:
                 passed_over[row.label] = run.tape.lost[i]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from lensframe_pd.bars import counted
 from lensframe_pd.capture.plan import Address, Departed, Follow, followed
 from lensframe_pd.capture.run import Run
 from lensframe_pd.capture.sites import Sites
@@ -49,7 +50,7 @@ def retime(tape: Tape, origin: Origin, before: Start, n: int, sites: Sites | Non
     runs: list[list[float]] = []
     departed: list[str] = []
     with Start(origin):  # on leaving, all is as the first run left it
-        for _ in range(n):
+        for _ in counted(range(n), "repeats", "runs"):
             before.again()
             try:
                 runs.append([seconds for _, seconds in _timed(origin, path, sites)])

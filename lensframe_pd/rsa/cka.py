@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from lensframe_pd.bars import counted
 from lensframe_pd.errors import LensTypeError, LensValueError, shown, warn
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.blockwise import products_of, rdm_of
@@ -215,7 +216,8 @@ class _Kernels:
 
     def whole(self) -> Array:
         """CKA of each layer with every layer of the other side."""
-        return np.array([self._alignments(row) for row in self.sides[0]])
+        rows = counted(self.sides[0], "cka", "layers")
+        return np.array([self._alignments(row) for row in rows])
 
     def by_tiles(self) -> Array:
         """The same, of kernels of which there is never more than a tile.

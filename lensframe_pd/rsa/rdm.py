@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lensframe_pd.bars import counted
 from lensframe_pd.errors import shown, warn
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.blockwise import rdm_of
@@ -88,7 +89,8 @@ def rdm(
     n = next(iter(arrays.values())).sizes[STIMULUS]
     values = np.empty((len(arrays), n, n))
     n_features, notes = [], list[str]()
-    for out, (label, array) in zip(values, arrays.items(), strict=True):
+    layers_done = counted([*zip(values, arrays.items(), strict=True)], "rdm", "layers")
+    for out, (label, array) in layers_done:
         rows = patterns(array, pool, label, memory)
         found = rdm_of(rows, metric, out)
         n_features.append(rows.shape[1])

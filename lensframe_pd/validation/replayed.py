@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from lensframe_pd.bars import counted
 from lensframe_pd.replay.call import Unreplayable
 from lensframe_pd.replay.onward import differentiated
 from lensframe_pd.replay.recording import Misfit, Recorded, Recording, is_given
@@ -38,7 +39,7 @@ def replay(
     """
     excused: set[str] = set()
     with Surroundings() as surroundings:
-        for recorded in recording.calls:
+        for recorded in counted(recording.calls, "validate: replay", "calls"):
             ops = recording.ops(recorded)
             if not ops:
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from lensframe_pd.bars import counted
 from lensframe_pd.replay.onward import carry
 from lensframe_pd.replay.recording import Recorded, Recording
 from lensframe_pd.tape.domains import may_be_given_anything
@@ -32,7 +33,7 @@ def resume(
         starts = sorted({starts[int(part * len(starts))] for part in _SAMPLE})
     last = _last_uses(recording)
     passed_over = {*excused, *_unchecked(recording, verdicts)}
-    for k in starts:
+    for k in counted(starts, "validate: downstream", "resumed forwards"):
         begun = calls[k].ops
         try:
             reached = _resume(recording, k, last, passed_over)

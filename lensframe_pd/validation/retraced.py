@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from lensframe_pd.bars import bar
 from lensframe_pd.capture.run import Run
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.capture.watch import Stop, Watcher
@@ -36,6 +37,7 @@ class Retraced:
         reference: Tape,
         again: Callable[[], Snapshot],
         arranged: Arranged,
+        done: Callable[[], object],
     ) -> None:
         self._origin = evidence.start
         self._seed = evidence.seed
@@ -43,6 +45,7 @@ class Retraced:
         self._reference = reference
         self._again = again
         self._arranged = arranged
+        self._done = done
 
     def run(
         self,
@@ -85,6 +88,7 @@ class Retraced:
             raise Another(f"the model fails: {type(error).__name__}: {error}") from error
         finally:
             self._arranged.restore()
+            self._done()
         if not run.tape.stopped:
             raise Another(f"the model ends after {len(run.tape.rows)} rows")
 
@@ -102,7 +106,8 @@ def retraced(evidence: Evidence, reference: Tape, n: int) -> Iterator[Retraced]:
         arranged = Arranged(evidence.origin.args, evidence.origin.kwargs, n)
         if not arranged:
             raise Another(f"no argument of the model has {n} entries along its first axis")
-        yield Retraced(evidence, reference, again, arranged)
+        with bar("validate: alignment", unit="forwards") as progress:
+            yield Retraced(evidence, reference, again, arranged, progress.update)
 
 
 class _Apart(BaseException):
