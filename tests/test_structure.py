@@ -28,9 +28,9 @@ ROOMS = {
     "validate",
     "patching": "sharing recomputed forwards patch",
     "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
-    "rsa": "view ids stores moments born features distances blockwise covariances tiles rdm stats "
-    "cka references "
-    "concordance comparisons intervals score handoff",
+    "rsa": "view ids stores moments born repeated features distances blockwise covariances tiles "
+    "noise reported rdm stats cka references concordance comparisons whitened intervals ceilings "
+    "measure matches score handoff",
     "glance": "",
     "signposts": "",
     "traced": "",

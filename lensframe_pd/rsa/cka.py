@@ -14,8 +14,16 @@ from lensframe_pd.errors import LensTypeError, LensValueError, shown, warn
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.blockwise import products_of, rdm_of
 from lensframe_pd.rsa.distances import Array, squared_distances
-from lensframe_pd.rsa.features import Pool, check_axes, executions, patterns, row_blocks
+from lensframe_pd.rsa.features import (
+    Pool,
+    check_axes,
+    patterns,
+    repeated_executions,
+    row_blocks,
+)
 from lensframe_pd.rsa.ids import ids_of, positions
+from lensframe_pd.rsa.repeated import at, check_free, coords_of, over_of
+from lensframe_pd.rsa.reported import pool_text, reported
 from lensframe_pd.rsa.stores import DEFAULT_MEMORY, RowBlocks, is_chunked, memory_of, opened
 from lensframe_pd.rsa.tiles import alignments
 from lensframe_pd.schema import STIMULUS
@@ -67,7 +75,9 @@ def cka(
     Returns
     -------
     xarray.DataArray
-        `(layer, layer_)`, float64: 1 for representations equal up to rotation and scale.
+        `(layer, layer_)`, float64: 1 for representations equal up to rotation and scale. After
+        these come axes that no operation made, such as the `checkpoint` of several Datasets
+        joined: one matrix at each of their places, where both sides are at the same.
 
     Raises
     ------
@@ -77,8 +87,8 @@ def cka(
         `other` is no Dataset.
     LensValueError
         An unknown kernel, too few stimuli, datasets that are not about the same ids, an axis to
-        pool that no layer has, or an axis that no operation made, such as the `checkpoint` of
-        several Datasets joined. A store that is not finished; too little memory.
+        pool that no layer has, axes of which it cannot be known whether they are features, or that
+        both have and differ. A store that is not finished; too little memory.
 
     Warns
     -----
@@ -110,28 +120,48 @@ def cka(
         if given is not None:
             check_finished(given, "cka")
     dataset, other = opened(dataset), None if other is None else opened(other)
-    rows = columns = executions(dataset, layers)
+    rows = columns = repeated_executions(dataset, layers)
     if other is not None or other_layers is not None:
-        columns = executions(dataset if other is None else other, other_layers)
-    check_axes({**rows, **{f"{name} (other)": array for name, array in columns.items()}}, pool)
+        columns = repeated_executions(dataset if other is None else other, other_layers)
+    both = {**rows, **{f"{name} (other)": found for name, found in columns.items()}}
+    check_axes({name: array for name, (array, _) in both.items()}, pool)
+    axes = over_of(both)
+    check_free(axes, ("layer", "layer_", STIMULUS), "cka")
     order = None
     if other is not None:
         wanted, found = ids_of(dataset, "the first Dataset"), ids_of(other, "the other Dataset")
         order = positions(wanted, found, "the first Dataset", "the other Dataset")
-    n = next(iter(rows.values())).sizes[STIMULUS]
+    n = next(iter(rows.values()))[0].sizes[STIMULUS]
     if debiased and n < 4:
         raise LensValueError(f"debiased CKA needs at least 4 stimuli, not {n}")
-    kernels = _Kernels(rows, columns, order, pool, (kernel, bandwidth, debiased), memory)
-    values = kernels.by_tiles() if kernels.need_tiles else kernels.whole()
-    if kernels.dead:
-        names = shown(dict.fromkeys(kernels.dead))
+    values, dead, missing = np.empty((len(rows), len(columns), *axes.shape)), [], []
+    for place in axes.places():
+        first = {name: at(array, place) for name, (array, _) in rows.items()}
+        second = {name: at(array, place) for name, (array, _) in columns.items()}
+        kernels = _Kernels(
+            first, first if columns is rows else second, order, pool,
+            (kernel, bandwidth, debiased), memory,
+        )  # fmt: skip
+        made = kernels.by_tiles() if kernels.need_tiles else kernels.whole()
+        where: Any = (slice(None), slice(None), *place.values())
+        values[where] = made
+        dead += [axes.said(repr(name), place) for name in kernels.dead]
+        missing += [axes.said(said, place) for said in kernels.missing]
+    if dead:
         warn(
             "layers that do not vary over stimuli, or hold NaN or infinity, have no CKA (NaN): "
-            + "\n".join([names, *dict.fromkeys(kernels.missing)])
+            + "\n".join([", ".join(dict.fromkeys(dead)), *dict.fromkeys(missing)])
         )
-    coords = {"layer": np.array(list(rows), np.str_), "layer_": np.array(list(columns), np.str_)}
-    attrs = {"kernel": kernel, "debiased": int(debiased)}
-    return xr.DataArray(values, coords, ("layer", "layer_"), name="cka", attrs=attrs)
+    coords: dict[Any, Any] = {
+        "layer": np.array(list(rows), np.str_), "layer_": np.array(list(columns), np.str_)
+    }  # fmt: skip
+    coords |= coords_of([array for array, _ in both.values()], axes)
+    attrs = reported(
+        comparison="cka-debiased" if debiased else "cka", kernel=kernel, debiased=debiased,
+        **({} if kernel == "linear" else {"bandwidth": bandwidth}),
+        pool=pool_text(pool), n_stimuli=n,
+    )  # fmt: skip
+    return xr.DataArray(values, coords, ("layer", "layer_", *axes.dims), name="cka", attrs=attrs)
 
 
 def alignment(first: Array, second: Array) -> float:

@@ -149,3 +149,16 @@ COMPARISONS: dict[str, Callable[[Pairs, Pairs], Statistic]] = {
     "cosine": _one_by_one(_cosine),
     "rho-a": _one_by_one(_rho_a),
 }
+WHITENED = {"whitened-cosine": False, "whitened-pearson": True}
+"""Comparisons of whole RDMs in the module `whitened`, and whether the mean is taken off."""
+RSATOOLBOX = {
+    "spearman": "spearman", "pearson": "corr", "kendall": "kendall", "tau-a": "tau-a",
+    "cosine": "cosine", "rho-a": "rho-a", "whitened-cosine": "cosine_cov",
+    "whitened-pearson": "corr_cov",
+}  # fmt: skip
+"""What rsatoolbox calls each."""
+ALIASES = {theirs: ours for ours, theirs in RSATOOLBOX.items() if theirs != ours} | {
+    "tau-b": "kendall",
+    "whitened": "whitened-cosine",
+}
+"""Other names, rsatoolbox's among them."""

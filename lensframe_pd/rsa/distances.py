@@ -277,8 +277,8 @@ def of_scipy(metric: Any) -> Iterator[None]:
     """
     if isinstance(metric, str) and metric.lower() in _MAHALANOBIS:
         raise LensValueError(
-            "metric='mahalanobis' needs the covariance of the noise, which cannot be given yet; "
-            "scipy would take that of the stimuli instead. Whiten the features and use 'euclidean'"
+            f"metric={metric!r} would be scipy's, with the covariance of the stimuli; in this "
+            "field it takes the covariance of the noise: rdm(metric='mahalanobis', noise=...)"
         )
     try:
         yield

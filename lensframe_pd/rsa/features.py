@@ -14,6 +14,7 @@ import xarray as xr
 from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, shown
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.ids import ids_of, positions
+from lensframe_pd.rsa.repeated import not_features, repeated_dims
 from lensframe_pd.rsa.stores import RowBlocks, opened
 from lensframe_pd.rsa.view import PASS, Named, as_array, plain, resolved
 from lensframe_pd.schema import STIMULUS, asked_names, labels, one_name
@@ -26,15 +27,6 @@ _IN_MEMORY = 2**28
 _WORKED_ON = 32
 """Bytes that an element takes while all are worked on in memory: as it is, and as float64."""
 _UNNAMED = re.compile(r"dim\d+_*$")
-_MADE = re.compile(rf"{STIMULUS}_*|.+_(0|[1-9]\d*)_*")
-"""The stimuli, or an axis that an operation made: with its extent, as `channel_64`, `token_5_`."""
-_AXES = re.compile(r"(batch|channel|feature|head|part|time|token|x|y|z|dim\d+)_*")
-"""Axes that operations make, without their extents, as `activations.lens[key]` gives them."""
-_REPEATED = frozenset(
-    "checkpoint epoch layer model pass_num presentation repetition run seed session subject trial"
-    " repeat fold".split()
-)
-"""What the same measurement is repeated over; never one of its features."""
 
 
 def features(dataset: xr.Dataset, key: Any, pool: Pool = None) -> xr.DataArray:
@@ -61,10 +53,11 @@ def features(dataset: xr.Dataset, key: Any, pool: Pool = None) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        `(stimulus, feature)`, float32 or float64; means are accumulated in float64. Of a store,
-        Dask's to compute; of a file that is smaller than 256 MB it is read. The axes the
-        features come from are coordinates of `feature`. Complex values become two features each,
-        told apart by the coordinate `part`.
+        `(stimulus, feature)`, float32 or float64; means are accumulated in float64. Before them
+        stand axes that no operation made, such as the `checkpoint` of several Datasets joined:
+        they are no features. Of a store, Dask's to compute; of a file that is smaller than 256 MB
+        it is read. The axes the features come from are coordinates of `feature`. Complex values
+        become two features each, told apart by the coordinate `part`.
 
     Raises
     ------
@@ -73,9 +66,8 @@ def features(dataset: xr.Dataset, key: Any, pool: Pool = None) -> xr.DataArray:
     LensTypeError
         `key` is several; `pool` is none of these, or the layer holds no numbers.
     LensValueError
-        The layer has no stimulus axis, no such axis to pool, or no such token; or it has an axis
-        that no operation made, such as the `checkpoint` of several Datasets joined: that is no
-        feature, and is named.
+        The layer has no stimulus axis, no such axis to pool, or no such token; or axes of which
+        it cannot be known whether they are features, or none that are.
 
     Examples
     --------
@@ -89,19 +81,17 @@ def features(dataset: xr.Dataset, key: Any, pool: Pool = None) -> xr.DataArray:
     check_finished(dataset, "features")
     key = one_name(key, "features")
     dataset = opened(dataset, _IN_MEMORY)
-    return flat(pooled(as_array(key, _made(dataset, key)), pool, key), key)
+    named, over = _named(dataset, key)
+    return flat(pooled(as_array(key, named), pool, key), key, over)
 
 
 def executions(dataset: xr.Dataset, keys: Any) -> dict[str, xr.DataArray]:
-    """Label to array, for every pass of every layer named.
+    """Label to array, for every pass of every layer named, of which all axes are features.
 
     Parameters
     ----------
-    dataset
-        Activations.
-    keys
-        Labels, layers, module paths; rows of `layers`, for those of them whose value is there; None
-        for all variables with a stimulus axis.
+    dataset, keys
+        As for `repeated_executions`.
 
     Returns
     -------
@@ -110,33 +100,59 @@ def executions(dataset: xr.Dataset, keys: Any) -> dict[str, xr.DataArray]:
 
     Raises
     ------
+    LensKeyError, LensValueError
+        As of `repeated_executions`; or a layer is repeated over an axis.
+    """
+    found = repeated_executions(dataset, keys)
+    for name, (array, over) in found.items():
+        if over:
+            raise LensValueError(not_features(repr(name), array, over))
+    return {name: array for name, (array, _) in found.items()}
+
+
+def repeated_executions(
+    dataset: xr.Dataset, keys: Any
+) -> dict[str, tuple[xr.DataArray, tuple[str, ...]]]:
+    """Label to array, and the axes it is repeated over, for every pass of every layer named.
+
+    Parameters
+    ----------
+    dataset
+        Activations.
+    keys
+        Labels, layers, module paths; rows of `layers`, for those of them whose value is there; None
+        for all variables with a stimulus axis and another that is a feature's.
+
+    Raises
+    ------
     LensKeyError
         Nothing in the dataset has a name.
     LensValueError
-        No variable has a stimulus axis; or one has an axis that no operation made.
+        No variable has a stimulus axis; or one has axes that cannot be told from features, or no
+        axis of features.
     """
     if keys is None:
-        keys = [str(k) for k, v in dataset.items() if _has_both(v)]
-        if not keys:
+        there = [str(k) for k, v in dataset.items() if _has_both(v)]
+        if not there:
             raise LensValueError("no variable of this Dataset has axes stimulus and another")
-        for key in keys:
-            check_axes_are_features(dataset[key], repr(key))
-        return {key: plain(dataset[key]) for key in keys}
-    arrays: dict[str, xr.DataArray] = {}
+        return {k: (plain(dataset[k]), repeated_dims(dataset[k], repr(k))) for k in there}
+    found: dict[str, tuple[xr.DataArray, tuple[str, ...]]] = {}
     wanted = of_rows(dataset, keys) if isinstance(keys, pd.DataFrame) else _asked(keys)
     for key in wanted:
-        named = _made(dataset, key)
-        if named.kind == "layer":
-            runs = [named.runs[number][0] for number in sorted(named.runs)]
-            arrays.update({str(array.name): plain(array) for array in runs})
-            continue
-        array = as_array(key, named)
-        if PASS in array.dims:
-            numbers = array[PASS].values
-            arrays.update({f"{key}:{n}": array.sel({PASS: n}, drop=True) for n in numbers})
-        else:
-            arrays[key] = array
-    return arrays
+        named, dims = _named(dataset, key)
+        for label, array in _runs(key, named).items():
+            found[label] = array, tuple(d for d in dims if d in array.dims)
+    return found
+
+
+def _runs(key: str, named: Named) -> dict[str, xr.DataArray]:
+    if named.kind == "layer":
+        runs = [named.runs[number][0] for number in sorted(named.runs)]
+        return {str(array.name): plain(array) for array in runs}
+    array = as_array(key, named)
+    if PASS not in array.dims:
+        return {key: array}
+    return {f"{key}:{n}": array.sel({PASS: n}, drop=True) for n in array[PASS].values}
 
 
 def _asked(keys: Any) -> list[str]:
@@ -161,7 +177,9 @@ def of_rows(dataset: xr.Dataset, frame: pd.DataFrame) -> list[str]:
 
 
 def _has_both(array: xr.DataArray) -> bool:
-    return STIMULUS in array.dims and array.ndim > 1
+    if STIMULUS not in array.dims or array.ndim == 1:
+        return False
+    return array.ndim > 1 + len(repeated_dims(array, repr(array.name)))
 
 
 def pooled(array: xr.DataArray, pool: Pool, name: str, strict: bool = True) -> xr.DataArray:
@@ -180,10 +198,11 @@ def pooled(array: xr.DataArray, pool: Pool, name: str, strict: bool = True) -> x
     return array
 
 
-def flat(array: xr.DataArray, name: str) -> xr.DataArray:
-    """Stimulus x feature; the axes that were flattened are coordinates of `feature`."""
-    dims, sizes = _rest(array, name), array.sizes
-    keep = {str(k): v.variable for k, v in array.coords.items() if v.dims in ((STIMULUS,), ())}
+def flat(array: xr.DataArray, name: str, over: tuple[str, ...] = ()) -> xr.DataArray:
+    """Stimulus x feature, after the axes it is repeated over; those flattened are coordinates."""
+    dims, sizes = _rest(array, name, over), array.sizes
+    kept = ((STIMULUS,), (), *((d,) for d in over))
+    keep = {str(k): v.variable for k, v in array.coords.items() if v.dims in kept}
     shape = tuple(sizes[d] for d in dims)
     if dims != ("feature",):
         index = np.unravel_index(np.arange(math.prod(shape)), shape) if dims else ()
@@ -191,7 +210,7 @@ def flat(array: xr.DataArray, name: str) -> xr.DataArray:
             values = array[dim].to_numpy()[place] if dim in array.coords else place
             keep["feature_" if dim == "feature" else str(dim)] = xr.Variable("feature", values)
     return xr.DataArray(
-        _matrix(array, name), coords=keep, dims=(STIMULUS, "feature"), name=name, attrs=array.attrs
+        _matrix(array, name, over), keep, (*over, STIMULUS, "feature"), name=name, attrs=array.attrs
     )
 
 
@@ -233,6 +252,13 @@ def _row_bytes(array: xr.DataArray) -> int:
     return array.nbytes // max(1, array.sizes[STIMULUS])
 
 
+def feature_names(array: xr.DataArray, n: int) -> pd.Index:
+    """Names of the features of a layer that has one axis of them, as voxels; else numbers."""
+    dims = [str(d) for d in array.dims if d != STIMULUS]
+    names = array.indexes.get(dims[0]) if len(dims) == 1 else None
+    return pd.RangeIndex(n) if names is None or len(names) != n else names
+
+
 def check_axes(arrays: Mapping[str, xr.DataArray], pool: Pool) -> None:
     """Raise where there is no stimulus axis, or where an axis to pool is in none of the arrays."""
     without = [name for name, array in arrays.items() if STIMULUS not in array.dims]
@@ -254,54 +280,31 @@ def check_axes(arrays: Mapping[str, xr.DataArray], pool: Pool) -> None:
         )
 
 
-def _made(dataset: xr.Dataset, key: str) -> Named:
-    """What `key` means, all of whose axes are features."""
+def _named(dataset: xr.Dataset, key: str) -> tuple[Named, tuple[str, ...]]:
+    """What `key` means, and the axes that any of its variables is repeated over."""
     named = resolved(dataset, key)
+    over = dict[str, None]()
     for variable in named.variables:
-        check_axes_are_features(variable, repr(variable.name))
-    return named
+        dims = repeated_dims(variable, repr(variable.name))
+        if dims and STIMULUS in variable.dims and variable.ndim == 1 + len(dims):
+            raise LensValueError(not_features(repr(variable.name), variable, dims))
+        over |= dict.fromkeys(dims)
+    return named, tuple(over)
 
 
-def check_axes_are_features(array: xr.DataArray, of: str) -> None:
-    """Raise where it is not known that all axes but `stimulus` are features.
-
-    Those that operations made are. So is a single one of another name, as `voxel`; but never one
-    that measurements are repeated over, as `checkpoint`, `subject` or `run`.
-
-    Raises
-    ------
-    LensValueError
-        Naming the axes, such as the one that `xr.concat` of several Datasets adds.
-    """
-    unknown = [
-        str(d) for d in array.dims if not (_MADE.fullmatch(str(d)) or _AXES.fullmatch(str(d)))
-    ]
-    repeated = [d for d in unknown if d in _REPEATED]
-    several = len({*array.dims} - {STIMULUS}) > 1
-    if repeated or (unknown and several):
-        raise LensValueError(_not_folded(of, array, repeated or unknown))
+def _matrix(array: xr.DataArray, name: str, over: tuple[str, ...] = ()) -> Any:
+    dims = _rest(array, name, over)
+    data = array.variable.transpose(*over, STIMULUS, *dims).data
+    before = data.shape[: len(over) + 1]
+    return data.reshape(*before, math.prod(data.shape[len(before) :]))
 
 
-def _not_folded(of: str, array: xr.DataArray, dims: list[str]) -> str:
-    sizes = ", ".join(f"{d} ({array.sizes[d]})" for d in dims)
-    return (
-        f"{of} has {sizes}, which is not taken for features; take one at a time, as in "
-        f".isel({dims[0]}=0), or average over it: .mean({dims[0]!r})"
-    )
-
-
-def _matrix(array: xr.DataArray, name: str) -> Any:
-    dims = _rest(array, name)
-    data = array.variable.transpose(STIMULUS, *dims).data
-    return data.reshape(data.shape[0], math.prod(data.shape[1:]))
-
-
-def _rest(array: xr.DataArray, name: str) -> tuple[Any, ...]:
+def _rest(array: xr.DataArray, name: str, over: tuple[str, ...] = ()) -> tuple[Any, ...]:
     if STIMULUS not in array.dims:
         raise LensValueError(
             f"{name!r} has no stimulus axis: its axes are {', '.join(map(str, array.dims)) or '()'}"
         )
-    return tuple(d for d in array.dims if d != STIMULUS)
+    return tuple(d for d in array.dims if d not in (STIMULUS, *over))
 
 
 def _upcast(array: xr.DataArray) -> xr.DataArray:

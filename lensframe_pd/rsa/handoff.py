@@ -14,7 +14,8 @@ from lensframe_pd.errors import LensTypeError, LensValueError, needs, shown
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.features import Pool, check_axes, executions, features, flat, pooled
 from lensframe_pd.rsa.ids import ids_of
-from lensframe_pd.rsa.rdm import rdm
+from lensframe_pd.rsa.rdm import SECOND, rdm
+from lensframe_pd.rsa.repeated import Over, at, not_features
 from lensframe_pd.schema import STIMULUS, one_name
 
 
@@ -48,7 +49,7 @@ def to_rsatoolbox(dataset: xr.Dataset, key: Any, pool: Pool = None) -> Any:
     from rsatoolbox.data.dataset import Dataset
 
     key = one_name(key, "to_rsatoolbox")
-    found = features(dataset, key, pool)
+    found = _one_matrix(dataset, key, pool)
     descriptors = {"layer": key, **{k: v for k, v in dataset.attrs.items() if k == "model"}}
     make: Any = Dataset  # untyped
     return make(
@@ -65,12 +66,14 @@ def to_rsatoolbox_rdms(
     metric: str = "correlation",
     *,
     pool: Pool = None,
+    over: str | None = None,
+    noise: Any = None,
 ) -> Any:
     """RDMs of layers as one `rsatoolbox.rdm.RDMs`, for its comparison, noise ceilings, inference.
 
     Parameters
     ----------
-    dataset, layers, metric, pool
+    dataset, layers, metric, pool, over, noise
         As for `rdm`. rsatoolbox's `euclidean` is the squared distance over the number of features:
         that is what `metric="sqeuclidean"` hands over, under rsatoolbox's name for it, `squared
         euclidean`. Other metrics are handed over as they are, under their own names.
@@ -78,7 +81,8 @@ def to_rsatoolbox_rdms(
     Returns
     -------
     rsatoolbox.rdm.RDMs
-        RDM descriptors `layer` and `n_features`; pattern descriptors are ids and stimulus columns.
+        RDM descriptors `layer`, `n_features` and the axes that layers are repeated over, one RDM
+        at each place; pattern descriptors are ids and stimulus columns.
 
     Raises
     ------
@@ -93,7 +97,10 @@ def to_rsatoolbox_rdms(
     >>> rdms.n_rdm, rdms.dissimilarity_measure
     (3, 'squared euclidean')
     """
-    return as_rsatoolbox_rdms(rdm(dataset, layers, metric, pool=pool))
+    return as_rsatoolbox_rdms(rdm(dataset, layers, metric, pool=pool, over=over, noise=noise))
+
+
+_THEIR_METRICS = {"sqeuclidean": "squared euclidean", "mahalanobis": "squared mahalanobis"}
 
 
 def as_rsatoolbox_rdms(rdms: xr.DataArray) -> Any:
@@ -101,15 +108,20 @@ def as_rsatoolbox_rdms(rdms: xr.DataArray) -> Any:
     needs("rsatoolbox", "rsatoolbox's objects")
     from rsatoolbox.rdm.rdms import RDMs
 
-    metric, values = str(rdms.attrs["metric"]), rdms.to_numpy()
+    metric = str(rdms.attrs["metric"])
+    dims = [str(d) for d in rdms.dims if d not in (STIMULUS, SECOND)]
+    over = Over({d: rdms.indexes.get(d, pd.RangeIndex(rdms.sizes[d])) for d in dims})
+    each = [at(rdms, place).to_numpy() for place in over.places()]
+    labels = [over.named(place) for place in over.places()]
+    descriptors: dict[str, Any] = {d: np.array([label[d] for label in labels]) for d in dims}
+    descriptors["n_features"] = np.repeat(rdms["n_features"].to_numpy(), len(each) // len(rdms))
     if metric == "sqeuclidean":
-        metric = "squared euclidean"
-        values = values / rdms["n_features"].to_numpy()[:, None, None]
+        each = [one / p for one, p in zip(each, descriptors["n_features"], strict=True)]
     make: Any = RDMs  # untyped
     return make(
-        values,
-        dissimilarity_measure=metric,
-        rdm_descriptors=_columns(rdms, "layer"),
+        np.array(each),
+        dissimilarity_measure=_THEIR_METRICS.get(metric, metric),
+        rdm_descriptors=descriptors,
         pattern_descriptors=_columns(rdms, STIMULUS),
     )
 
@@ -287,7 +299,7 @@ def to_sklearn(
     (9,)
     """
     key = one_name(key, "to_sklearn")
-    found = features(dataset, key, pool)
+    found = _one_matrix(dataset, key, pool)
     if isinstance(responses, xr.DataArray):
         ids_of(responses, "the response array")
         values = responses.transpose(STIMULUS, ...)
@@ -308,6 +320,13 @@ def to_sklearn(
             raise LensValueError(f"{what}: {shown(lacking)}; select the ids that both have")
     rows = ids.get_indexer(responses.index)
     return pd.DataFrame(found.to_numpy()[rows], index=responses.index), responses
+
+
+def _one_matrix(dataset: xr.Dataset, key: str, pool: Pool) -> xr.DataArray:
+    found = features(dataset, key, pool)
+    if found.ndim > 2:
+        raise LensValueError(not_features(repr(key), found, [str(d) for d in found.dims[:-2]]))
+    return found
 
 
 def _pooled(dataset: xr.Dataset, layers: Any, pool: Pool) -> Iterable[tuple[str, xr.DataArray]]:

@@ -1,16 +1,22 @@
-"""How far a score would move with other stimuli: bootstrap of RDM scores, half samples of CKA."""
+"""How far a score would move with other stimuli, or with other subjects too.
+
+Of RDM scores a bootstrap over stimuli, of CKA half samples; of the mean over subjects the dual
+bootstrap. Samples are drawn once, so that layers are compared with one another in the same ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lensframe_pd.rsa.cka import alignment, centred, debias
-from lensframe_pd.rsa.comparisons import Pairs, statistic
+from lensframe_pd.rsa.comparisons import WHITENED, Pairs, statistic
 from lensframe_pd.rsa.distances import Array
+from lensframe_pd.rsa.whitened import Times, whitened
 
 FEWEST = {"cka": 2, "cka-debiased": 4}
 """Stimuli that CKA needs to be defined."""
@@ -29,6 +35,56 @@ class Scored(NamedTuple):
     failed: int = 0
 
 
+class Sampled(NamedTuple):
+    """A score, and what it was in samples of the stimuli; NaN in those without one."""
+
+    score: float
+    drawn: Array
+    halves: float = np.nan
+    """Of samples without repeats the factor to their spread; NaN of a bootstrap."""
+    lowest: float = -1.0
+    wanted: int = 0
+    """Samples that were asked for."""
+
+    def around(self) -> Array:
+        """Scores as they would be with other stimuli."""
+        if np.isnan(self.halves) or np.isnan(self.drawn).all():
+            return self.drawn
+        spread = self.halves * (self.drawn - np.nanmedian(self.drawn))
+        return np.asarray(self.score + spread)
+
+    def interval(self, confidence: float) -> Scored:
+        """The middle part of them."""
+        if not len(self.drawn) or np.isnan(self.score):
+            return Scored(self.score, failed=0 if np.isnan(self.score) else self.wanted)
+        low, high, failed = _percentiles(self.around(), confidence)
+        if not np.isnan(self.halves):
+            low, high = max(low, self.lowest), min(high, 1.0)
+        return Scored(self.score, low, high, failed)
+
+
+def mean_of(some: Sequence[Sampled]) -> Sampled:
+    """The mean of the scores, in the samples too."""
+    drawn = np.mean([one.drawn for one in some], axis=0)
+    return some[0]._replace(score=float(np.mean([one.score for one in some])), drawn=drawn)
+
+
+def drawn_stimuli(n: int, samples: int, seed: int | None) -> NDArray[np.int64]:
+    """Samples of all stimuli with repeats, as rows of their numbers."""
+    return np.random.default_rng(seed).integers(0, n, size=(samples, n))
+
+
+def drawn_halves(n: int, b: int, samples: int, seed: int | None) -> NDArray[np.int64]:
+    """Samples of b stimuli without repeats, as rows of their numbers."""
+    rng = np.random.default_rng(seed)
+    return np.array([rng.permutation(n)[:b] for _ in range(samples)]).reshape(samples, b)
+
+
+def half_of(comparison: str, n: int) -> int:
+    """How many of n stimuli a sample for CKA has: half, or as many as it needs."""
+    return max(n // 2, FEWEST[comparison])
+
+
 def rdm_score(
     comparison: str,
     first: Pairs,
@@ -37,7 +93,13 @@ def rdm_score(
     confidence: float = 0.95,
     seed: int | None = 0,
 ) -> Scored:
-    """The score of two RDMs, and a percentile interval over bootstrap samples of stimuli.
+    """The score of two RDMs, and a percentile interval over bootstrap samples of stimuli."""
+    drawn = drawn_stimuli(_stimuli_of(first), samples, seed)
+    return rdm_sampled(comparison, first, second, drawn).interval(confidence)
+
+
+def rdm_sampled(comparison: str, first: Pairs, second: Pairs, drawn: NDArray[np.int64]) -> Sampled:
+    """The score of two RDMs, and that in each sample of stimuli.
 
     Pairs of a stimulus with itself, which resampling makes, are left out.
 
@@ -46,19 +108,43 @@ def rdm_score(
     Nili et al. (2014), PLoS Comput Biol 10:e1003553, "Statistical inference"; as
     `rsatoolbox.inference.eval_bootstrap_pattern`.
     """
-    n = round((1 + np.sqrt(1 + 8 * len(first.values))) / 2)
+    none = Sampled(np.nan, np.full(len(drawn), np.nan), wanted=len(drawn))
     if np.isnan(first.values).any() or np.isnan(second.values).any():
-        return Scored(np.nan)
+        return none
+    if comparison in WHITENED:
+        return _whitened_sampled(comparison, first, second, drawn) or none
     once = np.ones(len(first.values), dtype=np.int64)
     compare = statistic(comparison, first, second)
     score = float(compare(once[None])[0])
-    if not samples or np.isnan(score):
-        return Scored(score)
-    drawn = np.random.default_rng(seed).integers(0, n, size=(samples, n))
+    if not len(drawn) or np.isnan(score):
+        return none._replace(score=score)
     together = int(np.clip(_TOGETHER // len(once), *_SAMPLES))
     found = [compare(times) for times in _times_of_pairs(drawn, together)]
-    low, high, failed = _percentiles(np.concatenate(found), confidence)
-    return Scored(score, low, high, failed)
+    return Sampled(score, np.concatenate(found), wanted=len(drawn))
+
+
+def _whitened_sampled(
+    comparison: str, first: Pairs, second: Pairs, drawn: NDArray[np.int64]
+) -> Sampled | None:
+    once = np.ones((1, _stimuli_of(first)), dtype=np.int64)
+    all_pairs = np.ones(len(first.values), dtype=np.int64)
+    if not first.vary(all_pairs) or not second.vary(all_pairs):
+        return None
+    compare = whitened(first.values, second.values, centre=WHITENED[comparison])
+    score = float(compare(once)[0])
+    found = compare(times_of(drawn, once.shape[1])) if len(drawn) else np.empty(0)
+    return Sampled(score, found, wanted=len(drawn))
+
+
+def times_of(drawn: NDArray[np.int64], n: int) -> Times:
+    """How often each sample has each of n."""
+    times = np.zeros((len(drawn), n), dtype=np.int64)
+    np.add.at(times, (np.arange(len(drawn))[:, None], drawn), 1)
+    return times
+
+
+def _stimuli_of(pairs: Pairs) -> int:
+    return math.isqrt(2 * len(pairs.values)) + 1
 
 
 def _times_of_pairs(drawn: NDArray[np.int64], together: int) -> Iterator[NDArray[np.int64]]:
@@ -85,7 +171,17 @@ def cka_score(
     confidence: float = 0.95,
     seed: int | None = 0,
 ) -> Scored:
-    """CKA of two kernels, and an interval from half samples of the stimuli, drawn without repeats.
+    """CKA of two kernels, and an interval from half samples of the stimuli."""
+    n = len(first)
+    b = half_of(comparison, n)
+    drawn = drawn_halves(n, b, samples if b < n else 0, seed)
+    return cka_sampled(comparison, first, second, drawn, samples).interval(confidence)
+
+
+def cka_sampled(
+    comparison: str, first: Array, second: Array, drawn: NDArray[np.int64], wanted: int
+) -> Sampled:
+    """CKA of two kernels, and that in each half sample of the stimuli, drawn without repeats.
 
     A stimulus that comes twice is as like itself as nothing else, in both kernels: a bootstrap
     finds structure in noise. Samples of b of n stimuli without repeats differ from their median as
@@ -97,19 +193,14 @@ def cka_score(
     Wu (1990), On the asymptotic properties of the jackknife histogram, Annals of Statistics
     18:1438; Shao & Wu (1989), A general theory for jackknife variance estimation, ibid. 17:1176.
     """
-    n, fewest = len(first), FEWEST[comparison]
+    n = len(first)
     score = _alignment(comparison, first, second, np.arange(n))
-    b = max(n // 2, fewest)
-    if not samples or np.isnan(score) or b >= n:
-        return Scored(score, failed=samples if not np.isnan(score) else 0)
-    rng = np.random.default_rng(seed)
-    drawn = np.empty(samples)
-    for k in range(samples):
-        drawn[k] = _alignment(comparison, first, second, rng.permutation(n)[:b])
-    spread = np.sqrt(b / (n - b)) * (drawn - np.nanmedian(drawn))
-    low, high, failed = _percentiles(spread, confidence)
     lowest = -1.0 if comparison == "cka-debiased" else 0.0
-    return Scored(score, max(score + low, lowest), min(score + high, 1.0), failed)
+    if not len(drawn) or np.isnan(score):
+        return Sampled(score, np.full(len(drawn), np.nan), 1.0, lowest, wanted)
+    b = drawn.shape[1]
+    found = np.array([_alignment(comparison, first, second, chosen) for chosen in drawn])
+    return Sampled(score, found, float(np.sqrt(b / (n - b))), lowest, wanted)
 
 
 def _alignment(comparison: str, first: Array, second: Array, chosen: NDArray[np.int64]) -> float:

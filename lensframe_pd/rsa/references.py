@@ -11,20 +11,26 @@ import xarray as xr
 
 from lensframe_pd.errors import LensTypeError, LensValueError, shown
 from lensframe_pd.rsa.distances import Array
-from lensframe_pd.rsa.features import check_axes_are_features, patterns
+from lensframe_pd.rsa.features import patterns
 from lensframe_pd.rsa.ids import ids_of, positions
 from lensframe_pd.rsa.rdm import SECOND
+from lensframe_pd.rsa.repeated import Over, at, labels_of, not_features, repeated_dims
 from lensframe_pd.schema import STIMULUS
 
+MEASURED = ("subject", "run")
+"""What the same stimuli were measured over: scores along it share a noise ceiling."""
 _ROUNDED = 1e-5
 """Of the largest dissimilarity: what an RDM may differ from its transpose, once stored as text."""
+_ALONE = Over({})
 
 
 class Reference(NamedTuple):
-    """A square matrix of dissimilarities, or rows of features."""
+    """Square matrices of dissimilarities, or rows of features, at each place it is repeated at."""
 
     values: Array
+    """`(..., stimulus, stimulus_)` or `(..., stimulus, feature)`, the axes of `over` first."""
     is_rdm: bool
+    over: Over = _ALONE
 
 
 def reference(name: str, value: Any, ids: pd.Index) -> Reference:
@@ -37,7 +43,8 @@ def reference(name: str, value: Any, ids: pd.Index) -> Reference:
     value
         A DataFrame indexed by id or a DataArray with ids along `stimulus`. It is an RDM if its
         columns, or `stimulus_`, are the same ids, and it is symmetric and zero on the diagonal;
-        a DataFrame whose columns have no names of their own (0, 1, 2 ...) may be features.
+        a DataFrame whose columns have no names of their own (0, 1, 2 ...) may be features. It may
+        be repeated over further axes, or levels of the index beside `stimulus`.
 
     Returns
     -------
@@ -50,10 +57,12 @@ def reference(name: str, value: Any, ids: pd.Index) -> Reference:
         It is neither a DataFrame nor a DataArray, or holds no real numbers.
     LensValueError
         It is about other stimuli; named as an RDM, and none: a similarity, or not symmetric; or
-        it has an axis that cannot be taken for features.
+        it has axes of which it cannot be known whether they are features.
     """
     of = f"reference {name!r}"
     if isinstance(value, pd.DataFrame):
+        if isinstance(value.index, pd.MultiIndex):
+            return _from_levels(of, value, ids)
         return _from_frame(of, value, ids)
     if isinstance(value, xr.DataArray):
         return _from_array(of, value, ids)
@@ -74,15 +83,51 @@ def _from_frame(of: str, frame: pd.DataFrame, ids: pd.Index) -> Reference:
     return Reference(values[np.ix_(order, order)], is_rdm=True)
 
 
+def _from_levels(of: str, frame: pd.DataFrame, ids: pd.Index) -> Reference:
+    """Of a table with rows of several subjects or runs, which levels of its index tell apart."""
+    names = list(frame.index.names)
+    if STIMULUS not in names or None in names:
+        raise LensValueError(
+            f"{of} has an index of the levels {shown(names)}; name them, one of them {STIMULUS!r}, "
+            "as in .rename_axis(['subject', 'stimulus'])"
+        )
+    others = [name for name in names if name != STIMULUS]
+    over = Over({str(name): frame.index.unique(name) for name in others})
+    rows = dict(iter(frame.groupby(level=others, sort=False)))
+    found = []
+    for place in over.places():
+        labels = tuple(over.labels[d][k] for d, k in place.items())
+        if labels not in rows:
+            raise LensValueError(f"{over.said(of, place)} has no rows, and other places have")
+        found.append(_from_frame(over.said(of, place), rows[labels].droplevel(others), ids))
+    return _stacked(of, found, over)
+
+
 def _from_array(of: str, array: xr.DataArray, ids: pd.Index) -> Reference:
-    if not {STIMULUS, SECOND} <= {*array.dims}:
-        check_axes_are_features(array, of)
-        order = positions(ids, ids_of(array, of), "the Dataset", of)
-        return Reference(_numbers(of, patterns(array, None, of))[order], is_rdm=False)
-    extra = [d for d in array.dims if d not in (STIMULUS, SECOND)]
-    if any(array.sizes[d] > 1 for d in extra):
-        raise LensValueError(f"{of} is several RDMs, along {shown(extra)}; give each its name")
-    square = array.squeeze(extra, drop=True).transpose(STIMULUS, SECOND)
+    is_rdm = {STIMULUS, SECOND} <= {*array.dims}
+    if is_rdm:
+        dims = tuple(str(d) for d in array.dims if d not in (STIMULUS, SECOND))
+        single = [d for d in dims if array.sizes[d] == 1 and d not in MEASURED]
+        array = array.squeeze(single, drop=True)  # as of an RDM of one layer
+        dims = tuple(d for d in dims if d not in single)
+    else:
+        dims = repeated_dims(array, of)
+        if dims and array.ndim == 1 + len(dims):
+            raise LensValueError(not_features(of, array, dims))
+    over = Over({d: labels_of(array, d) for d in dims})
+    one = _rdm_at if is_rdm else _features_at
+    return _stacked(
+        of, [one(over.said(of, place), at(array, place), ids) for place in over.places()], over
+    )
+
+
+def _features_at(of: str, array: xr.DataArray, ids: pd.Index) -> Reference:
+    order = positions(ids, ids_of(array, of), "the Dataset", of)
+    return Reference(_numbers(of, patterns(array, None, of))[order], is_rdm=False)
+
+
+def _rdm_at(of: str, array: xr.DataArray, ids: pd.Index) -> Reference:
+    square = array.transpose(STIMULUS, SECOND)
     found = ids_of(square, of)
     if SECOND not in square.indexes:
         raise LensValueError(
@@ -94,6 +139,15 @@ def _from_array(of: str, array: xr.DataArray, ids: pd.Index) -> Reference:
     _check_rdm(of, [*_not_of_an_rdm(values)])
     order = positions(ids, found, "the Dataset", of)
     return Reference(values[np.ix_(order, order)], is_rdm=True)
+
+
+def _stacked(of: str, parts: list[Reference], over: Over) -> Reference:
+    if not parts:
+        raise LensValueError(f"{of} is empty: it has {shown(over.dims)} of extent 0")
+    if len({part.is_rdm for part in parts}) > 1:
+        raise LensValueError(f"{of} is an RDM at some places and features at others")
+    values = np.stack([part.values for part in parts])
+    return Reference(values.reshape(*over.shape, *values.shape[1:]), parts[0].is_rdm, over)
 
 
 def _numbers(of: str, values: Any) -> Array:

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensKeyError, LensValueError, shown, warn
-from lensframe_pd.files.blocks import check_finished
-from lensframe_pd.rsa.blockwise import products_of, rdm_of
-from lensframe_pd.rsa.cka import not_finite
-from lensframe_pd.rsa.comparisons import COMPARISONS, Pairs
-from lensframe_pd.rsa.distances import Array
-from lensframe_pd.rsa.features import Pool, check_axes, executions, patterns
-from lensframe_pd.rsa.ids import ids_of
-from lensframe_pd.rsa.intervals import FEWEST, Scored, cka_score, rdm_score
-from lensframe_pd.rsa.references import Reference, reference
-from lensframe_pd.rsa.stores import DEFAULT_MEMORY, memory_of, opened
-from lensframe_pd.schema import STIMULUS, labels
+from lensframe_pd.errors import warn
+from lensframe_pd.rsa.features import Pool
+from lensframe_pd.rsa.intervals import Scored
+from lensframe_pd.rsa.matches import Match, Matches, Options, made_by, matches
+from lensframe_pd.rsa.measure import Resampling
+from lensframe_pd.rsa.stores import DEFAULT_MEMORY
+from lensframe_pd.schema import labels
 
 _FACTS = ("layer", "pass_num", "n_passes", "step", "func", "module", "module_type")
-_SHOWN = 5
+_MADE = ("metric", "pool", "n_stimuli", "n_pairs", "bootstrap", "confidence", "seed", "resampled")
+"""What is said of how scores were made, in columns too, as frames of several are concatenated."""
+_OWN = ("reference", "comparison", "score", "low", "high", "mean", "mean_low", "mean_high",
+        "ceiling_low", "ceiling_high")  # fmt: skip
+TAKEN = frozenset(("op", "depth", "stimulus", *_FACTS, *_OWN))
+"""Names of columns, which no axis may have."""
 
 
 def score(
     dataset: xr.Dataset,
     references: Mapping[str, Any],
-    layers: pd.DataFrame | str | Iterable[str] | None = None,
+    layers: Any = None,
     *,
     comparison: str = "spearman",
     metric: str = "correlation",
@@ -49,12 +49,15 @@ def score(
         Name to an RDM or a feature matrix. An RDM is a DataFrame with the same ids on both sides,
         or a DataArray `(stimulus, stimulus_)` with ids on both; symmetric, zero on the diagonal. A
         feature matrix is a DataFrame indexed by id, or a DataArray `(stimulus, ...)` with ids. All
-        are joined by id, in any order.
+        are joined by id, in any order. Either may be repeated over `subject` or `run`, which gives
+        a score of each and a noise ceiling, and over other axes, as `roi`; of a DataFrame these
+        are levels of the index beside `stimulus`.
     layers
         Rows of `layers`: those whose value is in the dataset are scored, and joined. Or labels,
         layers and module paths; None for every variable with a stimulus axis and another.
     comparison
-        Of RDMs: `spearman`, `pearson`, `kendall` (tau-b), `tau-a`, `cosine`, `rho-a`. Of
+        Of RDMs: `spearman`, `pearson`, `kendall` (tau-b), `tau-a`, `cosine`, `rho-a`,
+        `whitened-cosine`, `whitened-pearson`; rsatoolbox's names for them are known too. Of
         feature matrices: `cka`, `cka-debiased` (linear).
     metric, pool
         Of the RDMs, as for `rdm`; references that are features get the same metric.
@@ -77,7 +80,16 @@ def score(
         One row per op and reference. Columns `op`, `layer`, `pass_num`, `depth` (0 for the first
         layer scored to 1 for the last, by first execution; passes of a layer share it), `func`,
         `module`, `reference`, `comparison`, `score`, `low`, `high`, and from a frame `n_passes`,
-        `step`, `module_type`.
+        `step`, `module_type`. How they were made is in the columns `metric`, `pool`, `n_stimuli`,
+        `n_pairs`, `bootstrap`, `confidence`, `seed`, `resampled` (but where an axis has the name),
+        and in `attrs`, with `versions`.
+
+        Axes that layers or references are repeated over are columns, with a row per place; an axis
+        that both have is one. Where a reference has `subject` or `run` (of both `subject`): a row
+        for each, of which `low` and `high` are for other stimuli. Beside it, equal in all rows of
+        a layer, `ceiling_low` and `ceiling_high`, the score that the true RDM is expected to have
+        (each with the mean of the others, and of all), and `mean`, with `mean_low` and `mean_high`
+        for other stimuli and other subjects, by the dual bootstrap.
 
     Raises
     ------
@@ -87,15 +99,19 @@ def score(
         A reference is neither a DataFrame nor a DataArray, or holds no real numbers.
     LensValueError
         An unknown comparison; too few stimuli; CKA with an RDM. A reference that is about other
-        stimuli, named as an RDM and none (a similarity, or not symmetric), or with an axis that is
-        no feature, such as `subject`; a layer with such an axis.
+        stimuli, named as an RDM and none (a similarity, or not symmetric), or with axes of which
+        it cannot be known whether they are features; a layer with such axes. An axis of the layers
+        and of a reference that differs, or has the name of a column.
+    LensRuntimeError
+        A reference has subjects, and rsatoolbox is not installed.
 
     Warns
     -----
     LensWarning
         Naming layers whose score is NaN, as their patterns or dissimilarities do not vary or are
-        not all there, and how many pairs or stimuli are missing in what: none is left out. And
-        how many samples of stimuli had no score.
+        not all there, and how many pairs or stimuli are missing in what: none is left out. How
+        many samples of stimuli had no score. And where a noise ceiling is none, as of one subject
+        or of CKA, or not the best possible: of Kendall's tau it is that of averaged ranks.
 
     Examples
     --------
@@ -111,137 +127,40 @@ def score(
 
     References
     ----------
-    Nili et al. (2014), PLoS Comput Biol 10:e1003553; rho-a: Schuett et al. (2023), eLife
-    12:e82566.
+    Nili et al. (2014), PLoS Comput Biol 10:e1003553; rho-a, dual bootstrap: Schuett et al. (2023),
+    eLife 12:e82566; whitened: Diedrichsen et al. (2021), arXiv:2007.02789.
     """
-    _check(comparison, bootstrap, confidence)
-    frame = layers if isinstance(layers, pd.DataFrame) else None
-    keys = layers if not isinstance(layers, pd.DataFrame) else _scored(dataset, layers)
-    check_finished(dataset, "score")
-    memory = memory_of(memory)
-    arrays = executions(opened(dataset), keys)
-    check_axes(arrays, pool)
-    ids = ids_of(dataset, "the Dataset")
-    measure = _Measure(comparison, metric, ids, (bootstrap, confidence, seed))
-    prepared = {
-        name: measure.of_reference(name, reference(name, value, ids))
-        for name, value in references.items()
-    }
-    rows = []
-    for op, array in arrays.items():
-        own = measure.of_features(repr(op), patterns(array, pool, op, memory))
-        for name, other in prepared.items():
-            found = measure.score(op, own, name, other)
-            row: dict[str, Any] = {"op": op, "reference": name, "comparison": comparison}
-            rows.append(row | {"score": found.score, "low": found.low, "high": found.high})
+    options = Options(comparison, metric, pool, Resampling(bootstrap, confidence, seed), memory)
+    found = matches(dataset, references, layers, options, "score", TAKEN)
+    measure = found.measure
+    rows = [row for match in found.found for row in _rows(match, found)]
     if notes := measure.notes():
         warn("\n".join(notes))
-    facts = _facts(arrays, frame)
-    return facts.merge(pd.DataFrame(rows), on="op", how="right", validate="1:m")
+    resampled = measure.resampled
+    if found.measured and bootstrap:
+        resampled += f"; the mean: stimulus and {' or '.join(found.measured)}"
+    attrs = made_by(options, measure, resampled)
+    frame = layers if isinstance(layers, pd.DataFrame) else None
+    facts = _facts(found.arrays, frame)
+    scores = facts.merge(pd.DataFrame(rows), on="op", how="right", validate="1:m")
+    scores = scores.assign(**{name: attrs[name] for name in _MADE if name not in scores})
+    scores.attrs.update(attrs)
+    return scores
 
 
-def _check(comparison: str, bootstrap: int, confidence: float) -> None:
-    if comparison not in COMPARISONS and comparison not in FEWEST:
-        known = ", ".join([*COMPARISONS, *FEWEST])
-        raise LensValueError(f"no comparison {comparison!r}; there are {known}")
-    if bootstrap < 0:
-        raise LensValueError(f"bootstrap is a number of samples, or 0, not {bootstrap}")
-    if not 0 < confidence < 1:
-        raise LensValueError(f"confidence is between 0 and 1, such as 0.95, not {confidence}")
-
-
-def _scored(dataset: xr.Dataset, frame: pd.DataFrame) -> list[str]:
-    there = [
-        op for op in labels(frame, "score") if op in dataset and STIMULUS in dataset[op].dims
-        and dataset[op].ndim > 1
-    ]  # fmt: skip
-    if not there:
-        raise LensKeyError("no row of this frame has a value with a stimulus axis in the Dataset")
-    return there
-
-
-class _Measure:
-    """A comparison with its options, and what it has to say of what it was given."""
-
-    def __init__(
-        self, comparison: str, metric: str, ids: pd.Index, interval: tuple[int, float, int | None]
-    ) -> None:
-        n, fewest = len(ids), FEWEST.get(comparison, 3)
-        if n < fewest:
-            raise LensValueError(f"{comparison} needs at least {fewest} stimuli, not {n}")
-        self.comparison, self.metric, self.ids, self.interval = comparison, metric, ids, interval
-        self.of_kernels = comparison in FEWEST
-        self.missing: list[str] = []
-        self.undefined: dict[str, None] = {}
-        self.failed: list[str] = []
-
-    def of_features(self, of: str, rows: Any) -> Pairs | Array:
-        """The features of a layer or reference as what is compared."""
-        if not self.of_kernels:
-            return self._pairs(of, rdm_of(rows, self.metric).values)
-        with np.errstate(invalid="ignore"):
-            kernel = products_of(rows)
-        if not np.isfinite(kernel).all():
-            lost = not_finite(rows, self.ids)
-            self.missing.append(
-                f"{len(lost)} of {len(self.ids)} stimuli have NaN or infinity in {of}: "
-                f"{shown(lost, _SHOWN)}"
-            )
-        return kernel
-
-    def of_reference(self, name: str, given: Reference) -> Pairs | Array:
-        """A reference as what is compared.
-
-        Raises
-        ------
-        LensValueError
-            It is an RDM, and kernels are compared.
-        """
-        of = f"reference {name!r}"
-        if not given.is_rdm:
-            return self.of_features(of, given.values)
-        if self.of_kernels:
-            raise LensValueError(
-                f"CKA compares features, and {of} is an RDM; use comparison='spearman'"
-            )
-        return self._pairs(of, given.values)
-
-    def score(self, op: str, own: Any, name: str, other: Any) -> Scored:
-        """How alike the two are, with the interval if one is wanted."""
-        compare: Any = cka_score if self.of_kernels else rdm_score
-        found: Scored = compare(self.comparison, own, other, *self.interval)
-        if np.isnan(found.score):
-            self.undefined[op] = None
-        elif found.failed:
-            self.failed.append(
-                f"{found.failed} of {self.interval[0]} samples of stimuli have no score of {op!r} "
-                f"with {name!r}; the interval is of the others"
-            )
-        return found
-
-    def notes(self) -> list[str]:
-        """What was missing, and where there is no score or no whole interval."""
-        lines = [*self.missing]
-        if self.undefined:
-            lines.append(
-                "no score (NaN), as patterns or dissimilarities do not vary or are not all there, "
-                f"in {shown(self.undefined)}"
-            )
-        if self.missing:
-            lines.append("select the stimuli and features that are whole, in both, by id")
-        return lines + self.failed
-
-    def _pairs(self, of: str, square: Array) -> Pairs:
-        found = Pairs(square[np.triu_indices(len(square), 1)])
-        n = int(np.isnan(found.values).sum())
-        if n:
-            beside = np.isnan(square) | np.eye(len(square), dtype=bool)
-            lost = self.ids[np.asarray(beside.all(axis=1))]
-            whose = f", those of {shown(lost, _SHOWN)}" if len(lost) else ""
-            self.missing.append(
-                f"{n} of {len(found.values)} pairs of stimuli have no dissimilarity in {of}{whose}"
-            )
-        return found
+def _rows(match: Match, among: Matches) -> Iterable[dict[str, Any]]:
+    """One, or one of each subject or run; with those columns if any reference has any."""
+    measure, beside = among.measure, dict[str, Any]()
+    if among.measured:
+        mean = match.mean(measure) if match.measured else Scored(math.nan)
+        beside = {"mean": mean.score, "mean_low": mean.low, "mean_high": mean.high}
+        beside |= {"ceiling_low": match.ceiling.low, "ceiling_high": match.ceiling.high}
+    place = {d: match.place.get(d) for d in among.dims}
+    for label, sampled in match.each:
+        each = {d: label.get(d) for d in among.measured}
+        score, low, high, _ = sampled.interval(measure.resampling.confidence)
+        own = {"comparison": measure.comparison, "score": score, "low": low, "high": high}
+        yield {"op": match.op, **place, "reference": match.reference, **each, **own, **beside}
 
 
 def _facts(arrays: Mapping[str, xr.DataArray], frame: pd.DataFrame | None) -> pd.DataFrame:

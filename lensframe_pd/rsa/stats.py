@@ -15,8 +15,9 @@ from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.blockwise import Centre, products_of
 from lensframe_pd.rsa.born import Births
-from lensframe_pd.rsa.features import check_axes_are_features, patterns
+from lensframe_pd.rsa.features import patterns
 from lensframe_pd.rsa.moments import Moments, moments
+from lensframe_pd.rsa.repeated import check_axes_are_features
 from lensframe_pd.rsa.stores import DEFAULT_MEMORY, RowBlocks, memory_of, opened
 from lensframe_pd.rsa.view import resolved
 from lensframe_pd.schema import STIMULUS, labels, quantity

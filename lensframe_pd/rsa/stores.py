@@ -134,7 +134,7 @@ class RowBlocks:
     """
 
     def __init__(self, data: Any, of: str, memory: int, row_bytes: int) -> None:
-        self.data, self.of, self.memory = data, of, memory
+        self.data, self.of, self.memory, self.row_bytes = data, of, memory, row_bytes
         self.shape: tuple[int, int] = data.shape
         self.dtype: np.dtype[Any] = data.dtype
         self.rows_read = 0
@@ -210,6 +210,13 @@ class RowBlocks:
         """All rows once, some at a time."""
         for part in self._parts(slice(0, self.shape[0])):
             yield part, self._read(part)
+
+    def prepared(self, prepare: Callable[[Any], Any], n_features: int) -> RowBlocks:
+        """The same rows, each block of them prepared when it is read: so many floats a row."""
+        whole = self.data.rechunk({1: -1})
+        chunks = (whole.chunks[0], (n_features,))
+        made = whole.map_blocks(prepare, dtype=np.float64, chunks=chunks, meta=np.empty((0, 0)))
+        return RowBlocks(made, self.of, self.memory, self.row_bytes + 8 * n_features)
 
     def each_pair(
         self,

@@ -143,13 +143,10 @@ def test_axes_that_are_features(dims):
 @pytest.mark.parametrize(
     ("dims", "named"),
     [
-        (("subject", "stimulus", "voxel"), r"subject \(2\)"),
         (("stimulus", "run"), r"run \(2\)"),
-        (("run", "subject", "stimulus", "feature"), r"run \(2\), subject \(2\)"),
-        (("checkpoint", "stimulus", "channel", "y"), r"checkpoint \(2\)"),
         (("animal", "stimulus", "voxel"), r"animal \(2\), voxel \(2\)"),
-        (("stimulus", "pass_num", "feature"), r"pass_num \(2\)"),
-        (("stimulus", "session", "time", "channel"), r"session \(2\)"),
+        (("stimulus", "voxel", "roi"), r"voxel \(2\), roi \(2\)"),
+        (("run", "stimulus", "channel", "sensor"), r"sensor \(2\)"),
     ],
 )
 def test_axes_that_are_refused_by_name(dims, named):
@@ -159,9 +156,39 @@ def test_axes_that_are_refused_by_name(dims, named):
         reference("it", value, IDS)
 
 
-def test_several_rdms():
-    value = xr.concat([array(RDM), array(RDM)], dim="subject")
-    with pytest.raises(lf.LensValueError, match="several RDMs, along 'subject'"):
+@pytest.mark.parametrize(
+    ("dims", "over"),
+    [
+        (("subject", "stimulus", "voxel"), ("subject",)),
+        (("run", "subject", "stimulus", "feature"), ("run", "subject")),
+        (("checkpoint", "stimulus", "channel", "y"), ("checkpoint",)),
+        (("stimulus", "pass_num", "feature"), ("pass_num",)),
+        (("stimulus", "session", "time", "channel"), ("session",)),
+        (("stimulus_", "animal", "stimulus"), ("animal",)),
+        (("run", "stimulus", "roi", "stimulus_"), ("run", "roi")),
+    ],
+)
+def test_axes_that_it_is_repeated_over(dims, over):
+    """In any order of the axes, at each place what stands there, in the order of the ids."""
+    sizes = {"stimulus": N, "stimulus_": N}
+    shape = [sizes.get(d, 2) for d in dims]
+    coords = {d: IDS[::-1] for d in dims if d in sizes}
+    value = xr.DataArray(RNG.random(shape), coords, dims)
+    if "stimulus_" in dims:
+        value = value + value.rename(stimulus="stimulus_", stimulus_="stimulus")
+        value = value * xr.DataArray(1 - np.eye(N), dict.fromkeys(sizes, IDS[::-1]), [*sizes])
+    found = reference("it", value, IDS)
+    assert found.is_rdm == ("stimulus_" in dims)
+    assert found.over.dims == tuple(d for d in value.dims if d in over)
+    for place in np.ndindex(found.over.shape):
+        one = value.isel(dict(zip(found.over.dims, place, strict=True)))
+        one = one.sel({d: IDS for d in sizes if d in one.dims}).transpose("stimulus", ...)
+        np.testing.assert_array_equal(found.values[place], one.to_numpy().reshape(N, -1))
+
+
+def test_places_are_named_where_something_is_wrong():
+    value = xr.concat([array(RDM), array(1 - RDM)], pd.Index(["s1", "s2"], name="subject"))
+    with pytest.raises(lf.LensValueError, match=r"'it' at subject='s2' has the same.*simil"):
         reference("it", value, IDS)
 
 

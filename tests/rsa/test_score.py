@@ -100,7 +100,8 @@ def test_tidy_and_joined(trace, brain_rdm):
     found = score(activations, {"it": brain_rdm, "v4": brain_rdm * 2}, ops)
     assert list(found.columns) == [
         "op", "depth", "layer", "pass_num", "n_passes", "step", "func", "module", "module_type",
-        "reference", "comparison", "score", "low", "high",
+        "reference", "comparison", "score", "low", "high", "metric", "pool", "n_stimuli", "n_pairs",
+        "bootstrap", "confidence", "seed", "resampled",
     ]  # fmt: skip
     kept = [op for op in ops.index if op in activations]
     assert list(found["op"]) == list(np.repeat(kept, 2))
