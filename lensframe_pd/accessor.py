@@ -26,6 +26,7 @@ from lensframe_pd.profile.profile import profile
 from lensframe_pd.profile.scatter import plot_flops, plot_roofline
 from lensframe_pd.profile.summary import summary
 from lensframe_pd.rsa.cka import cka
+from lensframe_pd.rsa.encode import encode
 from lensframe_pd.rsa.features import features
 from lensframe_pd.rsa.handoff import (
     to_assembly,
@@ -129,6 +130,7 @@ class ActivationsAccessor(Verbs[xr.Dataset]):
     rdm = verb(rdm)
     cka = verb(cka)
     score = verb(score)
+    encode = verb(encode)
     stats = verb(stats)
     to_rsatoolbox = verb(to_rsatoolbox)
     to_rsatoolbox_rdms = verb(to_rsatoolbox_rdms)

@@ -30,7 +30,7 @@ ROOMS = {
     "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
     "rsa": "view ids stores moments born repeated features distances blockwise covariances tiles "
     "noise reported rdm stats cka references concordance comparisons whitened intervals ceilings "
-    "measure matches score handoff",
+    "measure matches score responses folds scaling ridge designs encode handoff",
     "glance": "",
     "signposts": "",
     "traced": "",

@@ -4,6 +4,7 @@ Read `view` (one layer as one array), `ids` and `features` (matrices, stimulus x
 with `repeated` (axes that are no features); then `distances`, `noise`, `rdm`, `cka`; `score` with
 `references` (what layers are scored against), `comparisons` (of RDMs; Kendall's by `concordance`,
 or `whitened`), `intervals`, `ceilings`, and `measure` and `matches` that hold them together;
-`stats` (`moments` of single variables, and where NaN is `born`); `reported` (what every result
-says of how it was made); and `handoff` (to other packages).
+`encode` with `responses` (what is predicted), `folds`, `scaling` (within them), `designs` and
+`ridge` (himalaya's); `stats` (`moments` of single variables, and where NaN is `born`); `reported`
+(what every result says of how it was made); and `handoff` (to other packages).
 """

@@ -6,7 +6,7 @@ each pair of blocks by its own mean, and pairs that are close are computed from 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +37,8 @@ _FOR_COLUMNS = 1 / 16
 """Part of the memory that a chunk of columns takes, as float64, of one of two blocks."""
 _FOR_PRODUCTS = 1 / 32
 """Part of the memory that the product of some rows with a block takes."""
+Prepared = Callable[[Any, slice], Array]
+"""What makes some columns of a block ready to be multiplied, as float64 of their own."""
 
 
 def rdm_of(rows: Any, metric: str, out: Array | None = None) -> Dissimilarities:
@@ -76,8 +78,8 @@ def products_of(rows: Any, centre: Centre | None = None) -> Array:
     centre = centre_of(rows) if centre is None else centre
 
     def use(x: Block[Any], y: Block[Any]) -> None:
-        products(x.made, y.made, centre, rows.memory, out[x.rows, y.rows])
-        _mirrored(out, x, y)
+        products(x.made, y.made, centre.taken_off, rows.memory, out[x.rows, y.rows])
+        mirrored(out, x, y)
 
     rows.each_pair(rows.spans(), rows.read, use)
     return out
@@ -88,6 +90,13 @@ class Centre(NamedTuple):
 
     mean: Array
     same: NDArray[np.bool_]
+
+    def taken_off(self, values: Any, columns: slice) -> Array:
+        """Some columns about their mean, as float64 of their own."""
+        found = np.array(values[:, columns], dtype=np.float64)
+        found -= self.mean[columns]
+        found[:, self.same[columns]] = 0
+        return found
 
 
 def centre_of(rows: RowBlocks) -> Centre:
@@ -101,26 +110,18 @@ def centre_of(rows: RowBlocks) -> Centre:
     return Centre(total / max(n, 1), same)
 
 
-def products(x: Any, y: Any, centre: Centre, memory: int, out: Array) -> None:
-    """Products of each row of one block with each of the other, about a centre.
+def products(x: Any, y: Any, prepared: Prepared, memory: int, out: Array) -> None:
+    """Products of each row of one block with each of the other, when their columns are prepared.
 
     Of a block with itself those below the diagonal are made, and mirrored.
     """
     out[:] = 0
     for columns in _columns(x, y, memory):
-        first = centred(x, centre, columns)
-        second = first if x is y else centred(y, centre, columns)
+        first = prepared(x, columns)
+        second = first if x is y else prepared(y, columns)
         _add_product(out, first, second, memory)
     if x is y:
         mirror(out)
-
-
-def centred(values: Any, centre: Centre, columns: slice) -> Array:
-    """Some columns about their mean, as float64 of their own."""
-    found = np.array(values[:, columns], dtype=np.float64)
-    found -= centre.mean[columns]
-    found[:, centre.same[columns]] = 0
-    return found
 
 
 class _Side(NamedTuple):
@@ -151,7 +152,7 @@ def _by_products(rows: RowBlocks, metric: str, found: Dissimilarities) -> None:
             second = first if x is y else second._replace(shape=_over(second.summary, scale))
         _squared_distances(first, second, rows.memory, tile)
         unscale(tile, of, scale)
-        _mirrored(found.values, x, y)
+        mirrored(found.values, x, y)
 
     rows.each_pair(rows.spans(8 if ranked else None), make, use)
 
@@ -252,7 +253,7 @@ def _parts(out: Array, memory: int) -> Iterator[slice]:
         yield slice(start, min(len(out), start + step))
 
 
-def _mirrored(out: Array, x: Block[Any], y: Block[Any]) -> None:
+def mirrored(out: Array, x: Block[Any], y: Block[Any]) -> None:
     """The tile of two blocks on the other side of the diagonal too."""
     if x.rows != y.rows:
         out[y.rows, x.rows] = out[x.rows, y.rows].T
@@ -279,7 +280,7 @@ def _by_scipy(rows: RowBlocks, metric: Any, found: Dissimilarities) -> None:
             tile[part] = cdist(x.made[part], y.made, metric)
         if x.rows == y.rows:
             mirror(tile)
-        _mirrored(found.values, x, y)
+        mirrored(found.values, x, y)
 
     with of_scipy(metric):
         cdist(np.ones((1, 1)), np.ones((1, 1)), metric)  # before the store is read

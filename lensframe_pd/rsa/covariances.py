@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lensframe_pd.rsa.blockwise import Centre, centred
+from lensframe_pd.rsa.blockwise import Centre
 from lensframe_pd.rsa.distances import Array
 from lensframe_pd.rsa.stores import RowBlocks
 
@@ -70,7 +70,7 @@ def _add_rows(
     lengths: list[Array],
 ) -> None:
     blocks = [
-        centred(layer.read(rows), centre, slice(None))
+        centre.taken_off(layer.read(rows), slice(None))
         for layer, centre in zip(layers, centres, strict=True)
     ]
     for (a, b), products in sums.items():

@@ -73,12 +73,12 @@ def _from_frame(of: str, frame: pd.DataFrame, ids: pd.Index) -> Reference:
     order = positions(ids, frame.index, "the Dataset", of)
     named_as_rdm = len(frame) == frame.shape[1] and {*frame.index} == {*frame.columns}
     if not named_as_rdm:
-        return Reference(_numbers(of, frame.to_numpy())[order], is_rdm=False)
-    values = _numbers(of, frame.loc[:, frame.index].to_numpy())
+        return Reference(real_numbers(of, frame.to_numpy())[order], is_rdm=False)
+    values = real_numbers(of, frame.loc[:, frame.index].to_numpy())
     wrong = [*_not_of_an_rdm(values)]
     unnamed = list(frame.columns) == [*range(frame.shape[1])]
     if unnamed and {*wrong} == {_ASYMMETRIC, _DIAGONAL}:
-        return Reference(_numbers(of, frame.to_numpy())[order], is_rdm=False)
+        return Reference(real_numbers(of, frame.to_numpy())[order], is_rdm=False)
     _check_rdm(of, wrong)
     return Reference(values[np.ix_(order, order)], is_rdm=True)
 
@@ -123,7 +123,7 @@ def _from_array(of: str, array: xr.DataArray, ids: pd.Index) -> Reference:
 
 def _features_at(of: str, array: xr.DataArray, ids: pd.Index) -> Reference:
     order = positions(ids, ids_of(array, of), "the Dataset", of)
-    return Reference(_numbers(of, patterns(array, None, of))[order], is_rdm=False)
+    return Reference(real_numbers(of, patterns(array, None, of))[order], is_rdm=False)
 
 
 def _rdm_at(of: str, array: xr.DataArray, ids: pd.Index) -> Reference:
@@ -135,7 +135,7 @@ def _rdm_at(of: str, array: xr.DataArray, ids: pd.Index) -> Reference:
             f"sides; give them with .assign_coords({SECOND}=ids)"
         )
     second = positions(found, square.indexes[SECOND], of, f"{SECOND} of {of}")
-    values = _numbers(of, square.to_numpy())[:, second]
+    values = real_numbers(of, square.to_numpy())[:, second]
     _check_rdm(of, [*_not_of_an_rdm(values)])
     order = positions(ids, found, "the Dataset", of)
     return Reference(values[np.ix_(order, order)], is_rdm=True)
@@ -150,7 +150,14 @@ def _stacked(of: str, parts: list[Reference], over: Over) -> Reference:
     return Reference(values.reshape(*over.shape, *values.shape[1:]), parts[0].is_rdm, over)
 
 
-def _numbers(of: str, values: Any) -> Array:
+def real_numbers(of: str, values: Any) -> Array:
+    """Values in float64.
+
+    Raises
+    ------
+    LensTypeError
+        They are no real numbers.
+    """
     try:
         if np.iscomplexobj(values):
             raise TypeError("complex numbers")

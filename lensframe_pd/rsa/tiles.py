@@ -116,7 +116,7 @@ class _Sums:
         for other in others:
             of_other = rows if other == own else layer.read(other)
             tile = np.empty((len(rows), len(of_other)))
-            products(rows, of_other, centre, layer.memory, tile)
+            products(rows, of_other, centre.taken_off, layer.memory, tile)
             if other == own and self.debiased:
                 np.fill_diagonal(tile, 0)
             found.append(tile)
