@@ -100,8 +100,8 @@ def _of_frame(frame: pd.DataFrame) -> _Parts:
         return index, frame.columns, frame.to_numpy(), {}
     if STIMULUS not in index.names:
         raise LensValueError(
-            f"{_OF} have an index of the levels {shown(index.names)}, and none is "
-            f"{STIMULUS!r}; name the one that has the ids, as in .rename_axis([{STIMULUS!r}, 'run'])"
+            f"{_OF} have an index of the levels {shown(index.names)}, and none is {STIMULUS!r}; "
+            f"name the one that has the ids, as in .rename_axis([{STIMULUS!r}, 'run'])"
         )
     others = [name for name in index.names if name not in (STIMULUS, *TRIALS)]
     if others:
