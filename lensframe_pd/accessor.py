@@ -39,6 +39,7 @@ from lensframe_pd.rsa.handoff import (
 from lensframe_pd.rsa.rdm import rdm
 from lensframe_pd.rsa.score import score
 from lensframe_pd.rsa.stats import stats
+from lensframe_pd.rsa.tokens import tokens
 from lensframe_pd.rsa.view import select
 from lensframe_pd.signposts import not_a_verb
 from lensframe_pd.validation.validate import validate
@@ -126,6 +127,7 @@ class ActivationsAccessor(Verbs[xr.Dataset]):
     """Verbs on activations; each takes the Dataset as it stands."""
 
     __getitem__ = verb(select)
+    tokens = verb(tokens)
     features = verb(features)
     rdm = verb(rdm)
     cka = verb(cka)

@@ -25,6 +25,7 @@ _BY_PLACE = {
     "profile": "time, memory, FLOPs",
     "validation": "prove",
     "rsa.view": "one layer as an array",
+    "rsa.tokens": "one layer as an array",
     "rsa": "analyse",
 }
 """Where the function of a verb is, to what it is for; a part before the whole."""

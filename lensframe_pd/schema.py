@@ -25,6 +25,17 @@ STIMULUS = "stimulus"
 #: In the attrs of activations: `main_path`'s aliases, as JSON.
 MODULE_ALIASES = "module_aliases"
 
+#: In the attrs of a variable whose pass continues another: which sequence it is of, which of the
+#: passes over it, the dimension of the tokens, and the number of the first; and that sequences
+#: (beams) changed places between passes.
+SEQUENCE, STEP, TOKEN_DIM, TOKEN_START, REORDERED = (
+    "sequence",
+    "sequence_step",
+    "token_dim",
+    "token_start",
+    "sequence_reordered",
+)
+
 #: What a traced row can be; the verbs add "module".
 KINDS = frozenset("input op output constant alias edit".split())
 

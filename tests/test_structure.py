@@ -17,7 +17,7 @@ ROOMS = {
     "unseen fused selections plan sites edits recorder tracer iterators snapshot state process "
     "save stimuli model hints run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
-    "space norms products reductions axes readers dims layers nonfinite "
+    "space norms products reductions axes readers dims layers nonfinite tokens continued "
     "activations without gradients",
     "graph": "edges parameters contract roll outline runs collapse select diff",
     "replay": "call recording onward",
@@ -28,9 +28,9 @@ ROOMS = {
     "validate",
     "patching": "sharing recomputed forwards patch",
     "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
-    "rsa": "view ids stores moments born repeated features distances blockwise covariances tiles "
-    "noise reported rdm stats cka references concordance comparisons whitened intervals ceilings "
-    "measure matches score responses folds scaling ridge designs encode handoff",
+    "rsa": "joined view ids tokens stores moments born repeated features distances blockwise "
+    "covariances tiles noise reported rdm stats cka references concordance comparisons whitened "
+    "intervals ceilings measure matches score responses folds scaling ridge designs encode handoff",
     "glance": "",
     "signposts": "",
     "traced": "",

@@ -1,6 +1,7 @@
 """Activations to numbers: representational analysis, with the ids of the stimuli kept.
 
-Read `view` (one layer as one array), `ids` and `features` (matrices, stimulus x feature) first,
+Read `view` (one layer as one array; its passes side by side, or one behind the other, by `joined`),
+`tokens` (with what each token is), `ids` and `features` (matrices, stimulus x feature) first,
 with `repeated` (axes that are no features); then `distances`, `noise`, `rdm`, `cka`; `score` with
 `references` (what layers are scored against), `comparisons` (of RDMs; Kendall's by `concordance`,
 or `whitened`), `intervals`, `ceilings`, and `measure` and `matches` that hold them together;

@@ -14,9 +14,10 @@ import xarray as xr
 from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, shown
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.ids import ids_of, positions
+from lensframe_pd.rsa.joined import PASS, plain
 from lensframe_pd.rsa.repeated import not_features, repeated_dims
 from lensframe_pd.rsa.stores import RowBlocks, opened
-from lensframe_pd.rsa.view import PASS, Named, as_array, plain, resolved
+from lensframe_pd.rsa.view import Named, as_array, resolved
 from lensframe_pd.schema import STIMULUS, asked_names, labels, one_name
 
 Pool = str | Mapping[str, Any] | None
@@ -96,7 +97,8 @@ def executions(dataset: xr.Dataset, keys: Any) -> dict[str, xr.DataArray]:
     Returns
     -------
     dict
-        In the order asked for; passes of a layer are separate, so they may differ in shape.
+        In the order asked for; passes of a layer are separate, so they may differ in shape, but
+        for those that continue one another.
 
     Raises
     ------
@@ -146,7 +148,7 @@ def repeated_executions(
 
 
 def _runs(key: str, named: Named) -> dict[str, xr.DataArray]:
-    if named.kind == "layer":
+    if named.kind == "layer" and not named.continue_one_another:
         runs = [named.runs[number][0] for number in sorted(named.runs)]
         return {str(array.name): plain(array) for array in runs}
     array = as_array(key, named)

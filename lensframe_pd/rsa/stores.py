@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from xarray.core import indexing
 
 from lensframe_pd.errors import LensTypeError, LensValueError, needs
+from lensframe_pd.rsa.view import variables
 from lensframe_pd.schema import STIMULUS, quantity
 
 DEFAULT_MEMORY = 10**9
@@ -72,8 +73,8 @@ def opened(dataset: xr.Dataset, least: int = 0) -> xr.Dataset:
         Bytes; what is smaller stays as it is.
     """
     unread = [
-        name for name, array in dataset.data_vars.items()
-        if array.nbytes >= least and _is_unread(array.variable)
+        name for name, variable in variables(dataset)
+        if variable.nbytes >= least and _is_unread(variable)
     ]  # fmt: skip
     if not unread or not _has_dask():
         return dataset

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, overload
 
-import pandas as pd
 import xarray as xr
 
 from lensframe_pd.errors import LensKeyError, LensValueError, unknown_names, warn
+from lensframe_pd.rsa.joined import PASS, as_one, has_tokens, sequences, with_tokens
 from lensframe_pd.schema import (
     MODULE_ALIASES,
     asked_names,
@@ -19,9 +18,6 @@ from lensframe_pd.schema import (
     module_asked,
     split_call,
 )
-
-PASS = "pass_num"
-_EXTENT = re.compile(r"_\d+_*$")
 
 
 @overload
@@ -45,16 +41,19 @@ def select(dataset: xr.Dataset, key: Any) -> Any:
     -------
     xarray.DataArray
         Dimensions without their extents: `(stimulus, channel, y, x)`. A layer or module that ran
-        more than once has its passes, or calls, along a first dimension `pass_num`. Of several
-        keys a Dataset, a variable for each, whose dimensions keep their extents.
+        more than once has its passes, or calls, along a first dimension `pass_num`. Passes of which
+        each read the cache that the one before wrote, as when text is generated, go one behind
+        the other along `token`, whose coordinate counts from the first token of the prompt. Of
+        several keys a Dataset, a variable for each, whose dimensions keep their extents.
 
     Raises
     ------
     LensKeyError
         Nothing in the dataset has this name; near misses are suggested.
     LensValueError
-        A module that returns several tensors, or passes of unequal shapes: no one array. The
-        error names the labels to choose from. Or several layers that ran unequally often.
+        A module that returns several tensors, passes of unequal shapes, or tokens of beams that
+        changed places (see `tokens`): no one array. The error names the labels to choose from. Or
+        several layers that ran unequally often.
 
     Warns
     -----
@@ -117,6 +116,12 @@ class Named(NamedTuple):
         """All of its variables, as they are in the Dataset."""
         return [array for arrays in self.runs.values() for array in arrays]
 
+    @property
+    def continue_one_another(self) -> bool:
+        """Whether it ran several times, and is one array along the tokens of all."""
+        known = len(self.runs) > 1 and all(map(has_tokens, self.variables))
+        return known and len(sequences(self.variables)) == 1
+
 
 def resolved(dataset: xr.Dataset, key: str) -> Named:
     """What `key` means: an op label first, then a layer, then a module; or `module=` a module.
@@ -155,43 +160,41 @@ def as_array(key: str, named: Named, tidy: bool = True) -> xr.DataArray:
             f"module {key!r} returns several tensors in one call, which are no one array; "
             f"ask for one of {', '.join(several)}"
         )
-    whole = {number: named.runs[number][0] for number in sorted(named.runs)}
-    arrays = {number: plain(array) if tidy else array for number, array in whole.items()}
+    arrays = {number: named.runs[number][0] for number in sorted(named.runs)}
     if named.kind == "op" or (named.kind == "module" and list(arrays) == [1]):
-        return next(iter(arrays.values()))
-    return _stack(key, arrays)
-
-
-def plain(array: xr.DataArray) -> xr.DataArray:
-    """`array` with the extents taken off its dimensions: `channel_64` becomes `channel`.
-
-    A name that would come twice gets `_`: `(head_3, token_5, token_7)` becomes
-    `(head, token, token_)`.
-    """
-    names: dict[Any, str] = {}
-    taken = {str(name) for name in array.coords} - {str(dim) for dim in array.dims}
-    for dim in array.dims:
-        name = _EXTENT.sub("", str(dim))
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        names[dim] = name
-    return array.rename({dim: name for dim, name in names.items() if dim != name})
+        one = next(iter(arrays.values()))
+        return with_tokens(one) if tidy else one
+    return as_one(key, arrays, tidy)
 
 
 def _layer(dataset: xr.Dataset, key: str) -> Executions:
-    found = (v for v in dataset.data_vars.values() if v.attrs.get("layer") == key)
-    return {int(v.attrs[PASS]): [v] for v in found}
+    names = {
+        int(variable.attrs[PASS]): [name]
+        for name, variable in variables(dataset)
+        if variable.attrs.get("layer") == key
+    }
+    return _arrays(dataset, names)
 
 
 def _module(dataset: xr.Dataset, key: str) -> Executions:
-    found: Executions = {}
+    names: dict[int, list[str]] = {}
     main = main_path(key, _aliases(dataset))
-    for array in dataset.data_vars.values():
-        for path, number in _returned_by(array):
+    for name, variable in variables(dataset):
+        for path, number in _returned_by(variable):
             if path in (key, main):
-                found.setdefault(number, []).append(array)
-    return found
+                names.setdefault(number, []).append(name)
+    return _arrays(dataset, names)
+
+
+def variables(dataset: xr.Dataset) -> Iterable[tuple[str, xr.Variable]]:
+    """The data less its coordinates; `data_vars` looks at all others to give each one of them."""
+    coords = {*dataset.coords}
+    return ((str(k), v) for k, v in dataset.variables.items() if k not in coords)
+
+
+def _arrays(dataset: xr.Dataset, names: dict[int, list[str]]) -> Executions:
+    few = dataset[[name for found in names.values() for name in found]]
+    return {number: [few[name] for name in found] for number, found in names.items()}
 
 
 def _aliases(dataset: xr.Dataset) -> dict[str, str]:
@@ -210,8 +213,8 @@ def _warn_of_module(key: str, meant: Sequence[xr.DataArray], calls: Executions) 
         )
 
 
-def _returned_by(array: xr.DataArray) -> Iterable[tuple[str, int]]:
-    for call in calls_of(array.attrs.get("returned_by")):
+def _returned_by(variable: xr.Variable) -> Iterable[tuple[str, int]]:
+    for call in calls_of(variable.attrs.get("returned_by")):
         path, number = split_call(call)
         if number:
             yield path, number
@@ -219,45 +222,7 @@ def _returned_by(array: xr.DataArray) -> Iterable[tuple[str, int]]:
 
 def _known(dataset: xr.Dataset) -> Iterable[str]:
     yield from _aliases(dataset)
-    for name, array in dataset.data_vars.items():
-        yield str(name)
-        yield str(array.attrs.get("layer", name))
-        yield from (path for path, _ in _returned_by(array))
-
-
-def _stack(key: str, arrays: dict[int, xr.DataArray]) -> xr.DataArray:
-    """The executions along a new first dimension, their numbers as its coordinate."""
-    if len({a.shape for a in arrays.values()}) > 1:
-        shapes = ", ".join(f"{a.name} ({'x'.join(map(str, a.shape))})" for a in arrays.values())
-        raise LensValueError(
-            f"the passes of {key!r} have unequal shapes and are no one array; ask for one of "
-            f"{shapes}"
-        )
-    dims = _agreed([a.dims for a in arrays.values()])
-    coords = {
-        name: coord.variable
-        for a in arrays.values()
-        for name, coord in a.coords.items()
-        if set(coord.dims) <= set(dims)
-    }
-    bare = [
-        a.drop_vars(list(a.coords)).rename(
-            {old: new for old, new in zip(a.dims, dims, strict=True) if old != new}
-        )
-        for a in arrays.values()
-    ]
-    stacked = xr.concat(bare, pd.Index(list(arrays), name=PASS), combine_attrs="drop_conflicts")
-    stacked.attrs.pop(PASS, None)
-    return stacked.assign_coords(coords).rename(key)
-
-
-def _agreed(found: list[tuple[Any, ...]]) -> tuple[str, ...]:
-    """The name of each axis: what the passes that know it agree on, else `dim1`.
-
-    The first pass of a loop often starts from zeros whose axes nobody named.
-    """
-    dims = []
-    for k, axis in enumerate(zip(*found, strict=True)):
-        known = {str(name) for name in axis} - {f"dim{k}"}
-        dims.append(known.pop() if len(known) == 1 else f"dim{k}")
-    return tuple(dims)
+    for name, variable in variables(dataset):
+        yield name
+        yield str(variable.attrs.get("layer", name))
+        yield from (path for path, _ in _returned_by(variable))

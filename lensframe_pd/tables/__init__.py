@@ -8,4 +8,6 @@ at; the rules, by what an operation does, are in `pointwise`, `reshape`, `select
 `writes`, `sequences`, `space`, `norms`, `products`, `reductions` and `axes`, which has the table of
 them; `aliases` is for writes through views, `readers` for inputs; `dims` follows all of it along
 the tape and gives dimensions their names.
+`continued` finds the passes that continue one another, as where text is generated with a cache, and
+by `tokens` along which axes their rows have the tokens.
 """

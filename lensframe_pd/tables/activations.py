@@ -12,6 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from lensframe_pd.schema import MODULE_ALIASES, calls_text
+from lensframe_pd.tables.continued import continued
 from lensframe_pd.tables.dims import dimensions
 from lensframe_pd.tables.nonfinite import made_of
 from lensframe_pd.tape.passes import Passes
@@ -110,9 +111,11 @@ def described(
     modules, calls, returned = tape.modules, tape.calls, tape.returned
     dtypes: dict[torch.dtype, str] = {}
     of = made_of(tape, labels or grouped.labels(), rows)
+    of_sequence = continued(tape, grouped)
     for i, (parents, nonfinite) in zip(rows, of, strict=True):
         row = tape.rows[i]
         call = calls[row.call]
+        tokens = of_sequence.get(i)
         dtype = dtypes.get(row.dtype)
         if dtype is None:
             dtype = dtypes[row.dtype] = str(row.dtype).removeprefix("torch.")
@@ -128,6 +131,7 @@ def described(
                 "returned_by": _keys(modules, returned[i]) if i in returned else "",
                 "parents": parents,
                 "nonfinite_args": nonfinite,
+                **({} if tokens is None else tokens.attrs(found[i])),
             },
         )
 

@@ -174,16 +174,8 @@ class _Followed:
         row = self.tape.rows[i]
         shape = tuple(row.shape)
         operands = [self.operands[k] for k in ids]
-        case = Case(
-            operands,
-            _arguments(call),
-            shape,
-            row.slot,
-            self.n,
-            _entries(self.tape.selections[row.call]) if row.call in self.tape.selections else {},
-            self._shapes_of(i) if _is_apart(call.function.name) else (),
-            self._stride_of(call) if call.function.name in _BY_MEMORY else (),
-        )
+        shapes = self._shapes_of(i) if _is_apart(call.function.name) else ()
+        case = case_of(self.tape, i, operands, self.n, shapes)
         ruled = self._ruled(i, call, case)
         names, whole = ruled if isinstance(ruled, Ruled) else (ruled, None)
         if names is None or len(names) != len(shape):
@@ -217,19 +209,10 @@ class _Followed:
         except Exception:  # arguments that the rule does not expect, of whatever kind
             return None
 
-    def _stride_of(self, call: Call) -> tuple[int, ...]:
-        first = call.sources[0]
-        return tuple(self.tape.rows[first].stride) if first >= 0 else ()
-
     def _shapes_of(self, i: int) -> tuple[tuple[int, ...], ...]:
-        rows = self.tape.rows
-        call = rows[i].call
+        call = self.tape.rows[i].call
         if self._shapes[0] != call:
-            first = i - rows[i].slot
-            end = first
-            while end < len(rows) and rows[end].call == call:
-                end += 1
-            self._shapes = (call, tuple([tuple(row.shape) for row in rows[first:end]]))
+            self._shapes = (call, shapes_of(self.tape, i))
         return self._shapes[1]
 
     def _alias(self, call: Call, case: Case) -> Ruled | None:
@@ -263,6 +246,52 @@ class _Followed:
                 return False
             source = before
         return False
+
+
+def case_of(
+    tape: Tape,
+    i: int,
+    operands: list[Operand],
+    n: int,
+    shapes: tuple[tuple[int, ...], ...] | None = None,
+) -> Case:
+    """What a rule may look at of the call that made row `i`.
+
+    Parameters
+    ----------
+    shapes
+        Of all its results, if they are known; else they are looked up for the rules that need them.
+    """
+    row = tape.rows[i]
+    call = tape.calls[row.call]
+    name = call.function.name
+    if shapes is None:
+        shapes = shapes_of(tape, i) if _is_apart(name) else ()
+    chosen = tape.selections.get(row.call)
+    return Case(
+        operands,
+        _arguments(call),
+        tuple(row.shape),
+        row.slot,
+        n,
+        {} if chosen is None else _entries(chosen),
+        shapes,
+        _stride_of(tape, call) if name in _BY_MEMORY else (),
+    )
+
+
+def shapes_of(tape: Tape, i: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of all results of the call that made row `i`, by slot."""
+    rows = tape.rows
+    first = end = i - rows[i].slot
+    while end < len(rows) and rows[end].call == rows[i].call:
+        end += 1
+    return tuple([tuple(row.shape) for row in rows[first:end]])
+
+
+def _stride_of(tape: Tape, call: Call) -> tuple[int, ...]:
+    first = call.sources[0]
+    return tuple(tape.rows[first].stride) if first >= 0 else ()
 
 
 def _is_apart(name: str) -> bool:
