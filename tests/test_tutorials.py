@@ -4,9 +4,11 @@ import runpy
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 
 FOLDER = Path(__file__).parents[1] / "tutorials"
@@ -76,6 +78,38 @@ def test_dataset(run, tmp_path):
     assert (names["contrast"] > 0).all()
     few = names["few"]["relu_17"]
     np.testing.assert_array_equal(few.values, seen["relu_17"].values[:200])
+
+
+@pytest.fixture
+def one_thread():
+    """A small network learns no faster with several, and much slower where others work, too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:matplotlib.*")
+def test_tokens(run, tmp_path, monkeypatch, one_thread):
+    monkeypatch.setattr(mpl, "rcParams", mpl.rcParams.copy())
+    mpl.use("agg")
+    names = run("tokens.py")
+    for text, (prompt, step) in zip(
+        names["spelt"](names["trace"].output), names["prompts"]["step"].items(), strict=True
+    ):
+        alphabet = "abcdefghijklmnopqrstuvwxyz"
+        assert text.strip("_") == alphabet[alphabet.index(prompt[0]) :: step] + "."
+    block, out = names["block"], names["trace"].output
+    counted = [len(text.strip("_")) for text in names["spelt"](out)]
+    # the last token of the longest was written, and never read
+    longest = max(counted)
+    assert block["valid"].sum("token").values.tolist() == [n - (n == longest) for n in counted]
+    assert names["difference"] < 1e-5
+    by_depth = names["by_depth"]
+    assert (by_depth["first letter"] < 0.45).all()
+    assert by_depth.loc["model.embed_tokens"].max() < 0.6
+    assert by_depth.loc["model.layers.2", ["second", "later"]].min() > 0.7
+    assert (tmp_path / "next_letter.png").exists()
 
 
 def test_every_tutorial_has_a_test():
