@@ -127,7 +127,8 @@ def sure(path):
     with torch.no_grad():
         logits = model.lm_head(model.model.norm(torch.tensor(states.values)))
     of_next = logits.softmax(-1).gather(-1, trace.output[:, 1:, None])[..., 0]
-    return states["valid"].copy(data=of_next).where(states["valid"])
+    counts = states["valid"] & (states["token_id"] != END)  # nothing comes after a full stop
+    return states["valid"].copy(data=of_next).where(counts)
 
 
 known = xr.concat(map(sure, blocks), pd.Index(blocks, name="layer"))
@@ -144,6 +145,7 @@ sns.heatmap(
     yticklabels=list(prompts.index), cbar_kws={"label": "probability of the next"}, ax=axes,
 )  # fmt: skip
 axes.set(xlabel="token", title="How sure the model is of what comes next")
+axes.tick_params(axis="y", rotation=0)
 figure.tight_layout()
 figure.savefig("next_letter.png")
 
