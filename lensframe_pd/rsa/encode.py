@@ -23,7 +23,7 @@ from lensframe_pd.rsa.reported import pool_text, reported
 from lensframe_pd.rsa.responses import Responses, responses_of
 from lensframe_pd.rsa.ridge import Fitted, Search, on_numpy
 from lensframe_pd.rsa.stores import DEFAULT_MEMORY, memory_of, opened
-from lensframe_pd.schema import STIMULUS
+from lensframe_pd.schema import STIMULUS, asked_names
 
 ALPHAS = tuple(np.logspace(-2, 7, 19).tolist())
 MEASURES = ("r", "r2")
@@ -134,11 +134,13 @@ def encode(
     _check(folds, measure)
     check_finished(dataset, "encode")
     memory = memory_of(memory)
-    arrays = executions(opened(dataset), _named(layers))
+    arrays = executions(opened(dataset), _asked(layers))
     check_axes(arrays, pool)
     table, ids = responses_of(responses), ids_of(dataset, "the Dataset")
     places = positions(table.ids, ids, "the responses", "the Dataset")[table.rows]
     parts = folds_of(groups_of(groups, dataset, table), int(folds), search.seed)
+    if empty := [op for op, array in arrays.items() if not array.size]:
+        raise LensValueError(f"no features to predict from: {shown(empty)}")
     designs = Designs([row_blocks(array, pool, op, memory) for op, array in arrays.items()], places)
     results = _Results(len(arrays), table, parts)
     with on_numpy():
@@ -184,10 +186,13 @@ def _check(folds: Any, measure: Any) -> None:
         raise LensValueError(f"no measure {measure!r}; there are {shown(MEASURES)}")
 
 
-def _named(layers: Any) -> Any:
-    if layers is None or (not isinstance(layers, str) and not len(layers)):
+def _asked(layers: Any) -> Any:
+    if isinstance(layers, pd.DataFrame):
+        return layers
+    found = [] if layers is None else asked_names(layers, "encode")
+    if not found:
         raise LensValueError("encode takes a layer, or several for one model: none is named")
-    return layers
+    return found
 
 
 class _Results:
@@ -206,6 +211,9 @@ class _Results:
         if not there.size:
             return
         train, test = values[np.ix_(fold.train, there)], values[np.ix_(fold.test, there)]
+        largest = np.abs(train).max(axis=0)  # as squares of the smallest and largest are none
+        for part in (train, test):
+            part /= largest
         mean, deviation = train.mean(axis=0), train.std(axis=0)
         for part in (train, test):
             part -= mean

@@ -159,8 +159,8 @@ def real_numbers(of: str, values: Any) -> Array:
         They are no real numbers.
     """
     try:
-        if np.iscomplexobj(values):
-            raise TypeError("complex numbers")
+        if (kind := np.asarray(values).dtype.kind) in "cmM":
+            raise TypeError("complex numbers" if kind == "c" else "times")
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise LensTypeError(f"{of} holds other things than real numbers: {error}") from None

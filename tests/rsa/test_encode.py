@@ -160,7 +160,9 @@ def test_bands_weigh_what_predicts():
 
 @quiet
 @pytest.mark.parametrize("layers", ["linear_1", "relu_1", ["linear_1", "relu_1"]])
-@pytest.mark.parametrize("what", ["offset", "scale", "tiny", "rows", "stimuli", "array", "index"])
+@pytest.mark.parametrize(
+    "what", ["offset", "scale", "tiny", "huge", "rows", "stimuli", "array", "index"]
+)
 def test_what_changes_nothing(monkeypatch, what, layers):
     monkeypatch.setattr(ridge, "_SEARCHED", 30)
     data = seen(n=40)
@@ -170,8 +172,8 @@ def test_what_changes_nothing(monkeypatch, what, layers):
     given = frame
     if what == "offset":
         given = frame + 50
-    elif what in ("scale", "tiny"):
-        given = frame * {"scale": 1000, "tiny": 1e-13}[what]
+    elif what in ("scale", "tiny", "huge"):
+        given = frame * {"scale": 1000, "tiny": 1e-200, "huge": 1e200}[what]
     elif what == "rows":
         given = frame.sample(frac=1, random_state=8)
     elif what == "stimuli":
@@ -464,6 +466,12 @@ def test_bad_input(change, error, message):
     options = {"responses": responses(data), "layers": "linear_1"} | change
     with pytest.raises(error, match=message):
         data.lens.encode(**options)
+
+
+def test_no_features():
+    data = xr.Dataset({"empty_1": (("stimulus", "x_0"), np.ones((9, 0)))}, {"stimulus": range(9)})
+    with pytest.raises(LensValueError, match="no features to predict from: 'empty_1'"):
+        data.lens.encode(pd.DataFrame(np.ones((9, 1))), "empty_1", folds=3)
 
 
 def test_no_ids_no_join():

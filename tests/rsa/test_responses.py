@@ -74,6 +74,8 @@ def test_one_target(named):
         ({"V1": [1, 2]}, LensTypeError, "not dict"),
         (frame().astype(object).replace(3.0, "three"), LensTypeError, "real numbers"),
         (frame() * 1j, LensTypeError, "real numbers"),
+        (frame().astype("datetime64[ns]"), LensTypeError, "real numbers: times"),
+        (frame().astype("timedelta64[ns]"), LensTypeError, "real numbers: times"),
         (frame(index=["a", "b", None, "c"]), LensValueError, "missing, 1 of them"),
         (frame(index=["a", 1, "b", 2]), LensTypeError, "several kinds"),
         (frame(columns=["V1", "V1"]), LensValueError, "more than once: 'V1'"),
