@@ -27,6 +27,7 @@ from lensframe_pd.profile.scatter import plot_flops, plot_roofline
 from lensframe_pd.profile.summary import summary
 from lensframe_pd.rsa.cka import cka
 from lensframe_pd.rsa.encode import encode
+from lensframe_pd.rsa.differences import score_differences
 from lensframe_pd.rsa.features import features
 from lensframe_pd.rsa.handoff import (
     to_assembly,
@@ -133,6 +134,7 @@ class ActivationsAccessor(Verbs[xr.Dataset]):
     cka = verb(cka)
     score = verb(score)
     encode = verb(encode)
+    score_differences = verb(score_differences)
     stats = verb(stats)
     to_rsatoolbox = verb(to_rsatoolbox)
     to_rsatoolbox_rdms = verb(to_rsatoolbox_rdms)

@@ -29,8 +29,9 @@ ROOMS = {
     "patching": "sharing recomputed forwards patch",
     "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
     "rsa": "joined view ids tokens stores moments born repeated features distances blockwise "
-    "covariances tiles noise reported rdm stats cka references concordance comparisons whitened "
-    "intervals ceilings measure matches score responses folds scaling ridge designs encode handoff",
+    "covariances tiles noise reported rdm stats cka references concordance comparisons "
+    "whitened intervals ceilings measure matches score differences responses folds scaling "
+    "ridge designs encode handoff",
     "glance": "",
     "signposts": "",
     "traced": "",

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t
 
 from lensframe_pd.errors import needs
 from lensframe_pd.rsa.comparisons import RSATOOLBOX, Pairs
@@ -98,11 +99,21 @@ def over_both(
     sem, dof, failed = _error(each, drawn, n_stimuli)
     if np.isnan(sem):
         return Scored(mean.score, failed=failed)
-    from scipy.stats import t
-
     half = sem * t.ppf((1 + confidence) / 2, dof)
-    low, high = max(mean.score - half, mean.lowest), min(mean.score + half, 1.0)
+    low, high = max(mean.score - half, mean.lowest), min(mean.score + half, mean.highest)
     return Scored(mean.score, low, high, failed)
+
+
+def p_over_both(each: Sequence[Sampled], drawn: NDArray[np.int64], n_stimuli: int) -> float:
+    """The two-sided p of a mean over subjects that is 0, by Student's t with that variance."""
+    mean = mean_of(each)
+    if len(each) < 2 or np.isnan(mean.score):
+        return np.nan
+    sem, dof, _ = _error(each, drawn, n_stimuli)
+    if mean.score == 0:
+        return 1.0
+    with np.errstate(divide="ignore"):
+        return float(2 * t.sf(np.abs(mean.score) / np.float64(sem), dof))
 
 
 def _error(

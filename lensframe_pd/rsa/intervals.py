@@ -45,6 +45,7 @@ class Sampled(NamedTuple):
     lowest: float = -1.0
     wanted: int = 0
     """Samples that were asked for."""
+    highest: float = 1.0
 
     def around(self) -> Array:
         """Scores as they would be with other stimuli."""
@@ -59,7 +60,7 @@ class Sampled(NamedTuple):
             return Scored(self.score, failed=0 if np.isnan(self.score) else self.wanted)
         low, high, failed = _percentiles(self.around(), confidence)
         if not np.isnan(self.halves):
-            low, high = max(low, self.lowest), min(high, 1.0)
+            low, high = max(low, self.lowest), min(high, self.highest)
         return Scored(self.score, low, high, failed)
 
 
@@ -67,6 +68,13 @@ def mean_of(some: Sequence[Sampled]) -> Sampled:
     """The mean of the scores, in the samples too."""
     drawn = np.mean([one.drawn for one in some], axis=0)
     return some[0]._replace(score=float(np.mean([one.score for one in some])), drawn=drawn)
+
+
+def difference_of(first: Sampled, second: Sampled) -> Sampled:
+    """How much higher the first is, in each sample too."""
+    return first._replace(
+        score=first.score - second.score, drawn=first.drawn - second.drawn, lowest=-2.0, highest=2.0
+    )
 
 
 def drawn_stimuli(n: int, samples: int, seed: int | None) -> NDArray[np.int64]:
