@@ -18,6 +18,8 @@ from lensframe_pd.errors import (
 from lensframe_pd.extract.concat import concat
 from lensframe_pd.extract.extract import extract
 from lensframe_pd.files.files import read, write
+from lensframe_pd.rsa.rdm_picture import plot_rdm
+from lensframe_pd.rsa.score_picture import plot_scores
 from lensframe_pd.traced import Trace
 from lensframe_pd.tracing import trace
 
@@ -32,6 +34,8 @@ __all__ = [
     "Trace",
     "concat",
     "extract",
+    "plot_rdm",
+    "plot_scores",
     "read",
     "schema",
     "trace",

@@ -39,6 +39,7 @@ from lensframe_pd.rsa.handoff import (
 )
 from lensframe_pd.rsa.rdm import rdm
 from lensframe_pd.rsa.score import score
+from lensframe_pd.rsa.score_picture import plot_scores
 from lensframe_pd.rsa.stats import stats
 from lensframe_pd.rsa.tokens import tokens
 from lensframe_pd.rsa.view import select
@@ -121,6 +122,7 @@ class LayersAccessor(Verbs[pd.DataFrame]):
     plot_roofline = verb(plot_roofline)
     plot_memory = verb(plot_memory)
     chrome_trace = verb(chrome_trace)
+    plot_scores = verb(plot_scores)
 
 
 @xr.register_dataset_accessor("lens")

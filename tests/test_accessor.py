@@ -120,7 +120,7 @@ def test_warnings_point_at_the_line_that_called(table, call):
 def test_the_package_shows_its_public_names_only():
     assert dir(lf) == sorted(
         "LensError LensKeyError LensRuntimeError LensTypeError LensValidationError LensValueError "
-        "LensWarning Trace concat extract read schema trace write".split()
+        "LensWarning Trace concat extract plot_rdm plot_scores read schema trace write".split()
     )
     assert "func" in lf.schema.COLUMNS
     from lensframe_pd import tracing

@@ -30,8 +30,8 @@ ROOMS = {
     "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
     "rsa": "joined view ids tokens stores moments born repeated features distances blockwise "
     "covariances tiles noise reported rdm stats cka references concordance comparisons "
-    "whitened intervals ceilings measure matches score differences responses folds scaling "
-    "ridge designs encode handoff",
+    "whitened intervals ceilings measure matches score differences rdm_picture "
+    "score_picture responses folds scaling ridge designs encode handoff",
     "glance": "",
     "signposts": "",
     "traced": "",
