@@ -26,8 +26,8 @@ from lensframe_pd.profile.profile import profile
 from lensframe_pd.profile.scatter import plot_flops, plot_roofline
 from lensframe_pd.profile.summary import summary
 from lensframe_pd.rsa.cka import cka
-from lensframe_pd.rsa.encode import encode
 from lensframe_pd.rsa.differences import score_differences
+from lensframe_pd.rsa.encode import encode
 from lensframe_pd.rsa.features import features
 from lensframe_pd.rsa.handoff import (
     to_assembly,

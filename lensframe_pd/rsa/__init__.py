@@ -6,7 +6,7 @@ with `repeated` (axes that are no features); then `distances`, `noise`, `rdm`, `
 `references` (what layers are scored against), `comparisons` (of RDMs; Kendall's by `concordance`,
 or `whitened`), `intervals`, `ceilings`, and `measure` and `matches` that hold them together;
 `differences` (of layers, in the same samples); `rdm_picture` and `score_picture`; `encode` with
-`responses` (what is predicted), `folds`, `scaling` (within them), `designs` and `ridge` (himalaya's); `stats` (`moments` of single
-variables, and where NaN is `born`); `reported` (what every result says of how it was made); and
-`handoff` (to other packages).
+`responses` (what is predicted), `folds`, `scaling` (within them), `designs` and `ridge`
+(himalaya's); `stats` (`moments` of single variables, and where NaN is `born`); `reported` (what
+every result says of how it was made); and `handoff` (to other packages).
 """
