@@ -19,7 +19,8 @@ ROOMS = {
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
     "space norms products reductions axes readers dims layers nonfinite tokens continued "
     "activations without gradients",
-    "graph": "edges parameters contract roll outline runs collapse select diff",
+    "graph": "edges parameters contract roll outline runs collapse select renamed align apart "
+    "compared diff",
     "replay": "call recording onward",
     "profile": "meta costs profile memory summary chrome axes plots scatter repeats",
     "draw": "render markup style node links boxes columns dot page draw",

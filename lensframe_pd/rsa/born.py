@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +47,8 @@ class Births:
         frame: pd.DataFrame | None,
         moments_of: Callable[[str], Moments],
     ) -> None:
-        self._dataset, self._moments_of = dataset, moments_of
+        # not by dataset[name], which looks through all variables for each
+        self._variables, self._moments_of = dataset.variables, moments_of
         self._is_of_values = "without" not in dataset.attrs  # gradients come from their readers
         self._rows = {} if frame is None else _sources(frame)
 
@@ -55,7 +56,7 @@ class Births:
         """Whether one is first seen in this variable; None where its sources are not known."""
         own = self._moments_of(op)
         kinds = [kind for kind in _KINDS if own.holds(kind)]
-        if not kinds or self._dataset[op].attrs.get("func") in _UNWRITTEN:
+        if not kinds or self._attrs(op).get("func") in _UNWRITTEN:
             return False
         source = self._of(op) if self._is_of_values else None
         if source is None:
@@ -75,9 +76,12 @@ class Births:
             return False
         return True if known else None
 
+    def _attrs(self, op: str) -> Mapping[Any, Any]:
+        return self._variables[op].attrs
+
     def _of(self, op: str) -> Source | None:
         """What a row was made of, as its variable says; as the frame says if that is silent."""
-        attrs = self._dataset[op].attrs if op in self._dataset else {}
+        attrs = self._attrs(op)
         if "parents" in attrs:
             given = frozenset(attrs.get("nonfinite_args", "").split())
             return Source(attrs["parents"].split(), given)
@@ -97,7 +101,7 @@ class Births:
             if op in done:
                 continue
             done.add(op)
-            if op in self._dataset:
+            if op in self._variables:
                 there.append(op)
             elif op in self._rows:
                 todo += self._rows[op].parents
@@ -108,13 +112,13 @@ class Births:
 
     def _has_one_of_its_own(self, op: str, kind: str, source: Source) -> bool:
         """Whether an operation by element has one where no parent has NaN or infinity."""
-        data = self._dataset
-        if not is_pointwise(data[op].attrs.get("func", "")):
+        variables = self._variables
+        if not is_pointwise(self._attrs(op).get("func", "")):
             return False
-        if any([parent not in data for parent in source.parents]):
+        if any([parent not in variables for parent in source.parents]):
             return False
-        own = data[op].variable.data
-        parents = [data[parent].variable.data for parent in source.parents]
+        own = variables[op].data
+        parents = [variables[parent].data for parent in source.parents]
         if any([_broadcast(own.shape, parent.shape) != own.shape for parent in parents]):
             return False
         found = np.isnan(own) if kind == "nan" else np.isinf(own)

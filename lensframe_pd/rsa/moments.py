@@ -41,7 +41,7 @@ class Moments(NamedTuple):
         return bool(self.nan if kind == "nan" else self.inf)
 
 
-def moments(array: xr.DataArray, memory: int) -> Moments:
+def moments(variable: xr.Variable, name: str, memory: int) -> Moments:
     """The moments of all elements of a variable.
 
     Parameters
@@ -56,26 +56,26 @@ def moments(array: xr.DataArray, memory: int) -> Moments:
     LensValueError
         A chunk of it has no room.
     """
-    if array.dtype.kind not in "fiubc":
-        raise LensTypeError(f"{str(array.name)!r} holds {array.dtype}, which are no numbers")
-    limit = _limit(array)
+    if variable.dtype.kind not in "fiubc":
+        raise LensTypeError(f"{name!r} holds {variable.dtype}, which are no numbers")
+    limit = _limit(variable)
     found = Moments()
-    for values in blocks(array, memory):
+    for values in _blocks(variable, name, memory):
         flat = values.ravel(order="K")  # no copy, whatever order the axes are in
         for start in range(0, flat.size, _PIECE):
             found = _joined(found, _of_piece(flat[start : start + _PIECE], limit))
     return found
 
 
-def blocks(array: xr.DataArray, memory: int) -> Iterator[np.ndarray[Any, Any]]:
+def _blocks(variable: xr.Variable, name: str, memory: int) -> Iterator[np.ndarray[Any, Any]]:
     """A variable as NumPy arrays that have room, split where the chunks of a store end."""
-    if array.variable.chunks is None:
-        yield np.asarray(array.variable.data)
+    if variable.chunks is None:
+        yield np.asarray(variable.data)
     else:
-        yield from _chunks(array.variable.data, memory, str(array.name))
+        yield from _chunks(variable.data, name, memory)
 
 
-def _chunks(data: Any, memory: int, name: str) -> Iterator[np.ndarray[Any, Any]]:
+def _chunks(data: Any, name: str, memory: int) -> Iterator[np.ndarray[Any, Any]]:
     axis = int(np.argmax(data.numblocks)) if data.ndim else 0
     several = data.ndim and data.numblocks[axis] > 1
     if data.nbytes <= memory * _FOR_READING or not several:
@@ -89,19 +89,19 @@ def _chunks(data: Any, memory: int, name: str) -> Iterator[np.ndarray[Any, Any]]
     borders = np.cumsum([0, *data.chunks[axis]])
     half = int(borders[len(borders) // 2])
     before = (slice(None),) * axis
-    yield from _chunks(data[(*before, slice(None, half))], memory, name)
-    yield from _chunks(data[(*before, slice(half, None))], memory, name)
+    yield from _chunks(data[(*before, slice(None, half))], name, memory)
+    yield from _chunks(data[(*before, slice(half, None))], name, memory)
 
 
-def _limit(array: xr.DataArray) -> float | None:
+def _limit(variable: xr.Variable) -> float | None:
     """The largest finite number of the type that the model computed in, as it is stored."""
-    dtype = array.dtype
+    dtype = variable.dtype
     if dtype.kind in "iu":
         return int(np.iinfo(dtype).max)
     if dtype.kind == "b":
         return None
     own = float(np.finfo(dtype).max)
-    return _BFLOAT16_MAX if array.attrs.get("torch_dtype") == "bfloat16" else own
+    return _BFLOAT16_MAX if variable.attrs.get("torch_dtype") == "bfloat16" else own
 
 
 def _of_piece(values: np.ndarray[Any, Any], limit: float | None) -> Moments:

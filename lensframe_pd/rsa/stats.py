@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError
+from lensframe_pd.errors import LensKeyError, LensValueError
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.blockwise import Centre, products_of
 from lensframe_pd.rsa.born import Births
@@ -20,7 +20,7 @@ from lensframe_pd.rsa.moments import Moments, moments
 from lensframe_pd.rsa.repeated import check_axes_are_features
 from lensframe_pd.rsa.stores import DEFAULT_MEMORY, RowBlocks, memory_of, opened
 from lensframe_pd.rsa.view import resolved
-from lensframe_pd.schema import STIMULUS, labels, quantity
+from lensframe_pd.schema import STIMULUS, asked_names, labels, quantity
 
 _EXACT = 2**28
 """Bytes of a matrix whose singular values are taken of itself; else of its products."""
@@ -101,7 +101,7 @@ def stats(
 
     @cache
     def moments_of(op: str) -> Moments:
-        return moments(dataset[op], memory)
+        return moments(dataset.variables[op], op, memory)
 
     births = Births(dataset, frame, moments_of)
     found = pd.DataFrame(
@@ -135,12 +135,7 @@ def _asked(dataset: xr.Dataset, layers: Any, frame: pd.DataFrame | None) -> list
                 "no row of this frame has a value in the Dataset; trace with save= so that it has"
             )
         return [*dict.fromkeys(there)]
-    keys = [layers] if isinstance(layers, str) else layers
-    if not isinstance(keys, Iterable) or isinstance(keys, (xr.Dataset, xr.DataArray)):
-        raise LensTypeError(
-            f"layers is rows of a frame, a trace, or labels, layers and module paths, not "
-            f"{type(layers).__name__}"
-        )
+    keys = asked_names(layers, "layers=")
     found = [str(v.name) for key in keys for v in resolved(dataset, key).variables]
     return [*dict.fromkeys(found)]
 

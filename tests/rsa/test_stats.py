@@ -532,7 +532,7 @@ def test_what_is_asked_wrongly():
         acts.lens.stats("linear_2")
     with pytest.raises(lf.LensKeyError, match="no row of this frame has a value"):
         acts.lens.stats(trace.layers.iloc[:0])
-    with pytest.raises(lf.LensTypeError, match="layers is rows of a frame, a trace"):
+    with pytest.raises(lf.LensTypeError, match="layers= got 3; it takes names"):
         acts.lens.stats(3)
     with pytest.raises(lf.LensTypeError, match="'text' holds <U1, which are no numbers"):
         acts.assign(text=("feature_2", ["a", "b"])).lens.stats()
