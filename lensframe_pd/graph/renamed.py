@@ -48,17 +48,29 @@ def common_names(rename: Renaming, mine: Iterable[str], theirs: Iterable[str]) -
             f"function of a name, not {rename!r}"
         )
     of_mine, of_theirs = _with_parents(mine), _with_parents(theirs)
-    forwards, backwards, unknown = dict[str, str](), dict[str, str](), list[str]()
+    forwards, backwards = dict[str, str](), dict[str, str]()
+    unknown: tuple[list[str], list[str]] = ([], [])
     for here, there in rename.items():
         if _occurs(here, of_mine) and _occurs(there, of_theirs):
             forwards[here] = there
         elif _occurs(here, of_theirs) and _occurs(there, of_mine):
             backwards[here] = there
         else:
-            unknown += [n for n in (here, there) if not _occurs(n, of_mine | of_theirs)] or [here]
-    if unknown:
-        raise unknown_names(unknown, sorted(of_mine | of_theirs), "module or parameter")
+            name, side = _missing(here, there, of_mine, of_theirs)
+            unknown[side].append(name)
+    for missing, known, where in zip(unknown, (of_mine, of_theirs), ("here", "there"), strict=True):
+        if missing:
+            raise unknown_names(missing, sorted(known), f"module or parameter {where}")
     return Common(_renamer(forwards), _renamer(backwards))
+
+
+def _missing(here: str, there: str, mine: set[str], theirs: set[str]) -> tuple[str, int]:
+    """The name of an entry that is not where it should be: in the first model 0, in the other 1."""
+    if _occurs(here, mine):
+        return there, 1
+    if _occurs(there, mine):
+        return here, 1
+    return (there, 0) if _occurs(here, theirs) else (here, 0)
 
 
 def _same(name: str) -> str:

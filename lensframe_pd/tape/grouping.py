@@ -199,8 +199,11 @@ class Grouping:
         return entered, [begin + rows for begin, rows in zip(entered, size, strict=True)]
 
     def follows(self, row: int, cause: int) -> bool:
-        """Whether a row's layer must change as soon as that of an earlier row does."""
-        waiting, seen = [row], {row}
+        """Whether a row's layer must change as soon as that of an earlier row does.
+
+        Where there is no such row, as after the last of a loop, it need not.
+        """
+        waiting, seen = [row] if row < len(self.read) else [], {row}
         while waiting:
             reader = waiting.pop()
             if reader in self._by_parameter:

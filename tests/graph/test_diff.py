@@ -624,9 +624,13 @@ def test_stores_and_what_was_saved(tmp_path, net, reference):
     one_weight(port)
     found = traced(port, TOKENS)
     lf.write(found, tmp_path / "port")
-    lf.write(reference, tmp_path / "net.zarr")
+    few = ["linear_64", "gelu_11", "linear_66", "output_1"]
+    lf.write(reference.activations[few], tmp_path / "net.zarr")
     stored, other = lf.read(tmp_path / "port"), lf.read(tmp_path / "net.zarr")
-    table = stored.layers.lens.diff(other, activations=stored)
+    table = stored.layers.lens.diff(reference.layers, activations=(stored, other))
+    assert table["rel_diff"].notna().to_dict() == {"linear_66": True, "output_1": True}
+    assert table.index[table["first"]].item() == "linear_66"
+    table = stored.layers.lens.diff(reference, activations=stored)
     assert table.index[table["first"]].item() == "linear_66"
     few = lf.trace(port, TOKENS, save="gelu_11")
     table = few.layers.lens.diff(reference, activations=few, every=True)

@@ -417,6 +417,20 @@ def one_layer_then_another_side_by_side(x):
     return [torch.sin(FC(x) if i < 2 else GATE(x)) for i in range(5)]
 
 
+def one_of_several(x):
+    functions = [torch.sin, torch.cos, torch.tanh, torch.abs]
+    for k in [0, 1, 2, 2, 1, 0, 1, 0, 3, 1, 0, 1, 0, 1, 2, 1, 1, 2, 0, 1]:
+        x = functions[k](x) * 0.5
+    return x
+
+
+def test_a_loop_whose_last_row_begins_another_has_nothing_after_it():
+    layers = lf.trace(one_of_several, X).layers
+    counted = layers["func"].value_counts()
+    assert counted[["mul", "cos", "sin", "tanh", "abs"]].tolist() == [20, 9, 6, 4, 1]
+    assert layers.index.is_unique
+
+
 @pytest.mark.parametrize(
     ("model", "args", "expected"),
     [
