@@ -36,6 +36,10 @@ SEQUENCE, STEP, TOKEN_DIM, TOKEN_START, REORDERED = (
     "sequence_reordered",
 )
 
+#: In the attrs of a variable with axes over space or time: their dimensions, and of each where in
+#: the input the centre of what its first entry sees is, and how far from one to the next.
+AXIS, START, SPACING = "axis", "start", "step"
+
 #: What a traced row can be; the verbs add "module".
 KINDS = frozenset("input op output constant alias edit".split())
 

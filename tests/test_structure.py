@@ -17,7 +17,7 @@ ROOMS = {
     "unseen fused selections plan sites edits recorder tracer iterators snapshot state process "
     "save stimuli model hints run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
-    "space norms products reductions axes readers dims layers nonfinite tokens continued "
+    "space norms products reductions axes readers dims layers nonfinite tokens continued centres "
     "activations without gradients",
     "graph": "edges parameters contract roll outline runs collapse select renamed align apart "
     "compared diff",

@@ -6,11 +6,22 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
 from lensframe_pd.errors import LensValueError
-from lensframe_pd.schema import REORDERED, SEQUENCE, STEP, STIMULUS, TOKEN_DIM, TOKEN_START
+from lensframe_pd.schema import (
+    AXIS,
+    REORDERED,
+    SEQUENCE,
+    SPACING,
+    START,
+    STEP,
+    STIMULUS,
+    TOKEN_DIM,
+    TOKEN_START,
+)
 
 PASS = "pass_num"
 TOKEN = "token"
@@ -71,6 +82,31 @@ def has_tokens(array: xr.DataArray) -> bool:
 def with_tokens(array: xr.DataArray) -> xr.DataArray:
     """One variable as `plain` gives it; where its tokens are known they are numbered."""
     return _numbered(array) if has_tokens(array) else plain(array)
+
+
+def with_centres(array: xr.DataArray, dims: Sequence[Any]) -> xr.DataArray:
+    """What an array's attrs say of its axes over space and time as coordinates.
+
+    Parameters
+    ----------
+    dims
+        Those of the variable it was made of, with their extents.
+    """
+    told = array.attrs
+    if AXIS not in told:
+        return array
+    array = array.assign_attrs({})  # the variable of the Dataset keeps its own
+    array.attrs = {k: v for k, v in told.items() if k not in (AXIS, START, SPACING)}
+    names = str(told[AXIS]).split()
+    starts, steps = (np.atleast_1d(told.get(k, ())) for k in (START, SPACING))
+    plainly = dict(zip(map(str, dims), array.dims[array.ndim - len(dims) :], strict=True))
+    found = {}
+    for name, start, step in zip(names, starts, steps, strict=False):
+        extent, dim = _EXTENT.search(name), plainly.get(name)
+        whole = dim is not None and extent and int(extent[1]) == array.sizes[dim]
+        if whole and dim not in array.coords:  # of some entries it is not known which they are
+            found[dim] = start + step * np.arange(array.sizes[dim])
+    return array.assign_coords(found) if found else array
 
 
 def sequences(arrays: Sequence[xr.DataArray]) -> list[list[xr.DataArray]]:

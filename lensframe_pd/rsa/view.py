@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, overload
 import xarray as xr
 
 from lensframe_pd.errors import LensKeyError, LensValueError, unknown_names, warn
-from lensframe_pd.rsa.joined import PASS, as_one, has_tokens, sequences, with_tokens
+from lensframe_pd.rsa.joined import PASS, as_one, has_tokens, sequences, with_centres, with_tokens
 from lensframe_pd.schema import (
     MODULE_ALIASES,
     asked_names,
@@ -46,6 +46,10 @@ def select(dataset: xr.Dataset, key: Any) -> Any:
         the other along `token`, whose coordinate counts from the first token of the prompt. Of
         several keys a Dataset, a variable for each, whose dimensions keep their extents.
 
+        Axes over space and time (`z`, `y`, `x`) have coordinates where it is known where in the
+        input an entry looks: the centre of what it sees, in entries of the input. They end where
+        an entry has to do with all positions, as after attention.
+
     Raises
     ------
     LensKeyError
@@ -68,7 +72,8 @@ def select(dataset: xr.Dataset, key: Any) -> Any:
     Frozen({'stimulus': 2, 'channel': 8, 'y': 4, 'x': 4})
     """
     if isinstance(key, str):
-        return as_array(key, resolved(dataset, key))
+        named = resolved(dataset, key)
+        return with_centres(as_array(key, named), named.variables[0].dims)
     return _side_by_side(dataset, list(dict.fromkeys(asked_names(key, "activations.lens[...]"))))
 
 

@@ -9,5 +9,6 @@ at; the rules, by what an operation does, are in `pointwise`, `reshape`, `select
 them; `aliases` is for writes through views, `readers` for inputs; `dims` follows all of it along
 the tape and gives dimensions their names.
 `continued` finds the passes that continue one another, as where text is generated with a cache, and
-by `tokens` along which axes their rows have the tokens.
+by `tokens` along which axes their rows have the tokens; `centres` where in the input the entries of
+an axis over space or time look.
 """

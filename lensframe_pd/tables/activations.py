@@ -12,6 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from lensframe_pd.schema import MODULE_ALIASES, calls_text
+from lensframe_pd.tables.centres import attrs_of, centres
 from lensframe_pd.tables.continued import continued
 from lensframe_pd.tables.dims import dimensions
 from lensframe_pd.tables.nonfinite import made_of
@@ -111,7 +112,7 @@ def described(
     modules, calls, returned = tape.modules, tape.calls, tape.returned
     dtypes: dict[torch.dtype, str] = {}
     of = made_of(tape, labels or grouped.labels(), rows)
-    of_sequence = continued(tape, grouped)
+    of_sequence, centred = continued(tape, grouped), centres(tape)
     for i, (parents, nonfinite) in zip(rows, of, strict=True):
         row = tape.rows[i]
         call = calls[row.call]
@@ -132,6 +133,7 @@ def described(
                 "parents": parents,
                 "nonfinite_args": nonfinite,
                 **({} if tokens is None else tokens.attrs(found[i])),
+                **(attrs_of(centred[i], found[i]) if i in centred else {}),
             },
         )
 
