@@ -124,8 +124,8 @@ NETS = {
     "picked": (Fn(lambda m, x: m.conv(x)[:, :, torch.arange(1, 9, 2)], conv=conv(3)), 1),
     "behind another": (
         Fn(lambda m, x: torch.cat([m.a(x), m.b(x)], 1), a=conv(3), b=conv(5, 1, 1)), 1),
-    "mean of channels": (Fn(lambda m, x: m.conv(x).mean(1, keepdim=True) * 2, conv=conv(3)), 1),
-    "projected": (Fn(lambda m, x: m.mix(m.conv(x).permute(0, 2, 1)), conv=conv(3), mix=nn.Linear(3, 4)), 1),
+    "mean of channels": (Fn(lambda m, x: m.c(x).mean(1, keepdim=True) * 2, c=conv(3)), 1),
+    "projected": (Fn(lambda m, x: m.mix(m.c(x).mT), c=conv(3), mix=nn.Linear(3, 4)), 1),
     "masked": (Fn(lambda m, x: m.conv(x).masked_fill(torch.arange(22) == 30, 0), conv=conv(3)), 1),
     "transposed": (nn.Sequential(nn.ConvTranspose1d(2, 3, 3, 2, 1)), 2),
     "transposed, even": (nn.Sequential(nn.ConvTranspose1d(2, 3, 4, 2, 1)), 2),
