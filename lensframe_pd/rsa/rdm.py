@@ -22,7 +22,16 @@ from lensframe_pd.rsa.features import (
     repeated_executions,
 )
 from lensframe_pd.rsa.noise import METRICS, check_noise, crossnobis, mahalanobis, root_of
-from lensframe_pd.rsa.repeated import Over, at, check_free, coords_of, over_of
+from lensframe_pd.rsa.repeated import (
+    Over,
+    Place,
+    at,
+    check_free,
+    check_same,
+    coords_of,
+    labels_of,
+    over_of,
+)
 from lensframe_pd.rsa.reported import pool_text, reported
 from lensframe_pd.rsa.stores import DEFAULT_MEMORY, memory_of, opened
 from lensframe_pd.schema import STIMULUS
@@ -62,7 +71,8 @@ def rdm(
     noise
         Of `mahalanobis` and `crossnobis` the precision of the noise, the inverse of its covariance,
         feature x feature, as rsatoolbox's `prec_from_residuals` estimates it; or its diagonal, or
-        a mapping of labels to such; joined by the names of the features where both have any.
+        a mapping of labels to such; joined by the names of the features where both have any. A
+        DataArray may have an axis that layers are repeated over, as `subject`: each has its own.
         `"identity"`: independent noise of one size.
     memory
         Of a store, as `xarray.open_zarr` or `lf.read` open it: bytes, or a text as "500 MB", that
@@ -118,6 +128,9 @@ def rdm(
         {label: (a, tuple(d for d in dims if d != over)) for label, (a, dims) in layered.items()}
     )
     check_free(axes, ("layer", STIMULUS, SECOND, "n_features"), "rdm")
+    if isinstance(noise, xr.DataArray):
+        for dim in {*axes.dims} & {*noise.dims}:
+            check_same(dim, axes.labels[dim], labels_of(noise, dim), "the layers", "noise=")
     n = next(iter(arrays.values())).sizes[STIMULUS]
     values = np.empty((len(arrays), *axes.shape, n, n))
     n_features, notes = [], list[str]()
@@ -126,7 +139,7 @@ def rdm(
         for place in axes.places(map(str, array.dims)):
             one = at(array, place)
             out = of_layer[tuple(place.get(d, 0) for d in axes.dims)]
-            found, p = way.rdm(one, label, out)
+            found, p = way.at(place).rdm(one, label, out)
             notes += _notes(axes.said(label, place), one, found.constant, found.broken)
             if len(place) < len(axes.dims):  # one for all places of the others
                 of_layer[tuple(place.get(d, slice(None)) for d in axes.dims)] = out
@@ -157,6 +170,12 @@ class _Way(NamedTuple):
         if self.metric not in METRICS:
             return rdm_of(rows, self.metric, out), p
         return mahalanobis(rows, self._root(array, label, p), out), p
+
+    def at(self, place: Place) -> _Way:
+        """With the noise of this place, if each has its own."""
+        if isinstance(self.noise, xr.DataArray):
+            return self._replace(noise=at(self.noise, place))
+        return self
 
     def reported(self, n: int) -> dict[str, Any]:
         """What is to be said of it."""

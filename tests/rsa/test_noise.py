@@ -127,6 +127,23 @@ def test_of_subjects_and_rsatoolboxs_own_object():
     )
 
 
+def test_each_subject_has_its_own_noise():
+    values = np.stack([VALUES, VALUES[::-1] * 2 + 1])
+    dims = ("subject", "run", "stimulus", "voxel")
+    ds = xr.Dataset({"it": (dims, values)}, {"stimulus": IDS, "subject": ["b", "a"]})
+    both = np.stack([PRECISION, np.diag(DIAGONAL)])
+    noise = xr.DataArray(both, {"subject": ["b", "a"]}, ("subject", "voxel", "voxel_"))
+    found = ds.lens.rdm(metric="crossnobis", over="run", noise=noise)
+    for k in range(2):
+        expected = theirs("crossnobis", values[k], both[k])
+        np.testing.assert_allclose(found[0, k], expected, atol=1e-9)
+    other = noise.assign_coords(subject=["a", "b"])
+    with pytest.raises(lf.LensValueError, match="the layers and noise= both have subject"):
+        ds.lens.rdm(metric="crossnobis", over="run", noise=other)
+    with pytest.raises(lf.LensValueError, match="noise= is 2 x 6 x 6"):
+        ds.isel(subject=0).lens.rdm(metric="crossnobis", over="run", noise=noise)
+
+
 @pytest.mark.parametrize("noise", ["identity", "precision", "diagonal"])
 def test_a_store_is_read_by_blocks(tmp_path, noise):
     measured(ids=[*range(N)]).chunk(stimulus=2).to_zarr(tmp_path / "it.zarr")
