@@ -213,6 +213,8 @@ class Filling:
                     self._verify(batch, reduced)
                 self._writer.add(self._piece(batch, reduced))
                 progress.add(self._new(batch), self._writer.written_bytes)
+            self._writer.close()
+            progress.add(0, self._writer.written_bytes)  # with what was queued
 
     def _wants(self, start: int, end: int) -> bool:
         block = self._ledger.block
