@@ -106,7 +106,10 @@ def extract(
         As `lf.read(to)` gives it: lazy. `attrs["missing_stimuli"]` is how many are not there yet.
     pandas.DataFrame
         With `plan`, per variable: `shape` of a stimulus, `dims`, `dtype`, `bytes` (as written;
-        before compression), `chunk` and `files`; sums in the attrs.
+        before compression), `chunk` and `files`. In the attrs are their sums, `bytes` and `files`,
+        and those of the whole store, `store_bytes` and `store_files`: with its metadata, ids,
+        layers and ledger. Exact, but for the bytes of `compress`, and of ids that are texts and
+        come with the batches.
 
     Raises
     ------

@@ -31,7 +31,7 @@ from lensframe_pd.extract.resume import (
     same,
 )
 from lensframe_pd.extract.source import Source
-from lensframe_pd.extract.store import Layout, check_room, make, spoken
+from lensframe_pd.extract.store import Layout, check_room, made_sizes, make, spoken
 from lensframe_pd.extract.table import needed_bytes, plan_table
 from lensframe_pd.files.blocks import is_blocks, ledger_at, lost_chunks, place_of
 from lensframe_pd.schema import STIMULUS
@@ -93,7 +93,7 @@ class Extraction:
             There is not so much room.
         """
         self._check_room(to)
-        return plan_table(self.layout)
+        return plan_table(self.layout, made_sizes(self.layout, self.first.layers, self.said))
 
     def _check_room(self, to: Any) -> None:
         done = np.zeros(self.layout.n_blocks, np.bool_)

@@ -20,7 +20,8 @@ from lensframe_pd.traced import Trace
 from lensframe_pd.tracing import trace
 
 #: Of a run, not of what was run.
-_OF_ONE_RUN = frozenset(("seconds", "stopped", "seed"))
+_MEASURED = "seconds"
+_OF_ONE_RUN = frozenset((_MEASURED, "stopped", "seed"))
 
 
 class Settings(NamedTuple):
@@ -94,7 +95,10 @@ def first_of(model: Any, batch: Batch, chosen: Settings, table: pd.DataFrame) ->
     check_ragged(chosen.ragged, plan)
     attrs = {k: v for k, v in done.activations.attrs.items() if k not in _OF_ONE_RUN}
     sites = None if done._sites is None else done._sites.given
-    return First(batch, plan, stored, done.layers, attrs, sites)
+    layers = done.layers.copy(deep=False)
+    # a text of other length in each run, so that a plan could not tell the bytes of a store
+    layers.attrs = {k: v for k, v in layers.attrs.items() if k != _MEASURED}
+    return First(batch, plan, stored, layers, attrs, sites)
 
 
 def _traced(model: Any, batch: Batch, chosen: Settings, table: pd.DataFrame) -> Trace:

@@ -254,15 +254,30 @@ def _encoding(template: xr.Dataset, layout: Layout) -> dict[Any, Any]:
     return encoding
 
 
+def made_sizes(layout: Layout, layers: pd.DataFrame, said: Mapping[str, Any]) -> list[int]:
+    """The bytes of each file that `make` makes."""
+    _, made = _in_memory(layout, layers, said)
+    return [len(content) for content in made.values()]
+
+
+def _in_memory(
+    layout: Layout, layers: pd.DataFrame, said: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    import zarr
+
+    made: dict[str, Any] = {}
+    source = zarr.storage.MemoryStore(made)
+    _make_in(source, layout, layers, said)
+    return source, made
+
+
 def _copy_into(to: Any, layout: Layout, layers: pd.DataFrame, said: Mapping[str, Any]) -> None:
     """Into a store that is no folder: what makes it one of ours comes last."""
     import zarr
     from zarr.core.buffer import default_buffer_prototype
     from zarr.core.sync import sync
 
-    made: dict[str, Any] = {}
-    source = zarr.storage.MemoryStore(made)
-    _make_in(source, layout, layers, said)
+    source, made = _in_memory(layout, layers, said)
     target = zarr.open_group(to, mode="a", zarr_format=3).store_path
 
     async def copy() -> None:

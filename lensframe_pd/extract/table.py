@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,16 @@ _ENTRY = 8
 """Bytes of an entry of the ledger."""
 
 
-def plan_table(layout: Layout) -> pd.DataFrame:
-    """One row per variable of a store, indexed by its name."""
+def plan_table(layout: Layout, made: Sequence[int]) -> pd.DataFrame:
+    """One row per variable of a store, indexed by its name; of all the sums are in the attrs.
+
+    Parameters
+    ----------
+    layout
+        That of the store.
+    made
+        The bytes of each file that is there before anything is filled.
+    """
     rows = []
     for v in layout.plan.variables:
         files = chunk_files(layout.shape(v), layout.chunk(v))
@@ -34,13 +43,29 @@ def plan_table(layout: Layout) -> pd.DataFrame:
         )
     names = pd.Index([v.name for v in layout.plan.variables], name="op")
     table = pd.DataFrame(rows, index=names)
+    axes = np.array([v.axis is not None for v in layout.plan.variables])
+    filled = table.loc[axes, ["files", "bytes"]].sum()
+    files, size = _beside(layout)
     table.attrs.update(
         n=layout.n,
         blocks=layout.n_blocks,
         bytes=int(table["bytes"].sum()),
         files=int(table["files"].sum()),
+        store_bytes=int(filled["bytes"]) + size + sum(made),
+        store_files=int(filled["files"]) + files + len(made),
     )
     return table
+
+
+def _beside(layout: Layout) -> tuple[int, int]:
+    """Files and bytes that are filled with the blocks, beside the variables."""
+    casts, along = len(layout.casts), min(layout.n, layout.block)
+    files = layout.n_blocks
+    size = files * _ENTRY
+    if casts:
+        files += layout.n_blocks
+        size += layout.n_blocks * (along * casts * _ENTRY + _CHECKSUM)
+    return files, size
 
 
 def needed_bytes(layout: Layout, done: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:

@@ -21,6 +21,8 @@ _META = b"lensframe"
 _PANDAS = b"pandas"
 _ATTRS = b"PANDAS_ATTRS"  # where pandas keeps them, and looks for them
 _USUAL = ("str", "object", "int64", "float64", "bool")
+_MEASURED = "seconds"
+"""What differs from run to run: not compressed, so that the size of a file does not."""
 _SEQUENCES = ("texts", "counts", "shapes")
 
 
@@ -53,11 +55,21 @@ def _write(layers: pd.DataFrame, file: IO[bytes], kind: str, write: str) -> None
     table = table.replace_schema_metadata({**metadata, _META: json.dumps(facts).encode()})
     if kind == ".parquet":
         # Smaller so than with dictionaries, whose pages each column of a few hundred rows has.
-        pq.write_table(table, file, compression="zstd", compression_level=6, use_dictionary=False)
+        leaves = [path for path in _leaves(table) if path != _MEASURED]
+        level, zstd = dict.fromkeys(leaves, 6), dict.fromkeys(leaves, "zstd")
+        pq.write_table(table, file, use_dictionary=False, compression=zstd, compression_level=level)
     else:
         options = pa.ipc.IpcWriteOptions(compression="zstd" if kind == ".feather" else None)
         with pa.ipc.new_file(file, table.schema, options=options) as writer:
             writer.write_table(table)
+
+
+def _leaves(table: pa.Table) -> list[str]:
+    """The columns of a Parquet file of this table, as it names those within lists."""
+    file = io.BytesIO()
+    pq.write_table(table.slice(0, 0), file)
+    schema = pq.ParquetFile(file).schema
+    return [schema.column(k).path for k in range(len(schema))]
 
 
 def _only_what_is_special(pandas: bytes) -> bytes:
