@@ -8,21 +8,16 @@ thread. What is compared is time of the processor, in which other work on the ma
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
-import sys
 from collections import defaultdict
 from itertools import product
 from pathlib import Path
 from time import process_time
 from typing import Any
 
+from served import ALLOCATOR, Served, answer
+
 HERE = Path(__file__).resolve()
-# Where glibc gives large blocks back, they cost a page fault a page when they are taken again; and
-# whether it does is chance: a checkout beside itself differs by a third.
-_ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
 TIMED = ("plain", "save=None", "trace")  # plain has nothing of ours: it tells the noise
 
 
@@ -67,34 +62,14 @@ def _ratio(now: list[float], before: list[float]) -> str:
     return f"{quick[0] / quick[1]:.3f} [{low:.2f}, {high:.2f}]"
 
 
-class Checkout:
+class Checkout(Served):
     """A process that runs this file with the package of one checkout."""
 
     def __init__(self, folder: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(HERE)],
-            env=os.environ | _ALLOCATOR | {"PYTHONPATH": str(folder), "PYTHONHASHSEED": "0"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        super().__init__(HERE, ALLOCATOR | {"PYTHONPATH": str(folder), "PYTHONHASHSEED": "0"})
         self.package: str = self.ask()
         if not Path(self.package).is_relative_to(folder):
             raise SystemExit(f"{folder} has no lensframe_pd: {self.package} was imported instead")
-
-    def ask(self, **request: str) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"the process of {self.package} ended at {request}")
-        return json.loads(answer)
-
-    def end(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
 
 
 def serve() -> None:
@@ -105,21 +80,21 @@ def serve() -> None:
     import lensframe_pd
 
     torch.set_num_threads(1)
-    answers, sys.stdout = sys.stdout, sys.stderr  # what models print is no answer
-    model: Any = None
-    args: Any = None
-    for line in sys.stdin:
-        request = json.loads(line)
-        answer: Any = lensframe_pd.__file__
+    made: tuple[Any, Any] = None, None
+
+    def answers(request: dict[str, str]) -> Any:
+        nonlocal made
         if "model" in request:
             torch.manual_seed(0)
-            model, args = bench.MODELS[request["model"]]()
-            model.eval()
-        if "run" in request:
-            with torch.no_grad():
-                run = bench.CONTENDERS[request["run"]]
-                answer = bench.seconds_of(run, model, args, process_time)
-        print(json.dumps(answer), file=answers, flush=True)
+            made = bench.MODELS[request["model"]]()
+            made[0].eval()
+        if "run" not in request:
+            return lensframe_pd.__file__
+        with torch.no_grad():
+            run = bench.CONTENDERS[request["run"]]
+            return bench.seconds_of(run, *made, process_time)
+
+    answer(answers)
 
 
 if __name__ == "__main__":
