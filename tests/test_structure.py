@@ -10,6 +10,7 @@ ROOMS = {
     "errors": "",
     "bars": "",
     "schema": "",
+    "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
     "tape": "functions domains silence switches codes contents objects storage regions tape "
     "compare context config facts places readings grouping parts openings cuts refinement edited "
     "passes rebuilt",
@@ -28,7 +29,6 @@ ROOMS = {
     "dependence determinism twice kept replayed resumed arranged retraced along ids alignment "
     "validate",
     "patching": "sharing recomputed forwards patch",
-    "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
     "rsa": "joined view ids tokens stores moments born repeated features distances blockwise "
     "covariances tiles noise reported rdm stats cka references concordance comparisons "
     "whitened intervals ceilings measure matches score differences rdm_picture "

@@ -23,10 +23,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 from lensframe_pd.capture.given import fitted, is_function
 from lensframe_pd.capture.handed import HandedBack
 from lensframe_pd.capture.lineage import Lineage
-from lensframe_pd.capture.plan import Address
 from lensframe_pd.capture.sites import Site, Sites
 from lensframe_pd.capture.values import Values
 from lensframe_pd.errors import LensError, LensKeyError, LensValueError, shown
+from lensframe_pd.schema import split_call
 from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.passes import Passes, passes
 from lensframe_pd.tape.rebuilt import Unbuilt, with_others
@@ -83,9 +83,14 @@ class Edits:
     def __init__(self, sites: Sites, tape: Tape) -> None:
         self.sites = sites
         self._tape = tape
-        self._rows = sites.rows
+        #: The values of rows by function, module call and number within that call.
+        self._rows: dict[str, dict[str, dict[int, Site]]] = {}
+        for address, site in sites.rows.items():
+            calls = self._rows.setdefault(address.func, {})
+            calls.setdefault(address.module, {})[address.ordinal] = site
         self._modules = sites.modules
-        self._funcs = {address.func for address in sites.rows}
+        #: The paths of modules in which rows get values.
+        self._within = {split_call(a.module)[0] if a.module else "" for a in sites.rows}
         self._counts: dict[tuple[int, str], int] = defaultdict(int)
         self._views: list[_View] = []
         #: Edits of views that what they were views of has written since: by whom.
@@ -101,19 +106,20 @@ class Edits:
         """The run is over: hold no tensor any more."""
         self._views.clear()
 
+    def concerns(self, func: str) -> bool:
+        """Whether rows of a function are shown to `of_row`: asked for each, so in few steps."""
+        return func in self._rows or bool(self._views)
+
     def of_row(self, tracer: Rows, row: int, tensor: Tensor, inplace: bool) -> Tensor:
         """The tensor that the program goes on with, instead of that of a new row."""
         call = self._tape.calls[self._tape.rows[row].call]
-        if self._stale and not self._stale.keys().isdisjoint(call.sources):
-            self._refuse_stale(call.sources)
-        if inplace and self._views:
-            self._note_write(tensor, call.function.name)
         func = call.function.name
-        if func not in self._funcs:
-            return tensor
-        self._counts[call.module, func] += 1
-        module = self._tape.modules[call.module].key if call.module else ""
-        site = self._rows.get(Address(module, func, self._counts[call.module, func]))
+        if self._views:
+            if not self._stale.keys().isdisjoint(call.sources):
+                self._refuse_stale(call.sources)
+            if inplace:
+                self._note_write(tensor, func)
+        site = self._site(call.module, func) if func in self._rows else None
         if site is None:
             return tensor
         if self._tape.rows[row].call in self._tape.wrapped:
@@ -123,6 +129,24 @@ class Edits:
             self.refused = LensValueError(f"values: {reason}")
             _refuse(reason)
         return self._edit_row(tracer, site, row, tensor, inplace)
+
+    def _site(self, module: int, func: str) -> Site | None:
+        """The value for a row of `func` that was made just now in a module call."""
+        called = self._tape.modules[module]
+        if called.path not in self._within:
+            return None
+        key = called.key if module else ""
+        calls = self._rows[func]
+        here = calls.get(key)
+        if here is None:
+            return None
+        self._counts[module, func] += 1
+        site = here.pop(self._counts[module, func], None)
+        if not here:  # nobody is asked any more once every place was come to
+            del calls[key]
+            if not calls:
+                del self._rows[func]
+        return site
 
     def of_module(self, tracer: Rows, index: int, result: Any) -> Any:
         """What a module call hands over instead of `result`; None where that is it."""

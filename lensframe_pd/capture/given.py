@@ -120,17 +120,16 @@ def _filled(key: str, value: Any, tensor: Tensor) -> Tensor:
         full.fill_(number)
     except (RuntimeError, TypeError, OverflowError) as error:
         raise _unfit(key, f"{number!r}", tensor) from error
-    exact = tensor.dtype.is_floating_point or tensor.dtype.is_complex
-    if not exact and full.numel() and full.flatten()[0].item() != number:
-        raise _unfit(key, f"{number!r}", tensor)
-    if _overflows(number, full):
+    if full.numel() and not _holds(full.flatten()[0].item(), number, tensor.dtype):
         raise _unfit(key, f"{number!r}", tensor)
     return full
 
 
-def _overflows(number: Any, full: Tensor) -> bool:
-    finite = bool(np.isfinite(number))
-    return finite and full.numel() > 0 and not bool(torch.isfinite(full.flatten()[0]))
+def _holds(held: Any, number: Any, dtype: torch.dtype) -> bool:
+    """Whether what a tensor made of a number is that number, but for rounding of floats."""
+    if dtype.is_floating_point or dtype.is_complex:
+        return bool(np.isfinite(held)) or not np.isfinite(number)
+    return bool(held == number)
 
 
 def _cast(key: str, given: Tensor, tensor: Tensor) -> Tensor:

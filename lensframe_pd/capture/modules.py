@@ -219,6 +219,8 @@ class ModuleStack:
             self._taken.add(self._made[place])
         path = self._made[place]
         for name, child in submodules(module, path):
-            self.paths[id(child)] = (ref(child), name)
+            known = self.paths.get(id(child))
+            if known is None or known[0]() is not child:  # it may be handed a module of the model's
+                self.paths[id(child)] = (ref(child), name)
         self._listener().met(path, module)
         return self.paths[id(module)]

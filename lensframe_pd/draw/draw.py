@@ -13,7 +13,15 @@ from lensframe_pd.draw.dot import check, dot
 from lensframe_pd.draw.links import links
 from lensframe_pd.draw.node import nodes_of
 from lensframe_pd.draw.page import page
-from lensframe_pd.draw.render import LARGE, PAGE, Drawing, Page, is_text, refuse_too_large
+from lensframe_pd.draw.render import (
+    LARGE,
+    PAGE,
+    Drawing,
+    Page,
+    is_text,
+    place_of,
+    refuse_too_large,
+)
 from lensframe_pd.errors import LensError, LensValueError
 from lensframe_pd.graph.collapse import collapse
 from lensframe_pd.profile.costs import with_costs
@@ -78,6 +86,8 @@ def draw(
     ------
     LensKeyError
         The frame lacks a column the picture is made from; Graphviz has no such attribute.
+    LensFileError
+        Nothing can be written at `path`: there is no such folder, or you may not.
     LensValueError
         The frame has no rows, a label twice, too many rows for a picture, or the suffix of `path`
         is unknown.
@@ -97,6 +107,8 @@ def draw(
     style.column_of(frame, color)
     _check_scale(scale)
     advice = _advice(frame)
+    if path is not None:
+        place_of(path)  # refused before anything is laid out
     paged = path is not None and os.fspath(path).lower().endswith(PAGE)
     if path is not None and not is_text(path) and not paged:
         refuse_too_large(len(frame), advice)

@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 
 from lensframe_pd.errors import LensRuntimeError, LensValueError, warn
+from lensframe_pd.files.atomic import new_file
+from lensframe_pd.files.places import place_to_write
 
 _TEXT_SUFFIXES = (".gv", ".dot")
 _PICTURE_SUFFIXES = (".svg", ".png", ".pdf")
@@ -144,31 +146,51 @@ class Drawing:
 
         Raises
         ------
+        LensFileError
+            Nothing can be written there: there is no such folder, or you may not.
         LensValueError
             The suffix is none of these, or the graph has too many nodes.
         LensRuntimeError
             No program is installed that can write this format, or it failed.
         """
-        path = Path(path)
-        suffix = path.suffix.lower()
+        place = place_of(path)
+        suffix = Path(path).suffix.lower()
         if is_text(path):
-            path.write_text(self.source, encoding="utf-8")
-        elif suffix in _PICTURE_SUFFIXES:
-            path.write_bytes(self.render(suffix[1:]))
+            content = self.source.encode(errors="replace")
         elif suffix == PAGE:
-            path.write_text(self.page().html, encoding="utf-8", errors="replace")
+            content = self.page().html.encode(errors="replace")
         else:
-            raise LensValueError(
-                f"cannot draw to {path.name!r}: its suffix must be one of "
-                f"{', '.join((*_PICTURE_SUFFIXES, PAGE, *_TEXT_SUFFIXES))}"
-            )
-        return path
+            content = self.render(suffix[1:])
+        with new_file(place) as new:
+            new.write_bytes(content)
+        return Path(path)
 
     def _repr_svg_(self) -> str:
         return self.render("svg").decode()
 
     def __repr__(self) -> str:
         return f"<Drawing: {self.n_nodes} nodes, {len(self.source.splitlines())} lines of DOT>"
+
+
+def place_of(path: str | os.PathLike[str]) -> Path:
+    """Where a picture is written, once it is certain that it can be.
+
+    Raises
+    ------
+    LensFileError
+        Nothing can be written there.
+    LensTypeError
+        It is no path.
+    LensValueError
+        Its suffix is of no picture, or it is a folder.
+    """
+    place = place_to_write(path, folder=False)
+    suffixes = (*_PICTURE_SUFFIXES, PAGE, *_TEXT_SUFFIXES)
+    if Path(path).suffix.lower() not in suffixes:
+        raise LensValueError(
+            f"cannot draw to {Path(path).name!r}: its suffix must be one of {', '.join(suffixes)}"
+        )
+    return place
 
 
 def is_text(path: str | os.PathLike[str]) -> bool:

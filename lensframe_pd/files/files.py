@@ -26,7 +26,7 @@ from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError
 from lensframe_pd.files import arrow, blocks, checksums, frames, stores
 from lensframe_pd.files.atomic import alone, new_file, new_folder
 from lensframe_pd.files.damage import check_inside, refused
-from lensframe_pd.files.places import MARK, place_to_write, present, stamp
+from lensframe_pd.files.places import MARK, check_path, place_to_write, present, stamp
 
 _KIND = "trace"
 _ACTIVATIONS = {
@@ -109,6 +109,7 @@ def write(what: Any, path: str | os.PathLike[str], format: str = "arrow") -> Pat
     """
     if isinstance(what, (str, os.PathLike)):
         raise LensTypeError("write takes what to write first, then the path: lf.write(trace, path)")
+    check_path(path)
     target, write_id = Path(path), uuid.uuid4().hex
     if isinstance(what, pd.DataFrame):
         kind = _kind(target, "layers", frames.SUFFIXES)

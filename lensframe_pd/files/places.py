@@ -8,8 +8,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from lensframe_pd.errors import LensFileError, LensValueError
+from lensframe_pd.errors import LensFileError, LensTypeError, LensValueError
 
 MARK = "lensframe.json"
 """The file by which a folder is known as one of ours, besides zarr's own."""
@@ -23,11 +24,14 @@ def place_to_write(path: str | os.PathLike[str], folder: bool) -> Path:
 
     Raises
     ------
+    LensTypeError
+        It is no path.
     LensValueError
         The path has no name of its own (`""`, `"."`), is in no folder, or is a folder where a file
         is to be written, or the other way round.
     """
-    given = os.fspath(path)
+    check_path(path)
+    given = os.fsdecode(path)
     place = Path(given)
     if not given or place.name in ("", "..") or "\0" in given:
         raise LensValueError(f"{given!r} names no file or folder to write; give it a name")
@@ -46,6 +50,12 @@ def place_to_write(path: str | os.PathLike[str], folder: bool) -> Path:
         elif place.exists() and not place.is_file():
             raise LensValueError(f"{place} is not replaced, as it is no file; give another path")
     return place
+
+
+def check_path(path: Any) -> None:
+    """Raise unless it is a path; an open file is none."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise LensTypeError(f"{path!r} is no path to write to; give a str or a pathlib.Path")
 
 
 def present(path: Path) -> Path:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from lensframe_pd.files.atomic import new_file
+from lensframe_pd.files.places import place_to_write
 from lensframe_pd.profile.profile import check_operations
 from lensframe_pd.schema import labels, model_class, plain, require, split_call
 
@@ -38,6 +40,8 @@ def chrome_trace(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
 
     Raises
     ------
+    LensFileError
+        Nothing can be written at `path`: there is no such folder, or you may not.
     LensKeyError
         The frame lacks a column.
     LensValueError
@@ -51,9 +55,11 @@ def chrome_trace(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     >>> [event["name"] for event in json.loads(path.read_text())["traceEvents"]]
     ['process_name', 'model', '0', 'relu_1']
     """
-    path = Path(path)
-    path.write_text(json.dumps(trace_events(frame)), encoding="utf-8")
-    return path
+    place = place_to_write(path, folder=False)
+    content = json.dumps(trace_events(frame))
+    with new_file(place) as new:
+        new.write_text(content, encoding="utf-8")
+    return Path(path)
 
 
 def trace_events(frame: pd.DataFrame) -> dict[str, Any]:

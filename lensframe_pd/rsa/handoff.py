@@ -11,7 +11,9 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.errors import LensTypeError, LensValueError, needs, shown
+from lensframe_pd.files.atomic import new_file
 from lensframe_pd.files.blocks import check_finished
+from lensframe_pd.files.places import place_to_write
 from lensframe_pd.rsa.features import Pool, check_axes, executions, features, flat, pooled
 from lensframe_pd.rsa.ids import ids_of
 from lensframe_pd.rsa.rdm import SECOND, rdm
@@ -152,6 +154,8 @@ def to_assembly(
 
     Raises
     ------
+    LensFileError
+        Nothing can be written at `path`: there is no such folder, or you may not.
     LensValueError
         The stimuli have no ids.
     LensRuntimeError
@@ -169,6 +173,10 @@ def to_assembly(
     ----------
     Schrimpf et al. (2020), Neuron 108:413; github.com/brain-score/vision, model_helpers.
     """
+    place = None
+    if path is not None:
+        needs("h5netcdf", "netCDF files")
+        place = place_to_write(path, folder=False)
     ids = ids_of(dataset, "the Dataset").to_numpy()
     model = str(dataset.attrs.get("model", "model"))
     parts = [_neuroids(array, name, model) for name, array in _pooled(dataset, layers, pool)]
@@ -177,11 +185,9 @@ def to_assembly(
     joined = joined.drop_vars(STIMULUS).rename({STIMULUS: "presentation"}).rename(None)
     joined = joined.assign_coords(stimulus_id=("presentation", ids))
     joined.attrs = {"identifier": model}
-    if path is not None:
-        needs("h5netcdf", "netCDF files")
-        partial = f"{os.fspath(path)}.partial"  # so that what was there stays until all is written
-        joined.rename("activations").to_netcdf(partial, engine="h5netcdf")
-        os.replace(partial, path)
+    if place is not None:
+        with new_file(place) as new:
+            joined.rename("activations").to_netcdf(new, engine="h5netcdf")
     return joined
 
 

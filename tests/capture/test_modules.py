@@ -179,3 +179,55 @@ def test_a_returned_parameter_or_buffer_needs_no_row():
     layers, _ = lf.trace(Model().eval(), torch.ones(2, 3))
     assert layers.loc["add_1", "params"] == ("positions.table",)
     assert list(layers["kind"]) == ["input", "op", "output"]
+
+
+class Wrapper(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.own = inner, nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.own(self.inner(x))
+
+
+class Rewraps(nn.Module):
+    """Makes modules while it runs, and hands them modules that it has: as BigBird does."""
+
+    def __init__(self, replaces):
+        super().__init__()
+        self.fc, self.body, self.replaces = (
+            nn.Linear(4, 4),
+            nn.Sequential(nn.Linear(4, 4)),
+            replaces,
+        )
+
+    def forward(self, x):
+        wrappers = [Wrapper(self.fc), Wrapper(self.body)]
+        if self.replaces:
+            self.body = wrappers[1]
+        return wrappers[1](wrappers[0](x)) + self.fc(x)
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_module_of_the_models_keeps_its_path_in_one_that_is_made(replaces):
+    layers, _ = lf.trace(Rewraps(replaces).eval(), torch.ones(2, 4), seed=0)
+    linears = layers.query("func == 'linear'")
+    paths = ["fc", "Wrapper.own", "body.0", "Wrapper_2.own", "fc"]
+    assert linears["module"].tolist() == paths
+    stacks = [stack[-2:] for stack in linears["module_stack"]]
+    assert stacks[0] == ("Wrapper:1", "fc:1")
+    assert stacks[-1] == ("fc:2",)
+    assert set(linears["params"].iloc[[0, 2]].str[0]) == {"fc.weight", "body.0.weight"}
+
+
+@pytest.mark.parametrize("path", ["fc", "body", "body.0"])
+def test_that_path_means_what_a_hook_there_sees(path):
+    x = torch.ones(2, 4)
+    torch.manual_seed(0)
+    model = Rewraps(False).eval()
+    handle = model.get_submodule(path).register_forward_hook(lambda m, args, out: out * 0 + 2)
+    torch.manual_seed(1)
+    expected = model(x)
+    handle.remove()
+    assert torch.equal(lf.trace(model, x, values={path: 2}, seed=1).output, expected)
+    assert len(lf.trace(model, x, save=f"module={path}").activations) > 0
