@@ -1,6 +1,13 @@
 """Every command of this project; each makes its own environment the first time it runs."""
 
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
 import nox
+from packaging.requirements import Requirement
 
 nox.needs_version = ">=2025.2"
 # pip, not uv: pip takes the large torch wheel from a local folder where one is configured.
@@ -8,18 +15,55 @@ nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["tests"]
 
+DIRECT = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
+LOWEST = [requirement.replace(">=", "==") for requirement in DIRECT]
+_VERSIONS = "from importlib.metadata import version as v; print(v('torch'), v('torchvision'))"
 
-@nox.session
+
+def installed_torch() -> list[str]:
+    """torch and torchvision as the Python that makes the environments has them, or nothing."""
+    python = getattr(sys, "_base_executable", sys.executable)
+    found = subprocess.run([python, "-c", _VERSIONS], capture_output=True, text=True)
+    lowest = next(Requirement(text) for text in DIRECT if text.startswith("torch>"))
+    if found.returncode or found.stdout.split()[0] not in lowest.specifier:
+        return []
+    torch, torchvision = found.stdout.split()
+    return [f"torch=={torch}", f"torchvision=={torchvision}"]
+
+
+@nox.session(venv_params=["--system-site-packages"])
 def demo(session: nox.Session) -> None:
     """Trace a ResNet-18 on two photographs: tables, files and pictures in demo/."""
-    session.install("-e", ".[demo]")
+    there = installed_torch()
+    session.log(
+        f"1 of 2: the environment, with the {' and '.join(there)} of this machine"
+        if there
+        else "1 of 2: the environment; torch is large, some minutes the first time"
+    )
+    # silent=False: pip says what it does
+    session.install("-e", ".[demo]", *there, silent=False)
+    session.log("2 of 2: the model, its tables and pictures: less than a minute")
     session.run("python", "tutorials/demo.py", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, the examples in docstrings and README included."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[test]", silent=False)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """All tests with the lowest version of each direct dependency."""
+    session.install("-e", ".[test]", *LOWEST, silent=False)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=["3.11", "3.13"])
+def newest(session: nox.Session) -> None:
+    """All tests with the newest version of everything, on the oldest and newest Python."""
+    session.install("--upgrade", "--upgrade-strategy=eager", "-e", ".[test]", silent=False)
     session.run("pytest", *session.posargs)
 
 
@@ -30,6 +74,32 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy", "--strict")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The reference, from the docstrings: examples run, links checked; `-- offline`: own links."""
+    session.install("-e", ".[docs]")
+    folder = Path("build", "docs")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree("tutorials/reference", folder / "source")
+    more = () if "offline" in session.posargs else ("linkcheck",)
+    for builder in ("html", "doctest", *more):
+        session.log(f"sphinx: {builder}")
+        session.run(
+            "python", "-m", "sphinx", "-q", "-W", "--keep-going", "-n", "-b", builder,
+            str(folder / "source"), str(folder / builder),
+        )  # fmt: skip
+    session.log(f"open {folder / 'html' / 'index.html'}")
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """The wheel and the source distribution, checked as a package index would; in dist/."""
+    session.install("build", "twine")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+    session.run("twine", "check", "--strict", *map(str, Path("dist").iterdir()))
 
 
 @nox.session

@@ -1,6 +1,7 @@
 """lensframe_pd: every operation of a PyTorch model as a DataFrame, every activation in xarray."""
 
 import sys as _sys
+from importlib.metadata import version as _version
 from typing import Any as _Any
 
 from lensframe_pd import accessor as _accessor  # noqa: F401  (registers df.lens and ds.lens)
@@ -41,6 +42,8 @@ __all__ = [
     "trace",
     "write",
 ]
+#: As installed.
+__version__ = _version("lensframe-pd")
 
 for _name in ("draw", "profile"):  # rooms that are called as if they were their verbs
     _sys.modules[f"{__name__}.{_name}"].__class__ = _signposts.Room

@@ -127,6 +127,9 @@ ARROW = {
     "shapes": pa.list_(pa.list_(pa.int64())),
 }
 
+#: The type of text in pandas, whatever the version makes of text by itself.
+TEXT = pd.StringDtype(na_value=np.nan)
+
 #: The columns that state a fact of the graph: times and places in files differ from run to run.
 FACTS = tuple(c for c in COLUMNS if c not in ("seconds", "source", "saved", "unsaved_reason"))
 
@@ -421,7 +424,7 @@ def arrow_schema(frame: pd.DataFrame) -> pa.Schema:
     --------
     >>> import torch, lensframe_pd as lf
     >>> layers, _ = lf.trace(torch.nn.ReLU().eval(), torch.ones(2))
-    >>> arrow_schema(layers[["params", "buffer_shapes"]]).types
+    >>> lf.schema.arrow_schema(layers[["params", "buffer_shapes"]]).types
     [ListType(list<item: string>), ListType(list<item: list<item: int64>>), DataType(large_string)]
     """
     found = pa.Schema.from_pandas(frame)

@@ -110,5 +110,31 @@ layers.lens.draw(folder / "resnet18.png")
 layers.lens.collapse(depth=1).lens.draw(folder / "stages.png", color="seconds")
 block = layers[layers["module"].str.startswith("layer2.0")]
 block.lens.draw(folder / "layer2.0.png")
-for path in sorted(folder.iterdir()):
-    print(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
+what = {
+    "stages.png": "the model as its four stages, coloured by time: open this first",
+    "resnet18.svg": "every operation, to zoom and search in a browser",
+    "resnet18.png": "the same as a bitmap",
+    "layer2.0.png": "one block: filter the frame, draw what is left",
+    "layers.parquet": "the table, for pandas.read_parquet, DuckDB, Polars",
+    "layers.arrow": "the table, for pandas.read_feather",
+    "activations.nc": "all values, for xarray.open_dataset",
+}
+for name, words in what.items():
+    path = folder / name
+    print(f"{path!s:<26} {path.stat().st_size / 1e6:6.2f} MB  {words}")
+
+# %% [markdown]
+# And now? In the same folder, with the same Python:
+
+# %%
+title("try next")
+print(f"""\
+open {folder / "stages.png"}
+{sys.executable}
+>>> import lensframe_pd as lf, torch
+>>> trace = lf.trace(your_model, your_input)
+>>> trace.layers.lens                  # the verbs, by purpose
+>>> trace.layers.lens.draw("net.svg")
+>>> trace.activations.lens["fc"]       # any layer, or module path
+
+tutorials/ten_minutes.py goes on from here.""")

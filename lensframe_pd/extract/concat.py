@@ -38,7 +38,7 @@ def concat(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
     >>> model = torch.nn.Linear(3, 2).eval()
     >>> batches = {"ab": torch.ones(2, 3), "cde": torch.zeros(3, 3)}
     >>> parts = [lf.trace(model, x, stimulus=list(ids)).activations for ids, x in batches.items()]
-    >>> concat(parts)["linear_1"].sizes
+    >>> lf.concat(parts)["linear_1"].sizes
     Frozen({'stimulus': 5, 'feature_2': 2})
     """
     parts = list(datasets)

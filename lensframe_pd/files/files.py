@@ -101,9 +101,10 @@ def write(what: Any, path: str | os.PathLike[str], format: str = "arrow") -> Pat
     Examples
     --------
     >>> import tempfile, torch, lensframe_pd as lf
+    >>> from pathlib import Path
     >>> trace = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3), stimulus=list("abcd"))
-    >>> folder = write(trace, Path(tempfile.mkdtemp(), "trace"))
-    >>> layers, activations = read(folder)
+    >>> folder = lf.write(trace, Path(tempfile.mkdtemp(), "trace"))
+    >>> layers, activations = lf.read(folder)
     >>> activations.equals(trace.activations)
     True
     """
@@ -150,9 +151,10 @@ def read(path: Any, chunks: Any = None) -> Any:
     Examples
     --------
     >>> import tempfile, torch, lensframe_pd as lf
+    >>> from pathlib import Path
     >>> trace = lf.trace(torch.nn.Linear(3, 2).eval(), torch.ones(4, 3))
-    >>> path = write(trace.layers, Path(tempfile.mkdtemp(), "layers.feather"))
-    >>> read(path).loc["linear_1", "shape"]
+    >>> path = lf.write(trace.layers, Path(tempfile.mkdtemp(), "layers.feather"))
+    >>> lf.read(path).loc["linear_1", "shape"]
     (4, 2)
     """
     if isinstance(path, io.IOBase):

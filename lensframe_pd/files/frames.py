@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.files import checksums
 from lensframe_pd.files.damage import refused
-from lensframe_pd.schema import ARROW, CELLS, plain
+from lensframe_pd.schema import ARROW, CELLS, TEXT, plain
 
 SUFFIXES = (".parquet", ".feather", ".arrow")
 _META = b"lensframe"
@@ -131,6 +131,10 @@ def frame_in(raw: bytes, path: Path, kind: str, write: str | None = None) -> pd.
         if CELLS.get(column) in _SEQUENCES:
             cells = [plain(cell) for cell in frame[column]]
             frame[column] = pd.Series(cells, index=frame.index, dtype=object)
+        elif CELLS.get(column) == "text":
+            frame[column] = frame[column].astype(TEXT)
+    if frame.index.name == "op":
+        frame.index = frame.index.astype(TEXT)
     return frame
 
 

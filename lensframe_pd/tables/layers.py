@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from lensframe_pd.schema import CELLS, COLUMNS
+from lensframe_pd.schema import CELLS, COLUMNS, TEXT
 from lensframe_pd.tape.facts import CallFacts, Sources, ordinals, tensor_facts
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
 
 _TUPLE_COLUMNS = frozenset(c for c, kind in CELLS.items() if kind in ("texts", "counts", "shapes"))
-_STRING = pd.StringDtype(na_value=np.nan)  # pandas' default for text, made without inference
 _LARGE = pa.large_string()
 _FEW = 1000  # cells: what is kept takes little memory
 _NAMES = pd.Index([*COLUMNS])
@@ -102,7 +101,7 @@ def _repeat(cell: str, n: int) -> pa.Array:
 
 
 def _text(array: pa.Array | pa.ChunkedArray) -> Any:
-    return _STRING.__from_arrow__(array)  # type: ignore[attr-defined]
+    return TEXT.__from_arrow__(array)  # type: ignore[attr-defined]
 
 
 def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
