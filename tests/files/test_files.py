@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stored import DTYPES, FORMATS, big_enough, everything, part_of, same
+from stored import BY_PANDAS, DTYPES, FORMATS, big_enough, everything, part_of, same
 from torch import nn
 
 import lensframe_pd as lf
@@ -62,7 +62,7 @@ def test_a_trace(format, trace, tmp_path):
     assert activations["bfloat16_1"].attrs["torch_dtype"] == "bfloat16"
     assert layers.lens.draw().source == trace.layers.lens.draw().source
     pd.testing.assert_frame_equal(
-        pd.read_parquet(folder / "layers.parquet")[["step"]], layers[["step"]]
+        pd.read_parquet(folder / "layers.parquet")[["step"]], layers[["step"]], **BY_PANDAS
     )
 
 

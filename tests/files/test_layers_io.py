@@ -6,6 +6,7 @@ import sys
 import pandas as pd
 import pytest
 import torch
+from stored import BY_PANDAS
 from torch import nn
 
 import lensframe_pd as lf
@@ -59,7 +60,7 @@ def test_every_column_comes_back(layers, again):
     assert list(again.index) == list(layers.index)
     assert again.index.name == "op"
     plain = [c for c in layers.columns if c not in SEQUENCES]
-    pd.testing.assert_frame_equal(again[plain], layers[plain])
+    pd.testing.assert_frame_equal(again[plain], layers[plain], **BY_PANDAS)
     for column in SEQUENCES:
         assert [as_tuples(c) for c in again[column]] == list(layers[column]), column
 

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
+from stored import BY_PANDAS
 from torch import nn
 
 import lensframe_pd as lf
@@ -42,7 +43,7 @@ def test_a_frame_without_loops_is_not_changed(net):
 def test_rolling_survives_parquet(recurrent, tmp_path):
     recurrent.lens.roll().to_parquet(tmp_path / "rolled.parquet")
     back = pd.read_parquet(tmp_path / "rolled.parquet").lens.unroll()
-    pd.testing.assert_frame_equal(back, recurrent)
+    pd.testing.assert_frame_equal(back, recurrent, **BY_PANDAS)
 
 
 def test_what_cannot_be_rolled(recurrent):

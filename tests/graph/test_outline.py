@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
+from stored import BY_PANDAS
 from torch import nn
 
 import lensframe_pd as lf
@@ -267,13 +268,14 @@ def test_of_a_frame_whose_labels_are_a_column(fold):
     frame = layers.assign(**{"5": 1}).rename(columns={"5": 5})
     folded = frame.reset_index().lens.collapse(**fold)
     assert folded.index.name == "op"
-    pd.testing.assert_frame_equal(folded, frame.lens.collapse(**fold), check_column_type=False)
+    options = {"check_column_type": False, **BY_PANDAS}
+    pd.testing.assert_frame_equal(folded, frame.lens.collapse(**fold), **options)
 
 
 def test_rolling_a_frame_whose_labels_are_a_column(recurrent):
     rolled = recurrent.reset_index().lens.roll()
     pd.testing.assert_frame_equal(
-        rolled[recurrent.columns], recurrent.lens.roll()[recurrent.columns]
+        rolled[recurrent.columns], recurrent.lens.roll()[recurrent.columns], **BY_PANDAS
     )
     assert rolled.lens.unroll().index.tolist() == recurrent.index.tolist()
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from stored import BY_PANDAS
 from torch import nn
 
 import lensframe_pd as lf
@@ -131,7 +132,7 @@ def test_profiles_go_to_parquet(blocks, by, tmp_path):
     table = profile(blocks, by)
     table.to_parquet(tmp_path / "profile.parquet")
     read = pd.read_parquet(tmp_path / "profile.parquet")
-    pd.testing.assert_frame_equal(read, table)
+    pd.testing.assert_frame_equal(read, table, **BY_PANDAS)
 
 
 def test_errors(blocks):

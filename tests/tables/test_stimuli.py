@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import lensframe_pd as lf
+from lensframe_pd.schema import TEXT
 from lensframe_pd.tables.stimuli import RESERVED
 
 X = torch.arange(6.0).reshape(3, 2)
@@ -152,7 +153,7 @@ COLUMNS = {
     "string": (pd.array(["abc", pd.NA, "d"], dtype="string"), ["abc", NAN, "d"]),
     "arrow": (pd.array(["abc", None, "d"], dtype="string[pyarrow]"), ["abc", NAN, "d"]),
     "all missing": ([None] * 3, [NAN] * 3),
-    "all missing text": (pd.array([None] * 3, dtype="str"), [NAN] * 3),
+    "all missing text": (pd.array([None] * 3, dtype=TEXT), [NAN] * 3),
     "NUL": (["a\0b", "a\0", "a"], ["a\0b", "a\0", "a"]),
     "empty text": (["", "a", None], ["", "a", NAN]),
     "categories": (pd.Categorical(["abc", None, "d"]), ["abc", NAN, "d"]),
