@@ -114,7 +114,7 @@ print(Path("trace.json").stat().st_size > 0)
 # %%
 with torch.no_grad():
     changed = lf.trace(Segment(attend_at=2).eval(), image, repeats=5, save=None).layers
-both = layers[["func", "shape_str"]].join(changed["shape_str"], rsuffix="_after")
+both = layers[["func", "shape_str"]].assign(shape_str_after=changed["shape_str"])
 print(both.query("shape_str != shape_str_after"))
 
 
