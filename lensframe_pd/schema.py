@@ -40,6 +40,9 @@ SEQUENCE, STEP, TOKEN_DIM, TOKEN_START, REORDERED = (
 #: the input the centre of what its first entry sees is, and how far from one to the next.
 AXIS, START, SPACING = "axis", "start", "step"
 
+#: In the attrs of activations: names of axes that were given others, as JSON.
+RENAMED_DIMS = "renamed_dims"
+
 #: What a traced row can be; the verbs add "module".
 KINDS = frozenset("input op output constant alias edit".split())
 

@@ -22,6 +22,7 @@ from lensframe_pd.errors import OURS, LensRuntimeError, LensValueError, warn
 from lensframe_pd.profile.repeats import retime
 from lensframe_pd.tables import activations
 from lensframe_pd.tables import layers as frame
+from lensframe_pd.tables.dims import renames
 from lensframe_pd.tables.stimuli import (
     may_be_generated,
     name_taken,
@@ -47,6 +48,7 @@ def trace(
     repeats: int = 0,
     gradients: bool = False,
     values: Any = None,
+    dims: Mapping[str, str] | None = None,
 ) -> Trace:
     """Run `model` once and record every tensor operation it executes.
 
@@ -90,6 +92,9 @@ def trace(
         the same shape, or a function of the tensor; they are copied, and joined by stimulus where
         both have ids. A module's replaces what it returns, as a forward hook's; that of a row which
         is a write is written, so that every alias shows it. Each is a row of kind `edit`.
+    dims
+        Other names for axes, as `{"z": "frame"}` of videos or `{"x": "time"}` of sounds: of all
+        activations, with their extents (`frame_16`).
 
     Returns
     -------
@@ -132,6 +137,7 @@ def trace(
         raise LensValueError(f"repeats must be 0 or a number of runs, not {repeats!r}")
     if gradients:
         _check_grad_mode()
+    renamed = renames(dims)
     given = (args, kwargs)
     args, kwargs = bound_arguments(args, kwargs)
     table = stimulus_table(stimulus)
@@ -144,6 +150,7 @@ def trace(
             raise
     run = Run(model, save, stop, _caller(), Births if gradients else None)
     run.keeps_graph = gradients
+    run.tape.renamed = renamed
     warn_of_training(run.named)
     if seed is not None:
         torch.manual_seed(seed)

@@ -22,7 +22,7 @@ from lensframe_pd.schema import STIMULUS, asked_names, labels, one_name
 
 Pool = str | Mapping[str, Any] | None
 _SPACE = ("z", "y", "x")
-_POSITIONS = (*_SPACE, "token", "time")
+_POSITIONS = (*_SPACE, "token", "time", "frame")
 _IN_MEMORY = 2**28
 """Bytes of a layer of a file that is read at once; a larger one is left to Dask."""
 _WORKED_ON = 32

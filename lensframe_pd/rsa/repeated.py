@@ -22,7 +22,7 @@ from lensframe_pd.schema import STIMULUS
 _MADE = re.compile(r".+_(0|[1-9]\d*)_*")
 """An axis that an operation made, with its extent: `channel_64`, `token_5_`."""
 _STIMULI = re.compile(rf"{STIMULUS}_*")
-_AXES = re.compile(r"(batch|channel|feature|head|part|time|token|x|y|z|dim\d+)_*")
+_AXES = re.compile(r"(batch|channel|feature|frame|head|part|time|token|x|y|z|dim\d+)_*")
 """Axes that operations make, without their extents, as `activations.lens[key]` gives them."""
 REPEATED = frozenset(
     "checkpoint epoch layer model pass_num presentation repetition run seed session subject trial"

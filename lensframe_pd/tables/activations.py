@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lensframe_pd.schema import MODULE_ALIASES, calls_text
+from lensframe_pd.schema import MODULE_ALIASES, RENAMED_DIMS, calls_text
 from lensframe_pd.tables.centres import attrs_of, centres
 from lensframe_pd.tables.continued import continued
 from lensframe_pd.tables.dims import dimensions
@@ -100,7 +100,8 @@ def dataset(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> xr.Dataset:
             sizes.update(zip(found, value.shape, strict=True))
     # The public constructor compares every variable with every other's dims: 8 times the cost.
     aliases = {MODULE_ALIASES: json.dumps(tape.aliases)} if tape.aliases else {}
-    attrs = {**tape.attrs(), **aliases}
+    renamed = {RENAMED_DIMS: json.dumps(tape.renamed)} if tape.renamed else {}
+    attrs = {**tape.attrs(), **aliases, **renamed}
     return xr.Dataset._construct_direct(variables, set(), sizes, attrs, {})
 
 
@@ -133,7 +134,7 @@ def described(
                 "parents": parents,
                 "nonfinite_args": nonfinite,
                 **({} if tokens is None else tokens.attrs(found[i])),
-                **(attrs_of(centred[i], found[i]) if i in centred else {}),
+                **(attrs_of(centred[i], found[i], tape.renamed) if i in centred else {}),
             },
         )
 

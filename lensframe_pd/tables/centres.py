@@ -8,7 +8,7 @@ place go together: what is said of an entry is true of all that went into it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -335,12 +335,13 @@ _add(_joined, "cat concat concatenate")
 _add(_stacked, "stack")
 
 
-def attrs_of(lines: Lines, dims: Sequence[str]) -> dict[str, Any]:
+def attrs_of(lines: Lines, dims: Sequence[str], renamed: Mapping[str, str]) -> dict[str, Any]:
     """What a variable says of its axes over space and time: which, and start and step of each."""
+    space = [renamed.get(name, name) for name in ("z", "y", "x")]
     known = [
         (dim, line)
         for dim, line in zip(dims, lines, strict=True)
-        if line is not None and (line.made or dim.partition("_")[0] in ("z", "y", "x"))
+        if line is not None and (line.made or dim.partition("_")[0] in space)
     ]
     if not known:
         return {}

@@ -7,12 +7,15 @@ from first to last.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables.aliases import after_write
 from lensframe_pd.tables.axes import rule_of
@@ -46,6 +49,43 @@ _TOGETHER = frozenset(
 _BY_MEMORY = frozenset(("as_strided", "alias"))
 
 
+_AS_THEY_ARE: Mapping[str, str] = MappingProxyType({})
+_OF_OPERATIONS = re.compile(r"batch|channel|feature|head|part|time|token|x|y|z|dim\d+")
+"""What operations call axes, and those that none does."""
+_OF_SPACE = re.compile(r"x|y|z|dim\d+")
+
+
+def renames(given: Any) -> dict[str, str]:
+    """`dims=`: names that operations give to axes, and others instead.
+
+    Raises
+    ------
+    LensTypeError
+        It is no mapping of texts.
+    LensValueError
+        A name that no operation gives, or one that cannot stand instead.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(
+        [isinstance(name, str) for pair in given.items() for name in pair]
+    ):
+        raise LensTypeError(f'dims= is a dict of names, as {{"z": "frame"}}, not {given!r}')
+    for old, new in given.items():
+        if not _OF_OPERATIONS.fullmatch(old):
+            raise LensValueError(
+                f"dims= renames {old!r}, which no operation calls an axis: there are x, y, z, "
+                "time, token, channel, feature, head, and dim1 for a second axis without a name"
+            )
+        word = re.fullmatch(r"[^\W\d_](\w*[^\W\d_])?", new)
+        if not word or new in (STIMULUS, "pass_num") or (_OF_SPACE.fullmatch(new) and new != old):
+            raise LensValueError(
+                f"dims= renames {old!r} to {new!r}, which is not free: give a word of letters that "
+                "is not stimulus, pass_num or another axis of space"
+            )
+    return dict(given)
+
+
 def axis_names(tape: Tape) -> list[Names]:
     """What each axis of every row is; `None` where no operation named the axis."""
     followed = _Followed(tape)
@@ -55,18 +95,21 @@ def axis_names(tape: Tape) -> list[Names]:
 def dimensions(tape: Tape) -> list[tuple[str, ...]]:
     """The dimension names of every row."""
     followed = _Followed(tape)
-    found = [dims(operand.names, operand.shape) for operand in followed.operands]
+    found = [dims(operand.names, operand.shape, tape.renamed) for operand in followed.operands]
     return [found[k] for k in followed.found]
 
 
-def dims(names: Names, shape: Sequence[int]) -> tuple[str, ...]:
+def dims(
+    names: Names, shape: Sequence[int], renamed: Mapping[str, str] = _AS_THEY_ARE
+) -> tuple[str, ...]:
     """Dimension names: `("stimulus", None)` of shape (8, 49) is `("stimulus", "dim1_49")`."""
     taken: list[str] = []
     for k, (name, n) in enumerate(zip(names, shape, strict=True)):
         if name == STIMULUS:
             dim = STIMULUS
         else:
-            dim = f"{name}_{n}" if isinstance(name, str) else f"dim{k}_{n}"
+            own = name if isinstance(name, str) else f"dim{k}"
+            dim = f"{renamed.get(own, own)}_{n}"
         while dim in taken:
             dim += "_"
         taken.append(dim)

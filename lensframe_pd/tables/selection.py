@@ -122,8 +122,12 @@ def joined(case: Case, operands: Sequence[Operand], axis: int) -> Ruled | None:
     if not operands or sum([o.shape[axis] for o in operands]) != case.shape[axis]:
         return None
     whole = of_all([o.whole for o in operands])
-    if any([carries(o.names[axis]) or o.whole >= 0 for o in operands]):
-        entries = np.concatenate([o.number(axis) for o in operands])
+    told = [_tells_along(o, axis, case.n) for o in operands]
+    if any(told):
+        entries = np.concatenate(
+            [o.number(axis) if tells else np.full(o.shape[axis], NONE)
+             for o, tells in zip(operands, told, strict=True)]
+        )  # fmt: skip
         along = named(entries, case.n, plain(operands[0].names[axis]))
         whole = _beside(operands)
     else:
@@ -135,6 +139,16 @@ def joined(case: Case, operands: Sequence[Operand], axis: int) -> Ruled | None:
         if k != axis and carries(names[k]) and meets_places(here):
             whole = of_both(whole, PLACED)
     return Ruled(tuple(names), MIXED if _lose(operands, names) else whole)
+
+
+def _tells_along(operand: Operand, axis: int, n: int) -> bool:
+    """Whether entries that are put behind others say of which stimulus they are.
+
+    Where there is but one, and an axis of it already, a word more of its text is no axis of it.
+    """
+    if carries(operand.names[axis]):
+        return True
+    return operand.whole >= 0 and not (n == 1 and any(map(carries, operand.names)))
 
 
 def _beside(operands: Sequence[Operand]) -> int:

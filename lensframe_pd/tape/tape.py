@@ -175,6 +175,9 @@ class Tape:
     wrapped: set[int] = field(default_factory=set)
     """Calls inside `torch.vmap` or `torch.func.grad`, whose rows hold the unwrapped value."""
 
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Names of axes, and those that the user wants instead."""
+
     def note_holder(self, path: str, top: str) -> None:
         """The module `path`, and those around it out to `top`, hold a parameter."""
         while path not in self.holding:

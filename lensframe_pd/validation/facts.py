@@ -6,18 +6,21 @@ Dataset (dimensions, element types, attrs), where calls stand in the code, why v
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
-from lensframe_pd.schema import Rows, plain
+from lensframe_pd.schema import RENAMED_DIMS, Rows, plain
 from lensframe_pd.tables.activations import described, to_numpy
+from lensframe_pd.tables.dims import renames
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.evidence import Evidence
@@ -84,6 +87,7 @@ def _of_variables(
         if name not in rows:
             yield name, "the Dataset has a variable of this name, and the frame no row"
     labels = grouped.labels()
+    reference = replace(reference, renamed=_renamed(activations))
     there = [i for i, op in enumerate(labels) if op in variables and op in rows]
     told = any([key in v.attrs for v in variables.values() for key in _ATTRS])
     dtypes: dict[torch.dtype, np.dtype[Any]] = {}
@@ -98,6 +102,14 @@ def _of_variables(
             yield op, f"its dtype is {variable.dtype}; {dtype} is kept as {dtypes[dtype]}"
         if told:  # attrs that arithmetic has lost say nothing false
             yield from ((op, reason) for reason in _of_attrs(variable.attrs, attrs))
+
+
+def _renamed(activations: xr.Dataset) -> dict[str, str]:
+    """The names of axes that the user wanted, as the Dataset tells; none of nonsense."""
+    try:
+        return renames(json.loads(activations.attrs.get(RENAMED_DIMS, "{}")))
+    except (TypeError, ValueError):
+        return {}
 
 
 _ATTRS = ("layer", "pass_num", "func", "module", "torch_dtype", "returned_by", "parents")

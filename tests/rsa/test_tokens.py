@@ -436,6 +436,12 @@ def test_one_new_token_is_one_pass():
     np.testing.assert_array_equal(found["token_id"], trace.output[:, :-1])
 
 
+def test_the_tokens_of_one_text_are_no_stimuli():
+    trace = generated(made(gpt2), *prompts(1, 5))
+    dims = [trace.activations[f"embedding_1:{k}"].dims for k in (1, 2, 6)]
+    assert dims == [("stimulus", f"token_{n}", "feature_16") for n in (5, 1, 1)]
+
+
 def test_passes_that_were_selected_keep_their_numbers():
     trace = generated(made(gpt2), *prompts(2, 5))
     labels = trace.layers.query("module == 'transformer.ln_f' and pass_num in (1, 4)").index
@@ -496,3 +502,21 @@ def test_ids_are_joined_by_stimulus():
     )
     found = trace.activations.lens.tokens("transformer.ln_f", ids)
     np.testing.assert_array_equal(found["token_id"], trace.output[:, :-1])
+
+
+def test_a_store_of_many_texts(tmp_path):
+    """Seven texts in threes: the last alone."""
+    model, (ids, mask) = made(llama), prompts(7, 4)
+
+    def write(ids):
+        options = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 1}
+        return model.generate(ids, attention_mask=torch.ones_like(ids), **options)
+
+    with torch.no_grad():
+        rows = lf.trace(write, ids[:2], save=None).layers.query("module == 'model.model.norm'")
+        last = rows[rows["func"] == "mul"].groupby("pass_num").tail(1)
+        lf.extract(write, ids, to=tmp_path / "texts.zarr", save=last, batch_size=3)
+        out = write(ids)
+    read = lf.read(tmp_path / "texts.zarr")
+    found = read.lens.tokens(str(last["layer"].iloc[0]), out)
+    np.testing.assert_allclose(found, hooked(model, "model.norm", out, mask), atol=1e-5)

@@ -280,3 +280,43 @@ def test_files_keep_them(tmp_path, name, shape):
     assert len(read.lens[key].coords) == len(shape) - 2
     report = lf.trace(model, torch.rand(shape)).layers.lens.validate(model, torch.rand(shape))
     assert report["passed"].all()
+
+
+def test_axes_are_called_as_one_likes():
+    model, x = (
+        nn.Sequential(nn.Conv3d(1, 2, 3, 1, 1), nn.Flatten()).eval(),
+        torch.rand(2, 1, 5, 4, 4),
+    )
+    trace = lf.trace(model, x, dims={"z": "frame", "dim1": "pixel"})
+    found = trace.activations
+    assert found["conv3d_1"].dims == ("stimulus", "channel_2", "frame_5", "y_4", "x_4")
+    assert found["input_1"].dims[2] == "frame_5"
+    assert found.lens["conv3d_1"]["frame"].values.tolist() == [0, 1, 2, 3, 4]
+    assert trace.validate()["passed"].all()
+    assert trace.layers.lens.validate(model, x, activations=found)["passed"].all()
+    pooled = found.lens.features("conv3d_1", pool={"space": "mean"})
+    assert pooled.sizes["feature"] == 10  # channel and frame
+    assert found.lens.features("conv3d_1", pool="mean").sizes["feature"] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"zz": "frame"}, ValueError, "'zz', which no operation calls"),
+        ({"stimulus": "image"}, ValueError, "'stimulus', which no operation"),
+        ({"z": "y"}, ValueError, "'y', which is not free"),
+        ({"z": "stimulus"}, ValueError, "not free"),
+        ({"z": "frame_3"}, ValueError, "not free"),
+        ({"z": ""}, ValueError, "not free"),
+        ({"z": "a/b"}, ValueError, "not free"),
+        ({"z": 3}, TypeError, "dict of names"),
+        (["z", "frame"], TypeError, "dict of names"),
+    ],
+)
+def test_names_that_cannot_be(given, error, words):
+    ran = []
+    model = Fn(lambda m, x: ran.append(1) or m.c(x), c=conv(3))
+    with pytest.raises(error, match=words) as caught:
+        lf.trace(model.eval(), torch.rand(1, 2, 9), dims=given)
+    assert isinstance(caught.value, lf.errors.LensError)
+    assert not ran
