@@ -21,7 +21,7 @@ ROOMS = {
     "space norms products reductions axes readers dims layers nonfinite tokens continued centres "
     "activations without gradients",
     "graph": "edges parameters contract roll outline runs collapse select renamed align apart "
-    "compared diff",
+    "wording compared diff",
     "replay": "call recording onward",
     "profile": "meta costs profile memory summary chrome axes plots scatter repeats",
     "draw": "render markup style node links boxes columns dot page draw",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -11,7 +10,8 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.graph.align import Pair, Steps, aligned
-from lensframe_pd.graph.apart import Apart, apart, precision, rounding
+from lensframe_pd.graph.apart import Apart, apart, rounding
+from lensframe_pd.graph.wording import same_options
 from lensframe_pd.schema import distinct_labels, plain_cells, require
 
 NAMED = ("params", "buffers")
@@ -60,20 +60,31 @@ class Side:
             for kind, path in zip(self.columns["kind"], plain_cells(frame["module"]), strict=True)
         ]
         self.steps = Steps(
-            [*zip(self.modules, self.columns["func"], strict=True)],
+            [*zip(self.modules, self.columns["func"], self._arguments(), strict=True)],
             self.columns["func"],
             [*zip(self.columns["shape"], self.columns["kind"], strict=True)],
         )
+
+    def _arguments(self) -> list[str]:
+        """Of inputs the argument they were: models may take them in any order."""
+        paths = self.frame["path"] if "path" in self.frame.columns else [""] * len(self.ops)
+        kinds = self.columns["kind"]
+        return [str(p) if k == "input" else "" for k, p in zip(kinds, paths, strict=True)]
+
+    def n_dims_in(self, row: int) -> int | None:
+        """How many axes the first parent of a row has."""
+        first = next(iter(self.parents[row]), None)
+        return None if first is None else len(self.columns["shape"][first])
 
     @cached_property
     def parents(self) -> list[list[int | None]]:
         """Places of the parents; None of those that are not in the frame."""
         return [[self.place.get(p) for p in cell] for cell in self.columns["parents"]]
 
-    def precision(self) -> list[int | None]:
-        """Of each row the digits of the coarsest type on the way to it."""
+    def rounding(self) -> list[float]:
+        """Of each row how far rounding may take its value, on the whole way to it."""
         there = [[p for p in made_of if p is not None] for made_of in self.parents]
-        return precision(self.dtypes, there)
+        return rounding(self.dtypes, there)
 
     @cached_property
     def dtypes(self) -> list[tuple[str, ...]]:
@@ -127,12 +138,8 @@ class Compared:
         """How far apart each pair may be."""
         if rtol is not None:
             return [rtol] * len(pairs)
-        mine, theirs = self.mine.precision(), self.theirs.precision()
-        found = []
-        for i, j in pairs:
-            digits = [None if i is None else mine[i], None if j is None else theirs[j]]
-            found.append(max(rounding(d) for d in digits))
-        return found
+        mine, theirs = self.mine.rounding(), self.theirs.rounding()
+        return [max(0 if i is None else mine[i], 0 if j is None else theirs[j]) for i, j in pairs]
 
     def _score(self, i: int, j: int) -> int:
         """In how many facts two rows agree, which may be the same step; most of all in value."""
@@ -149,8 +156,7 @@ class Compared:
 
     def _close(self, i: int, j: int) -> float:
         """How far apart rounding in these two rows alone takes them."""
-        alone = precision([self.mine.dtypes[i], self.theirs.dtypes[j]], [[], []])
-        return max(map(rounding, alone))
+        return max(rounding([self.mine.dtypes[i], self.theirs.dtypes[j]], [[], []]))
 
     def _both(self, column: str, i: int, j: int, missing: str) -> list[Any]:
         cells = [side.columns.get(column) for side in (self.mine, self.theirs)]
@@ -176,7 +182,10 @@ class Compared:
 
     def _agree(self, name: str, i: int, j: int) -> bool:
         a, b = self.mine.columns[name][i], self.theirs.columns[name][j]
-        return bool(a == b) or (name == "config" and _parsed(a) == _parsed(b))
+        if name != "config" or a == b:
+            return bool(a == b)
+        n_dims = self.mine.n_dims_in(i), self.theirs.n_dims_in(j)
+        return same_options(self.mine.columns["func"][i], (a, b), n_dims)
 
     def _same_parents(self, i: int, j: int, known: dict[int, int], commutes: bool) -> bool:
         mine, theirs = self.mine, self.theirs
@@ -189,10 +198,3 @@ class Compared:
 
 def _number(place: int | None) -> int:
     return -2 if place is None else place
-
-
-def _parsed(config: Any) -> Any:
-    try:
-        return json.loads(config)
-    except (TypeError, ValueError):
-        return config

@@ -48,9 +48,9 @@ def diff(
         "h.*.mlp.fc1"}`, where `*` is any one name, and the names below go along; `""` is the model
         itself. Or a function of a name. An entry may also be written the other way round.
     rtol
-        How far apart values may be, over the largest absolute value of either. None: two thirds of
-        the digits of the coarsest type among what they were computed from, 2.4e-5 in float32,
-        0.039 in bfloat16; nothing for integers.
+        How far apart values may be, over the largest absolute value of either. None: by the
+        coarsest type among what they were computed from, 1e-12 in float64, 2e-5 in float32, 0.02
+        in float16, 0.1 in bfloat16; nothing for integers.
     every
         Whether to give the rows that are the same too.
 

@@ -290,7 +290,7 @@ FAULTS = {
     one_weight: ("linear_66", "value"),
     a_layer_shared: ("linear_35", "value"),
     cast_to_half: ("half_1", "only this"),
-    without_bias: ("linear_58", "config"),
+    without_bias: ("linear_58", "param_shapes"),
     wrong_dropout: ("mul_1", "only this"),
     detour_through_float64: ("double_1", "only this"),
 }
@@ -440,6 +440,15 @@ def rows(function, *args):
         (lambda x: F.relu(x), lambda x: torch.relu(x)),
         (lambda x: (x.sin(), x.cos())[0] + x, lambda x: (x.cos(), x.sin())[1] + x),
         (lambda x: torch.maximum(x, -x), lambda x: torch.maximum(-x, x)),
+        (lambda x: x.sum(0), lambda x: x.sum((-2,))),
+        (lambda x: x.transpose(0, 1), lambda x: x.transpose(-2, -1)),
+        (lambda x: torch.stack([x, x], -1), lambda x: torch.stack([x, x], 2)),
+        (lambda x: x.view(3, -1), lambda x: x.view(-1, 2)),
+        (lambda x: x[None].expand(4, -1, -1), lambda x: x[None].expand(4, 2, 3)),
+        (lambda x: F.gelu(x), lambda x: F.gelu(x, approximate="none")),
+        (lambda x: F.layer_norm(x, (3,)), lambda x: F.layer_norm(x, (3,), eps=1e-5)),
+        (lambda x: x.sum(1), lambda x: x.sum(1, keepdim=False)),
+        (lambda x: x[:, :2], lambda x: x[:, 0:2:1]),
     ],
 )
 def test_the_same_written_in_another_way(one, two):
@@ -453,7 +462,8 @@ def test_the_same_written_in_another_way(one, two):
         (lambda x: torch.add(x, x.exp(), alpha=2), lambda x: torch.add(x.exp(), x, alpha=2),
          {"add_1": "parents"}),
         (lambda x: x.sum(0), lambda x: x.sum(1), {"sum_1": "shape, config", "output_1": "shape"}),
-        (lambda x: x.sum(0), lambda x: x.sum((0,)), {"sum_1": "config"}),
+        (lambda x: x.softmax(0), lambda x: x.softmax(-1), {"softmax_1": "config"}),
+        (lambda x: F.gelu(x), lambda x: F.gelu(x, approximate="tanh"), {"gelu_1": "config"}),
         (lambda x: x.exp().relu(), lambda x: x.exp().relu_(), {"relu_1": "inplace"}),
         (lambda x: x.exp().sin(), lambda x: x.sin().exp(),
          {"sin_1": "only other", "exp_1": "parents", "sin_1 ": "only this", "output_1": "parents"}),
@@ -523,6 +533,23 @@ def test_values_tell_where_a_function_was_put_in(place):
     assert (first.name, first["what"]) == ("sin_2" if place else "sin_1", "only this")
 
 
+def test_inputs_are_those_of_one_name():
+    def one(ids, mask, kinds):
+        return ids * 2 + mask, kinds.exp()
+
+    def two(ids, kinds, mask):
+        return ids * 2 + mask, kinds.exp()
+
+    def three(words, masks, types):
+        return words * 2 + masks, types.exp()
+
+    given = {"ids": torch.ones(2), "mask": torch.zeros(2), "kinds": torch.rand(2)}
+    first, second = lf.trace(one, given), lf.trace(two, given)
+    assert first.layers.lens.diff(second, activations=first).empty
+    third = lf.trace(three, tuple(given.values()))
+    assert first.layers.lens.diff(third, activations=first).empty
+
+
 def test_filtered_frames_are_compared_by_themselves(net, reference):
     port = copy.deepcopy(net)
     eps(port)
@@ -588,13 +615,13 @@ def test_large_integers_differ_by_one():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "allowed"), [("float64", 3.6e-11), ("float32", 2.4e-5), ("float16", 9.8e-3),
-                           ("bfloat16", 3.9e-2), ("int32", 0)],
+    ("dtype", "allowed"), [("float64", 1e-12), ("float32", 2e-5), ("float16", 2e-2),
+                           ("bfloat16", 1e-1), ("int32", 0)],
 )  # fmt: skip
 def test_rounding_is_that_of_the_coarser_type(dtype, allowed):
     one = np.array([[1000.0, 10]])
     assert pair(one, one * (1 + 0.9 * allowed), dtype)["what"] == ""
-    assert pair(one, one * (1 + 1.2 * allowed + 1e-9), dtype)["what"] == "value"
+    assert pair(one, one * (1 + 1.2 * allowed + 1e-13), dtype)["what"] == "value"
 
 
 def test_rounding_goes_on_downstream():
