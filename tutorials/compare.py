@@ -114,11 +114,11 @@ names = {
     "encoder.layer.*.output.LayerNorm": "blocks.*.norm2",
 }
 port = Port().eval()
-for theirs, ours in names.items():
+for there, here in names.items():
     for k in map(str, range(6)):
-        weights = dict(reference.named_modules()).get(theirs.replace("*", k))
+        weights = dict(reference.named_modules()).get(there.replace("*", k))
         if isinstance(weights, (nn.Linear, nn.LayerNorm, nn.Embedding)):
-            port.get_submodule(ours.replace("*", k)).load_state_dict(weights.state_dict())
+            port.get_submodule(here.replace("*", k)).load_state_dict(weights.state_dict())
 
 
 def sentences(states):
@@ -191,13 +191,15 @@ print(second[shown[:-2]].head(4))
 
 # %% [markdown]
 # Attention divides by the root of the width of the model, and should by that of one head. `what`
-# says `config`: the operation is the same, and was told another number. The next is a GELU:
+# says `config`: the operation is the same, and was told another number. So was the GELU, which
+# here is the approximation by a tanh: at first less than rounding, which a look at the values
+# alone would not have shown.
 
 # %%
 for block in port.blocks:
     block.scale = (384 / 12) ** -0.5
 third = compared()
-print(third[shown[:-2]].query("what != 'value'").head(3))
+print(third[shown[:-2]].query("what == 'config'").head(3))
 
 for block in port.blocks:
     block.gelu = "none"
