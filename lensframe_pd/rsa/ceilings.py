@@ -52,7 +52,8 @@ def noise_ceiling(comparison: str, measured: Sequence[Pairs]) -> Ceiling:
     Nili et al. (2014), PLoS Comput Biol 10:e1003553; `rsatoolbox.inference.boot_noise_ceiling`.
     """
     values = np.array([pairs.values for pairs in measured])
-    if len(values) < 2 or np.isnan(values).any():
+    once = np.ones(values.shape[1:], dtype=np.int64)
+    if len(values) < 2 or np.isnan(values).any() or not all(p.vary(once) for p in measured):
         return Ceiling()
     needs("rsatoolbox", "noise ceilings")
     from rsatoolbox.inference.noise_ceiling import boot_noise_ceiling

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lensframe_pd.errors import LensValueError
+from lensframe_pd.errors import LensTypeError, LensValueError
 
 Array = NDArray[np.float64]
 PRODUCT_METRICS = ("correlation", "cosine", "euclidean", "sqeuclidean", "spearman")
@@ -275,6 +275,8 @@ def of_scipy(metric: Any) -> Iterator[None]:
     LensValueError
         Nobody knows the metric, or it is `mahalanobis`.
     """
+    if not isinstance(metric, str) and not callable(metric):
+        raise LensTypeError(f"metric is a name, as 'correlation', not {metric!r}")
     if isinstance(metric, str) and metric.lower() in _MAHALANOBIS:
         raise LensValueError(
             f"metric={metric!r} would be scipy's, with the covariance of the stimuli; in this "

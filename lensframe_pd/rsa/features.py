@@ -15,7 +15,7 @@ from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, sho
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.ids import ids_of, positions
 from lensframe_pd.rsa.joined import PASS, plain
-from lensframe_pd.rsa.repeated import not_features, repeated_dims
+from lensframe_pd.rsa.repeated import Repeated, not_features, repeated_dims
 from lensframe_pd.rsa.stores import RowBlocks, opened
 from lensframe_pd.rsa.view import Named, as_array, resolved
 from lensframe_pd.schema import STIMULUS, asked_names, labels, one_name
@@ -112,9 +112,7 @@ def executions(dataset: xr.Dataset, keys: Any) -> dict[str, xr.DataArray]:
     return {name: array for name, (array, _) in found.items()}
 
 
-def repeated_executions(
-    dataset: xr.Dataset, keys: Any
-) -> dict[str, tuple[xr.DataArray, tuple[str, ...]]]:
+def repeated_executions(dataset: xr.Dataset, keys: Any) -> dict[str, Repeated]:
     """Label to array, and the axes it is repeated over, for every pass of every layer named.
 
     Parameters
@@ -138,7 +136,7 @@ def repeated_executions(
         if not there:
             raise LensValueError("no variable of this Dataset has axes stimulus and another")
         return {k: (plain(dataset[k]), repeated_dims(dataset[k], repr(k))) for k in there}
-    found: dict[str, tuple[xr.DataArray, tuple[str, ...]]] = {}
+    found: dict[str, Repeated] = {}
     wanted = of_rows(dataset, keys) if isinstance(keys, pd.DataFrame) else _asked(keys)
     for key in wanted:
         named, dims = _named(dataset, key)
@@ -216,7 +214,9 @@ def flat(array: xr.DataArray, name: str, over: tuple[str, ...] = ()) -> xr.DataA
     )
 
 
-def patterns(array: xr.DataArray, pool: Pool, name: str, memory: int | None = None) -> Any:
+def patterns(
+    array: xr.DataArray, pool: Pool, name: str, memory: int | None = None, stored: int = 1
+) -> Any:
     """Stimulus x feature, of any real type if nothing is pooled: a NumPy array, or `RowBlocks`.
 
     A mapped file stays mapped, so a caller that takes it by chunks never has all of it in memory.
@@ -228,13 +228,15 @@ def patterns(array: xr.DataArray, pool: Pool, name: str, memory: int | None = No
     memory
         Bytes: what is Dask's to compute and takes more, to be worked on, is given as `RowBlocks`.
         None: it is computed, whatever it takes.
+    stored
+        How many such arrays are read for it, as runs for their mean.
     """
     data = _worked_on(array, pool, name)
     if isinstance(data, np.ndarray):
         return data
-    if memory is None or data.size * _WORKED_ON <= memory:
+    if memory is None or data.size * (_WORKED_ON + 8 * (stored - 1)) <= memory:
         return np.asarray(data)
-    return RowBlocks(data, repr(name), memory, _row_bytes(array))
+    return RowBlocks(data, repr(name), memory, stored * _row_bytes(array))
 
 
 def row_blocks(array: xr.DataArray, pool: Pool, name: str, memory: int) -> RowBlocks:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lensframe_pd.errors import LensValueError, shown
+from lensframe_pd.errors import LensTypeError, LensValueError, shown
 from lensframe_pd.rsa.blockwise import products_of, rdm_of
 from lensframe_pd.rsa.ceilings import OF_RANKS, Ceiling, noise_ceiling
 from lensframe_pd.rsa.cka import not_finite
@@ -29,6 +30,7 @@ from lensframe_pd.rsa.references import MEASURED, Reference
 from lensframe_pd.rsa.repeated import Over, Place
 
 _SHOWN = 5
+_LINES = 12
 Compared = Pairs | Array
 
 
@@ -40,7 +42,7 @@ def comparison_of(name: str) -> str:
     LensValueError
         There is none of this name.
     """
-    found = ALIASES.get(name, name)
+    found = ALIASES.get(name, name) if isinstance(name, str) else None
     known = [*COMPARISONS, *WHITENED, *FEWEST]
     if found not in known:
         raise LensValueError(f"no comparison {name!r}; there are {', '.join(known)}")
@@ -56,6 +58,13 @@ class Resampling(NamedTuple):
 
     def check(self) -> None:
         """Raise where these are no such numbers."""
+        for name, given, kind, wanted in (
+            ("bootstrap", self.samples, Integral, "a number of samples, or 0"),
+            ("confidence", self.confidence, Real, "between 0 and 1, such as 0.95"),
+            ("seed", 0 if self.seed is None else self.seed, Integral, "a number from 0, or None"),
+        ):
+            if not isinstance(given, kind):
+                raise LensTypeError(f"{name} is {wanted}, not {given!r}")
         if self.samples < 0:
             raise LensValueError(f"bootstrap is a number of samples, or 0, not {self.samples}")
         if not 0 < self.confidence < 1:
@@ -183,7 +192,7 @@ class Measure:
 
     def notes(self) -> list[str]:
         """What was missing, and where there is no score or no whole interval."""
-        lines = [*self.missing]
+        lines = _few(self.missing)
         if self.undefined:
             lines.append(
                 "no score (NaN), as patterns or dissimilarities do not vary or are not all there, "
@@ -195,7 +204,7 @@ class Measure:
             lines.append(f"one measurement has no noise ceiling (NaN): {', '.join(self.alone)}")
         if self.no_ceiling:
             lines.append(", ".join(self.no_ceiling))
-        return lines + self.failed
+        return lines + _few(self.failed)
 
     @property
     def resampled(self) -> str:
@@ -244,6 +253,12 @@ class Measure:
                 f"{n} of {len(found.values)} pairs of stimuli have no dissimilarity in {of}{whose}"
             )
         return found
+
+
+def _few(lines: list[str]) -> list[str]:
+    """The first of many: each subject may have one with each layer."""
+    more = len(lines) - _LINES
+    return lines if more <= 0 else [*lines[:_LINES], f"... and {more} more such lines"]
 
 
 def _others(over: Over, measured: str | None, place: Place) -> tuple[int, ...]:

@@ -87,9 +87,10 @@ def root_of(noise: Any, label: str, features: pd.Index) -> Array | None:
         return None
     values, p = _numbers(noise, features, label), len(features)
     if values.shape not in ((p,), (p, p)):
+        shape = " x ".join(map(str, values.shape)) or "one number"
         raise LensValueError(
-            f"noise= is {' x '.join(map(str, values.shape))}, and {label!r} has {p} features: it "
-            f"takes a precision of {p} x {p}, its diagonal, or a mapping of labels to such"
+            f"noise= is {shape}, and {label!r} has {p} features: it takes a precision, {p} x {p}, "
+            "its diagonal, or a mapping of labels to such"
         )
     if not np.isfinite(values).all():
         raise LensValueError(f"noise= for {label!r} holds NaN or infinity")
@@ -126,7 +127,8 @@ def crossnobis(
     constant, broken = found.constant, found.broken
     for rows in runs:
         own = mahalanobis(rows, root)
-        found.values[:] -= own.values / (n * (n - 1))
+        own.values[:] /= n * (n - 1)
+        found.values[:] -= own.values
         broken = broken | own.broken
     return Dissimilarities(found.values, constant, broken)
 

@@ -25,6 +25,7 @@ from lensframe_pd.rsa.noise import METRICS, check_noise, crossnobis, mahalanobis
 from lensframe_pd.rsa.repeated import (
     Over,
     Place,
+    Repeated,
     at,
     check_free,
     check_same,
@@ -78,7 +79,7 @@ def rdm(
         Of a store, as `xarray.open_zarr` or `lf.read` open it: bytes, or a text as "500 MB", that
         may be taken beside the result. A larger layer is read by pairs of blocks of stimuli: n
         stimuli, R of them in a block, are read (n / R - 1) / 2 times and a little. `seuclidean`
-        cannot be had so.
+        cannot be had so; `crossnobis` takes another RDM beside, and reads every run twice so.
 
     Returns
     -------
@@ -122,15 +123,7 @@ def rdm(
     layered = repeated_executions(opened(dataset), layers)
     arrays = {label: array for label, (array, _) in layered.items()}
     check_axes(arrays, pool)
-    if over is not None:
-        _check_runs(layered, over)
-    axes = over_of(
-        {label: (a, tuple(d for d in dims if d != over)) for label, (a, dims) in layered.items()}
-    )
-    check_free(axes, ("layer", STIMULUS, SECOND, "n_features"), "rdm")
-    if isinstance(noise, xr.DataArray):
-        for dim in {*axes.dims} & {*noise.dims}:
-            check_same(dim, axes.labels[dim], labels_of(noise, dim), "the layers", "noise=")
+    axes = _axes(layered, over, noise)
     n = next(iter(arrays.values())).sizes[STIMULUS]
     values = np.empty((len(arrays), *axes.shape, n, n))
     n_features, notes = [], list[str]()
@@ -150,6 +143,21 @@ def rdm(
     coords["n_features"] = ("layer", np.array(n_features))
     dims = ("layer", *axes.dims, STIMULUS, SECOND)
     return xr.DataArray(values, coords, dims, name="rdm", attrs=way.reported(n))
+
+
+def _axes(layered: Mapping[str, Repeated], over: str | None, noise: Any) -> Over:
+    """What there is an RDM of at each place: all that layers are repeated over but runs."""
+    if over is not None:
+        _check_runs(layered, over)
+    found = over_of(
+        {label: (a, tuple(d for d in dims if d != over)) for label, (a, dims) in layered.items()}
+    )
+    check_free(found, ("layer", STIMULUS, SECOND, "n_features"), "rdm")
+    if isinstance(noise, xr.DataArray):
+        for dim in [d for d in found.dims if d in noise.dims]:
+            own = labels_of(noise, dim, "noise=")
+            check_same(dim, found.labels[dim], own, "the layers", "noise=")
+    return found
 
 
 class _Way(NamedTuple):
@@ -193,7 +201,7 @@ class _Way(NamedTuple):
         array = pooled(array, self.pool, label, strict=False).transpose(self.over, ...)
         runs = [patterns(run, None, label, self.memory) for run in array]
         mean = array.mean(self.over, dtype=np.float64, skipna=False)
-        rows = patterns(mean, None, label, self.memory)
+        rows = patterns(mean, None, label, self.memory, stored=len(runs))
         p = rows.shape[1]
         return crossnobis(runs, rows, self._root(array[0], label, p), out), p
 
@@ -212,14 +220,15 @@ def _coords(arrays: Mapping[str, xr.DataArray], axes: Over) -> dict[Any, Any]:
     return coords | {"layer": ("layer", np.array(list(arrays), dtype=np.str_))}
 
 
-def _check_runs(layered: Mapping[str, tuple[xr.DataArray, tuple[str, ...]]], over: str) -> None:
+def _check_runs(layered: Mapping[str, Repeated], over: str) -> None:
     for label, (array, dims) in layered.items():
         if over not in dims:
             there = f"it is repeated over {shown(dims)}" if dims else "it is repeated over nothing"
             raise LensValueError(f"over={over!r} is no axis of repeats of {label!r}: {there}")
         if array.sizes[over] < 2:
+            has = "one" if array.sizes[over] else "no"
             raise LensValueError(
-                f"{label!r} has one {over}: crossnobis multiplies runs with one another and needs "
+                f"{label!r} has {has} {over}: crossnobis multiplies runs with one another, needs "
                 "two at least; metric='mahalanobis' takes one"
             )
 

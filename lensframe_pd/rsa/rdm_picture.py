@@ -84,7 +84,7 @@ def plot_rdm(
     whole = _square(rdms)
     order = _order(whole, sort)
     whole = whole.isel({STIMULUS: order, SECOND: order})
-    over = Over({str(d): labels_of(whole, str(d)) for d in whole.dims[:-2]})
+    over = Over({str(d): labels_of(whole, str(d), "the RDM") for d in whole.dims[:-2]})
     if over.size > _MOST:
         raise LensValueError(
             f"plot_rdm: {over.size} RDMs, along {shown(over.dims)}, are more than can be seen; "

@@ -114,7 +114,7 @@ def _from_array(of: str, array: xr.DataArray, ids: pd.Index) -> Reference:
         dims = repeated_dims(array, of)
         if dims and array.ndim == 1 + len(dims):
             raise LensValueError(not_features(of, array, dims))
-    over = Over({d: labels_of(array, d) for d in dims})
+    over = Over({d: labels_of(array, d, of) for d in dims})
     one = _rdm_at if is_rdm else _features_at
     return _stacked(
         of, [one(over.said(of, place), at(array, place), ids) for place in over.places()], over
@@ -142,8 +142,6 @@ def _rdm_at(of: str, array: xr.DataArray, ids: pd.Index) -> Reference:
 
 
 def _stacked(of: str, parts: list[Reference], over: Over) -> Reference:
-    if not parts:
-        raise LensValueError(f"{of} is empty: it has {shown(over.dims)} of extent 0")
     if len({part.is_rdm for part in parts}) > 1:
         raise LensValueError(f"{of} is an RDM at some places and features at others")
     values = np.stack([part.values for part in parts])

@@ -75,6 +75,8 @@ def not_features(of: str, array: xr.DataArray, dims: Collection[str]) -> str:
     )
 
 
+Repeated = tuple[xr.DataArray, tuple[str, ...]]
+"""An array, and the axes it is repeated over."""
 Place = dict[str, int]
 """Axis to the position on it."""
 
@@ -116,7 +118,7 @@ class Over(NamedTuple):
         return f"{of} at {where}" if where else of
 
 
-def over_of(arrays: Mapping[str, tuple[xr.DataArray, tuple[str, ...]]]) -> Over:
+def over_of(arrays: Mapping[str, Repeated]) -> Over:
     """The axes that any of the arrays is repeated over, each with its labels.
 
     Raises
@@ -127,7 +129,7 @@ def over_of(arrays: Mapping[str, tuple[xr.DataArray, tuple[str, ...]]]) -> Over:
     labels, whose = dict[str, pd.Index](), dict[str, str]()
     for name, (array, dims) in arrays.items():
         for dim in dims:
-            found = labels_of(array, dim)
+            found = labels_of(array, dim, name)
             check_same(dim, labels.setdefault(dim, found), found, whose.setdefault(dim, name), name)
     return Over(labels)
 
@@ -143,18 +145,20 @@ def coords_of(arrays: Iterable[xr.DataArray], over: Over) -> dict[Any, xr.Variab
     }
 
 
-def labels_of(array: xr.DataArray, dim: str) -> pd.Index:
+def labels_of(array: xr.DataArray, dim: str, of: str) -> pd.Index:
     """The labels along an axis, or else its positions.
 
     Raises
     ------
     LensValueError
-        A label comes twice: it would name two places.
+        A label comes twice, and would name two places; or there is no place.
     """
     found: pd.Index = array.indexes.get(dim, pd.RangeIndex(array.sizes[dim]))
+    if not len(found):
+        raise LensValueError(f"{of} is empty: {dim} has extent 0")
     if not found.is_unique:
         twice = shown(found[found.duplicated()].unique())
-        raise LensValueError(f"{dim} of {array.name!r} has labels more than once: {twice}")
+        raise LensValueError(f"{dim} of {of} has labels more than once: {twice}")
     return found
 
 

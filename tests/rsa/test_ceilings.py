@@ -265,6 +265,51 @@ def test_references_are_a_mapping(net, references):
         net.activations.lens.score(references)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"bootstrap": 1.5}, {"bootstrap": "100"}, {"seed": "a"}, {"confidence": "0.9"}, {"seed": 1.5}],
+)
+def test_no_numbers(net, wrong):
+    with pytest.raises(lf.LensTypeError, match=next(iter(wrong))):
+        net.activations.lens.score({"it": brain()}, **wrong)
+
+
+@pytest.mark.parametrize("comparison", [None, ["spearman"], 3, "spearmann"])
+def test_no_comparison(net, comparison):
+    with pytest.raises(lf.LensValueError, match=r"no comparison .*; there are spearman, pearson"):
+        net.activations.lens.score({"it": brain()}, comparison=comparison)
+
+
+def test_no_subjects_and_one_that_comes_twice(net):
+    with pytest.raises(lf.LensValueError, match="reference 'it' is empty: subject has extent 0"):
+        net.activations.lens.score({"it": brain().isel(subject=[])})
+    twice = brain().assign_coords(subject=list("aabcd"))
+    with pytest.raises(lf.LensValueError, match=r"subject of reference 'it' has labels .*: 'a'"):
+        net.activations.lens.score({"it": twice})
+
+
+@pytest.mark.parametrize("comparison", ["spearman", "pearson", "cosine", "whitened-pearson"])
+def test_a_subject_that_does_not_vary_has_no_ceiling(net, comparison):
+    flat = MEASURED.copy()
+    flat[2] = 1.0
+    with pytest.warns(lf.LensWarning, match=r"no score \(NaN\)"):
+        found = net.activations.lens.score({"it": brain(flat)}, comparison=comparison)
+    assert found["ceiling_low"].isna().all()
+    assert found["score"].isna().tolist() == [name == "p1" for name in NAMES] * 3
+
+
+def test_many_lines_of_a_warning_are_few(net):
+    values = RNG.normal(size=(40, 3, 4))
+    coords = {"stimulus": IDS[:3]}
+    few = net.activations.sel(stimulus=IDS[:3])
+    with pytest.warns(lf.LensWarning, match="no score of") as caught:
+        few.lens.score(
+            {"it": xr.DataArray(values, coords, ("subject", "stimulus", "voxel"))}, bootstrap=40
+        )
+    assert str(caught[0].message).count("samples of stimuli") == 12
+    assert "... and 108 more" in str(caught[0].message)
+
+
 def test_a_negative_seed(net):
     with pytest.raises(lf.LensValueError, match="seed is a number from 0, or None, not -1"):
         net.activations.lens.score({"it": brain()}, seed=-1)

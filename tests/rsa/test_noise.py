@@ -209,6 +209,7 @@ OPTIONS = {"metric": "crossnobis", "over": "run", "noise": "identity"}
         ({"noise": np.triu(np.ones((P, P)))}, ValueError, "it is not symmetric"),
         ({"noise": NEGATIVE}, ValueError, "eigenvalues below 0"),
         ({"noise": -DIAGONAL}, ValueError, "values below 0"),
+        ({"noise": 2.0}, ValueError, "noise= is one number, and 'it' has 6 features"),
         ({"noise": np.full((P, P), np.nan)}, ValueError, "NaN or infinity"),
         ({"noise": np.full(P, "a")}, TypeError, "no real numbers"),
         ({"noise": np.full(P, 1j)}, TypeError, "no real numbers: complex"),
@@ -224,6 +225,10 @@ def test_what_means_nothing_is_refused(options, error, says):
 def test_one_run_is_refused():
     with pytest.raises(lf.LensValueError, match=r"'it' has one run: .*two at least"):
         measured().isel(run=[0]).lens.rdm(**OPTIONS)
+    with pytest.raises(lf.LensValueError, match="'it' has no run"):
+        measured().isel(run=[]).lens.rdm(**OPTIONS)
+    with pytest.raises(lf.LensTypeError, match="metric is a name"):
+        measured().isel(run=0).lens.rdm(metric=None)
     with pytest.raises(lf.LensValueError, match="repeated over nothing"):
         measured().isel(run=0).lens.rdm(**OPTIONS)
 

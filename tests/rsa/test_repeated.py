@@ -205,6 +205,13 @@ def test_labels_that_come_twice(net):
         net.assign_coords(checkpoint=[100, 100, 200]).lens.rdm()
 
 
+@pytest.mark.parametrize("verb", ["rdm", "cka", "score"])
+def test_an_axis_of_no_places(net, verb):
+    given = {"score": [{"it": pd.DataFrame(RNG.normal(size=(N, 3)), IDS)}]}.get(verb, [])
+    with pytest.raises(lf.LensValueError, match="a_1 is empty: checkpoint has extent 0"):
+        getattr(net.isel(checkpoint=[]).lens, verb)(*given)
+
+
 def test_what_is_missing_is_said_with_its_place(net):
     broken = net.copy(deep=True)
     broken["a_1"][{"checkpoint": 1, "stimulus": 2, "channel_4": 0, "y_3": 0}] = np.nan
