@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -252,8 +253,8 @@ def calls_text(calls: Iterable[str]) -> str:
     >>> calls_text(["enc.0:1", "a,b:2"])
     '["enc.0:1", "a,b:2"]'
     """
-    listed = [*calls]
-    return json.dumps(listed, ensure_ascii=False) if listed else ""
+    listed = ", ".join(map(encode_basestring, calls))  # json.dumps, once for each variable
+    return f"[{listed}]" if listed else ""
 
 
 def calls_of(text: Any) -> list[str]:

@@ -14,7 +14,7 @@ ROOMS = {
     "tape": "functions domains silence switches codes contents objects storage regions tape "
     "compare context config facts places readings grouping parts openings cuts refinement edited "
     "passes rebuilt",
-    "capture": "watch gradients given holding values roots modules origins writes lineage handed "
+    "capture": "watch gradients given holding values roots origins writes lineage handed modules "
     "unseen fused selections plan sites edits recorder tracer iterators snapshot state process "
     "save stimuli model hints run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "

@@ -9,6 +9,7 @@ call ends in which it was handed back, unless it is what that module call return
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -28,17 +29,6 @@ class _Handed(NamedTuple):
     """What those made by the module itself read, None while only modules inside it made some."""
 
 
-class _Scope:
-    """One running module call."""
-
-    __slots__ = ("began", "handed")
-
-    def __init__(self, began: int) -> None:
-        #: How many rows there were.
-        self.began = began
-        self.handed: dict[int, _Handed] = {}
-
-
 class HandedBack:
     """The tensors that were handed back in the module calls that run, the innermost last.
 
@@ -51,33 +41,38 @@ class HandedBack:
     def __init__(self, tape: Tape, live: dict[int, Known]) -> None:
         self._tape = tape
         self._live = live
-        self._scopes = [_Scope(0)]  # the run itself, which never ends
+        #: The running module calls, the innermost last.
+        self.running: Sized = ()
+        #: What was handed back in them, by their depth: in few of them anything is.
+        self.some: dict[int, dict[int, _Handed]] = {}
 
-    def begin(self) -> None:
-        """A module call begins."""
-        self._scopes.append(_Scope(len(self._tape.rows)))
+    def end(self, result: Any, depth: int, n_rows: int) -> None:
+        """A module call has ended that was `depth` deep, and returned `result`.
 
-    def end(self, result: Any) -> None:
-        """The innermost module call has ended, and returned `result`."""
-        scope = self._scopes.pop()
-        for key, handed in scope.handed.items():
+        When it began there were `n_rows` rows.
+        """
+        for key, handed in self.some.pop(depth + 1, {}).items():
             if self._live.get(key) is not handed.latest:
                 continue
             if isinstance(result, Tensor) and id(result) == key:
                 self._went_out(key, handed)
-            elif handed.before.source < scope.began:  # what was made inside has no former row
+            elif handed.before.source < n_rows:  # what was made inside has no former row
                 self._live[key] = handed.before
+
+    def _here(self) -> dict[int, _Handed]:
+        """What was handed back in the innermost module call."""
+        return self.some.setdefault(len(self.running), {})
 
     def is_handed_back(self, tensor: Tensor) -> bool:
         """Whether the last row of this object is a call that gave it back as it was given it."""
-        handed = self._scopes[-1].handed.get(id(tensor))
+        handed = self.some.get(len(self.running), {}).get(id(tensor))
         return handed is not None and handed.latest is self._live.get(id(tensor))
 
     def back(self, key: int, known: Known, new: Known, call: int) -> None:
         """`call` has handed back an object of which `known` was known; `new` has its new row."""
         if known.source < 0:  # a parameter stays what it is
             return
-        here = self._scopes[-1].handed
+        here = self._here()
         handed = here.get(key)
         before, parent = known, known.source
         if handed is not None and handed.latest is known:
@@ -90,7 +85,7 @@ class HandedBack:
 
     def _went_out(self, key: int, inside: _Handed) -> None:
         """A module call returned the object: for the call around it this was a handing back too."""
-        around = self._scopes[-1].handed
+        around = self._here()
         handed = around.get(key)
         going_on = handed is not None and handed.latest is inside.before
         before = handed.before if handed is not None and going_on else inside.before

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -82,31 +82,31 @@ def _is_shape(args: Any) -> bool:
 
 def _unlike_a_tensor(name: str, value: Any) -> str:
     """What a value is, if torch takes no such thing, and what to give; else ''."""
-    if isinstance(value, np.ndarray):
+    kind = type(value)  # and no isinstance, which may run a user's code
+    if issubclass(kind, np.ndarray):
         if value.dtype.kind not in "fiubc":
             return f"a NumPy array of {value.dtype}, which is no number"
         more = ".float(), as NumPy counts in float64" if value.dtype == np.float64 else ""
         return f"a NumPy array; give torch.as_tensor({name}){more}"
-    if isinstance(value, (pd.DataFrame, pd.Series, xr.DataArray)):
-        kind = type(value).__name__
-        return f"a {kind}; give torch.as_tensor({name}.to_numpy(), dtype=torch.float32)"
-    if isinstance(value, DataLoader):
+    if issubclass(kind, (pd.DataFrame, pd.Series, xr.DataArray)):
+        return f"a {kind.__name__}; give torch.as_tensor({name}.to_numpy(), dtype=torch.float32)"
+    if issubclass(kind, DataLoader):
         return (
             f"a DataLoader; give one batch of it, next(iter({name})), or all to lf.extract(model, "
             "loader, to=...)"
         )
-    if isinstance(value, Dataset):
+    if issubclass(kind, Dataset):
         return (
             "a data set; give a batch, torch.stack of some of its items, or all to "
             "lf.extract(model, dataset, to=..., batch_size=...)"
         )
-    if isinstance(value, os.PathLike):
+    if issubclass(kind, PurePath):
         return "a path, and no file is read; give the tensor that is in it"
-    if isinstance(value, str):
+    if issubclass(kind, str):
         return _of_texts(name)
-    if isinstance(value, (list, tuple)):
+    if issubclass(kind, (list, tuple)):
         return _of_list(name, value)
-    if type(value).__module__.partition(".")[0] == "PIL":
+    if kind.__module__.partition(".")[0] == "PIL":
         return (
             "an image; give torchvision.transforms.functional.to_tensor(image)[None], or what the "
             "model's own transforms make of it"

@@ -46,6 +46,8 @@ class Known(NamedTuple):
     """Its row, or `-1 - k` for the k-th held parameter or buffer."""
     storage: int
     """Address of its storage, 0 where it has none."""
+    content: int = 0
+    """Address of the content of a plain tensor that is held here, by which it is known at once."""
 
 
 class Lineage:
@@ -330,8 +332,10 @@ class Lineage:
         self._held_in.setdefault(storage, []).append(-1 - source)
         if keep:
             self._pinned[key] = name
-        self.live[key] = Known(Unswapped(tensor) if keep else ref(tensor), source, storage)
+        content = tensor._cdata if keep and plain else 0
+        alive = Unswapped(tensor) if keep else ref(tensor)
+        self.live[key] = Known(alive, source, storage, content)
         if not plain:
             self.take_apart(tensor, source)
-        self.values.expose(tensor)
+        self.values.expose(tensor, storage)
         return source

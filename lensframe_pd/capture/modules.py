@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import CodeType, FrameType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import ref
 
 import torch
@@ -17,29 +17,45 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
+from lensframe_pd.capture.handed import HandedBack
 from lensframe_pd.capture.roots import is_compile_wrapper
 from lensframe_pd.tape.objects import free_name, submodules, tensors_in
 from lensframe_pd.tape.tape import ModuleCall, Tape
 
 _CALL_IMPL = nn.Module._call_impl.__code__
+_CALL = nn.Module._wrapped_call_impl.__code__
 _CALL_CODES = frozenset(
     id(code)
     for code in (
         _CALL_IMPL,
-        nn.Module._wrapped_call_impl.__code__,
+        _CALL,
         *(c for c in _CALL_IMPL.co_consts if isinstance(c, CodeType)),
     )
 )
+
+_HOOKS = 3  # frames from a global hook out to what `module(...)` runs
+_new = tuple.__new__  # a NamedTuple without the cost of its constructor
+_thread = threading.get_ident
+
+
+class _Met(NamedTuple):
+    """What is known of a module, once for all its calls."""
+
+    alive: Callable[[], nn.Module | None]
+    path: str
+    type_name: str
+    is_wrapper: bool
+    """Of `torch.compile`, which is no module of the model's."""
+    is_scripted: bool
 
 
 class Listener(Protocol):
     """What a `ModuleStack` tells of module calls: the tracer."""
 
     left: Sequence[Callable[[int], None]]
+    handed: HandedBack
 
-    def began(self) -> None: ...
     def returned(self, tensor: Tensor, module: int) -> None: ...
-    def ended(self, result: Any) -> None: ...
     def hands_over(self, result: Any, module: int) -> Any: ...
     def met(self, path: str, module: nn.Module) -> None: ...
     def met_code(self, code: CodeType) -> None: ...
@@ -68,23 +84,26 @@ class ModuleStack:
         self.edits_modules = False
         #: Code ids at which a call site ends: what is further out is not the user's, or another's.
         self.stops = {*_CALL_CODES, *map(id, ends)}
-        self.paths: dict[int, tuple[Callable[[], nn.Module | None], str]] = {}
-        self._tracer = ref(tracer)  # it holds this object: a circle would keep the tape alive
+        self._met: dict[int, _Met] = {}
+        self._weak_tracer = ref(tracer)  # it holds this object: a circle would keep the tape alive
+        self._running: Listener | None = None
         self._scripts: list[tuple[int, AbstractContextManager[Any]]] = []
         self._counts: dict[str, int] = {}
-        self._open: list[tuple[nn.Module, int]] = []
+        #: The running calls: the module, the call around it, how many rows there were before.
+        self.open: list[tuple[nn.Module, int, int]] = []
         self.closing: dict[int, FrameType] = {}
         self._made: dict[tuple[str, Any], str] = {}
         self._thread = threading.get_ident()
         self._handles: list[Any] = []
         for path, module in named:
-            self.paths.setdefault(id(module), (ref(module), path))
+            self._met.setdefault(id(module), _met(module, path))
         self._taken = {path for path, _ in named}
         root_type = type(roots[""]).__name__ if "" in roots else ""
         tape.modules.append(ModuleCall("", 1, -1, root_type, ()))
 
     def attach(self) -> None:
         """Hear of module calls from here on."""
+        self._running = self._weak_tracer()
         self._handles = [
             register_module_forward_pre_hook(self._enter),
             register_module_forward_hook(self._exit, always_call=True),
@@ -94,55 +113,64 @@ class ModuleStack:
         """Hear no more, and leave nothing open."""
         for handle in self._handles:
             handle.remove()
+        self._running = None
         self.closing.clear()
         while self._scripts:  # an interrupt left them open
             self._scripts.pop()[1].__exit__(None, None, None)
 
+    def forget(self) -> None:
+        """The run is over: refer to no module any more."""
+        self._met.clear()
+
     def _enter(self, module: nn.Module, args: Any) -> None:
-        if threading.get_ident() != self._thread or is_compile_wrapper(module):
+        # Both hooks run at every module call, so in few steps.
+        if _thread() != self._thread:
             return
         if self.closing:
             self.settle(sys._getframe(1))
-        known = self.paths.get(id(module))
-        site = self._caller(sys._getframe(1))
-        if known is None or known[0]() is not module:  # ids are used again
-            known = self._name_new(module, site)
-        path = known[1]
-        if isinstance(module, torch.jit.ScriptModule):
+        met = self._met.get(id(module))
+        if met is None or met[0]() is not module:  # ids are used again
+            if is_compile_wrapper(module):
+                return
+            met = self._name_new(module, self.site(_caller(sys._getframe(1))))
+        _, path, type_name, is_wrapper, is_scripted = met
+        if is_wrapper:
+            return
+        if is_scripted:
             mode = self._listener().script_mode()
             mode.__enter__()
-            self._scripts.append((len(self._open), mode))
-        self._listener().began()
+            self._scripts.append((len(self.open), mode))
+        before = self.current
+        self.open.append((module, before, len(self.tape.rows)))
         if not path:  # the model itself, possibly again from inside
-            self._open.append((module, self.current))
             return
+        called = sys._getframe(_HOOKS)
+        frame = called.f_back if called.f_code is _CALL else _caller(sys._getframe(1))
         number = self._counts[path] = self._counts.get(path, 0) + 1
-        index = len(self.tape.modules)
-        self.tape.modules.append(
-            ModuleCall(path, number, self.current, type(module).__name__, site)
-        )
-        self._open.append((module, self.current))
-        self.current = index
+        modules = self.tape.modules
+        self.current = len(modules)
+        modules.append(_new(ModuleCall, (path, number, before, type_name, self.site(frame))))
 
     def _exit(self, module: nn.Module, args: Any, result: Any) -> Any:
-        if threading.get_ident() != self._thread or is_compile_wrapper(module):
+        if _thread() != self._thread:
             return None
         if self.closing:
             self.settle(sys._getframe(1))
-        if not self._open or self._open[-1][0] is not module:
-            if all(opened is not module for opened, _ in self._open):
+        opened = self.open
+        if not opened or opened[-1][0] is not module:  # a wrapper's call is never open
+            if all(other is not module for other, _, _ in opened):
                 return None
-            while self._open[-1][0] is not module:  # calls that an exception left open
+            while opened[-1][0] is not module:  # calls that an exception left open
                 self._close(None)
         other = None
-        if self.edits_modules and self.current != self._open[-1][1]:
+        if self.edits_modules and self.current != opened[-1][1]:
             other = self._listener().hands_over(result, self.current)
             result = result if other is None else other
-        frame = sys._getframe(1)
         if module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
+            frame = sys._getframe(1)
             while frame.f_code is not _CALL_IMPL and frame.f_back is not None:
                 frame = frame.f_back
-            self.closing[len(self._open) - 1] = frame
+            self.closing[len(opened) - 1] = frame
         else:
             self._close(result)
         return other
@@ -156,46 +184,43 @@ class ModuleStack:
         while self.closing:
             position = max(self.closing)
             waiting = self.closing[position]
-            if id(waiting) in running or position >= len(self._open):
+            if id(waiting) in running or position >= len(self.open):
                 break
-            while len(self._open) > position + 1:
+            while len(self.open) > position + 1:
                 self._close(None)
             del self.closing[position]
             self._close(waiting.f_locals.get("result"))
 
     def _close(self, result: Any) -> None:
-        _, before = self._open.pop()
-        if self._scripts and self._scripts[-1][0] == len(self._open):
+        _, before, n_rows = self.open.pop()
+        depth = len(self.open)
+        if self._scripts and self._scripts[-1][0] == depth:
             self._scripts.pop()[1].__exit__(None, None, None)
-        self.closing.pop(len(self._open), None)
+        if self.closing:
+            self.closing.pop(depth, None)
         index = self.current
         tracer = self._listener()
-        if index == before:  # the model itself
-            tracer.ended(result)
-            return
-        if type(result) is Tensor:
+        is_model = index == before
+        if type(result) is Tensor and not is_model:
             tracer.returned(result, index)
-        elif result is not None:
+        elif result is not None and not is_model:
             for _, tensor in tensors_in(result):
                 tracer.returned(tensor, index)
-        tracer.ended(result)
-        self.current = before
-        for left in tracer.left:
-            left(index)
+        if tracer.handed.some:
+            tracer.handed.end(result, depth, n_rows)
+        if not is_model:
+            self.current = before
+            for left in tracer.left:
+                left(index)
 
     def _listener(self) -> Listener:
-        tracer = self._tracer()
+        tracer = self._running
         assert tracer is not None  # the hooks are there only while it runs
         return tracer
 
-    def _caller(self, frame: FrameType | None) -> tuple[int, ...]:
-        """The frames from the caller of a module outward, to the next module call around it."""
-        while frame is not None and id(frame.f_code) in _CALL_CODES:
-            frame = frame.f_back
-        return self.site(frame)
-
     def site(self, frame: FrameType | None) -> tuple[int, ...]:
-        site: list[int] = []
+        """The frames from here outward, to the next module call around it."""
+        site: tuple[int, ...] = ()  # grown as a tuple, as most are one or two frames long
         codes, stops = self.tape.codes, self.stops
         while frame is not None:
             code = frame.f_code
@@ -205,11 +230,12 @@ class ModuleStack:
             if key not in codes:
                 codes[key] = code
                 self._listener().met_code(code)
-            site += (key, frame.f_lasti)
+            here = (key, frame.f_lasti)
+            site = site + here if site else here
             frame = frame.f_back
-        return tuple(site)
+        return site
 
-    def _name_new(self, module: nn.Module, site: Any) -> tuple[Callable[[], Any], str]:
+    def _name_new(self, module: nn.Module, site: Any) -> _Met:
         """A module the model did not hold at the start: its class names it, once per place."""
         parent = self.tape.modules[self.current].path
         base = f"{parent}.{type(module).__name__}" if parent else type(module).__name__
@@ -219,8 +245,21 @@ class ModuleStack:
             self._taken.add(self._made[place])
         path = self._made[place]
         for name, child in submodules(module, path):
-            known = self.paths.get(id(child))
+            known = self._met.get(id(child))
             if known is None or known[0]() is not child:  # it may be handed a module of the model's
-                self.paths[id(child)] = (ref(child), name)
+                self._met[id(child)] = _met(child, name)
         self._listener().met(path, module)
-        return self.paths[id(module)]
+        return self._met[id(module)]
+
+
+def _met(module: nn.Module, path: str) -> _Met:
+    kind = type(module)
+    scripted = issubclass(kind, torch.jit.ScriptModule)
+    return _Met(ref(module), path, kind.__name__, is_compile_wrapper(module), scripted)
+
+
+def _caller(frame: FrameType | None) -> FrameType | None:
+    """The frame that called the module whose hook runs in `frame`."""
+    while frame is not None and id(frame.f_code) in _CALL_CODES:
+        frame = frame.f_back
+    return frame

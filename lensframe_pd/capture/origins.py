@@ -133,7 +133,7 @@ def own_attributes(named: Iterable[tuple[str, nn.Module]]) -> list[Own]:
         (f"{path}.{name}" if path else name, value, type(module))
         for path, module in named
         for name, value in attributes(module)
-        if name not in _PLAIN_ATTRIBUTES and not is_value(value)
+        if name not in _PLAIN_ATTRIBUTES and type(value) not in _USUAL and not is_value(value)
     ]
 
 
@@ -149,6 +149,7 @@ def extra_tensors(own: Iterable[Own]) -> Iterator[tuple[str, Tensor]]:
             yield path, tensor
 
 
+_USUAL = frozenset((int, bool, float, str, type(None)))  # values, told in a step less
 _PLAIN_ATTRIBUTES = frozenset(nn.Module().__dict__)
 
 

@@ -32,7 +32,7 @@ from lensframe_pd.errors import OURS
 from lensframe_pd.tape.context import context_now
 from lensframe_pd.tape.functions import Function, synthetic
 from lensframe_pd.tape.storage import is_foreign, storage_address, storage_of, unwrapped
-from lensframe_pd.tape.tape import SLOT, Array, Call, Context, Opaque, Row, Site, Tape
+from lensframe_pd.tape.tape import SLOT, Array, Call, Opaque, Row, Site, Tape
 
 ATOMS = frozenset(
     (int, float, bool, str, type(None), complex, bytes, type(Ellipsis), torch.dtype,
@@ -85,7 +85,8 @@ class Recorder(TorchFunctionMode):
         self._differentiated: list[int] = []
         #: Tensors that somebody made the `.grad` of another one.
         self._assigned: dict[int, Callable[[], Tensor | None]] = {}
-        self._contexts: dict[Any, Context] = {}
+        #: The switches as they were last.
+        self._context = context_now()
 
     def met_code(self, code: CodeType) -> None:
         """Code runs that did not before."""
@@ -104,10 +105,14 @@ class Recorder(TorchFunctionMode):
             sources = (*sources, *self._differentiated)
         if frame is None:
             frame = caller_frame()
-        switches = (_is_grad_enabled(), _is_inference(), _is_any_autocast_enabled())
-        context = self._contexts.get(switches)
-        if context is None or context.autocast:
-            context = self._contexts[switches] = context_now()
+        context = self._context
+        if (
+            context[0] is not _is_grad_enabled()
+            or context[1] is not _is_inference()
+            or context[2]
+            or _is_any_autocast_enabled()
+        ):
+            context = self._context = context_now()
         calls = self._calls
         calls.append(
             _new(
@@ -148,14 +153,21 @@ class Recorder(TorchFunctionMode):
 
     def _template(self, args: Any, kwargs: Any) -> Template:
         """The arguments with `SLOT` for each tensor, and where those tensors came from."""
-        # The hottest loop there is. `Known` is read by number: alive, source, storage.
+        # The hottest loop there is. `Known` is read by number: alive, source, storage, content.
         sources: list[int] = []
         live, writes, kept = self._live, self._writes, []
         for value in args:
             kind = type(value)
-            if kind is Tensor or kind is Parameter:
+            if kind is Tensor:
                 known = live.get(id(value))
                 if known is None or known[0]() is not value or known[2] in writes:
+                    sources.append(self.lineage.source(value))
+                else:
+                    sources.append(known[1])
+                kept.append(SLOT)
+            elif kind is Parameter:
+                known = live.get(id(value))
+                if known is None or known[3] != value._cdata or known[2] in writes:
                     sources.append(self.lineage.source(value))
                 else:
                     sources.append(known[1])
@@ -207,7 +219,7 @@ class Recorder(TorchFunctionMode):
                 return self._row_of_odd_tensor(tensor, call, slot, inplace)
             self.lineage.take_apart(tensor, row)
         known = self._live.get(key)
-        new = _new(Known, (ref(tensor), row, storage))
+        new = _new(Known, (ref(tensor), row, storage, 0))
         if known is None or inplace or known[0]() is not tensor:
             self._live[key] = self._newest[storage] = new
         else:
@@ -225,6 +237,111 @@ class Recorder(TorchFunctionMode):
                     device,
                     tensor.requires_grad,
                     inplace,
+                ),
+            )
+        )
+        self._made(row, tensor, storage)
+        return row
+
+    def _plain_row(
+        self, function: Function, args: Any, kwargs: Any, tensor: Tensor, seconds: float, frame: Any
+    ) -> int:
+        """The row of a call that made one plain tensor and wrote none, as nearly all are.
+
+        `_template`, `_call`, `_site` and `_row` in one go: this is the hottest code there is.
+        """
+        if kwargs or self._differentiated or self._script_site:
+            call = self._call(function, self._template(args, kwargs), seconds, None, frame)
+            return self._row(tensor, call, 0)
+        sources: list[int] = []
+        kept: list[Any] = []
+        live, writes = self._live, self._writes
+        for value in args:
+            kind = type(value)
+            if kind is Tensor:
+                known = live.get(id(value))
+                if known is None or known[0]() is not value or known[2] in writes:
+                    sources.append(self.lineage.source(value))
+                else:
+                    sources.append(known[1])
+                kept.append(SLOT)
+            elif kind is Parameter:
+                known = live.get(id(value))
+                if known is None or known[3] != value._cdata or known[2] in writes:
+                    sources.append(self.lineage.source(value))
+                else:
+                    sources.append(known[1])
+                kept.append(SLOT)
+            elif kind in ATOMS:
+                kept.append(value)
+            else:
+                kept.append(self._fold(value, sources))
+        context = self._context
+        if (
+            context[0] is not _is_grad_enabled()
+            or context[1] is not _is_inference()
+            or context[2]
+            or _is_any_autocast_enabled()
+        ):
+            context = self._context = context_now()
+        codes, stops, opens = self._codes, self._stops, self._opens
+        site: Site = ()
+        while frame is not None:
+            code = frame.f_code
+            key = id(code)
+            if key in stops:
+                break
+            if key == opens:  # inside an opened composite: its caller's site is known
+                site = site + self._outer
+                break
+            if key not in codes:
+                codes[key] = code
+                self.met_code(code)
+            here = (key, frame.f_lasti)
+            site = site + here if site else here
+            frame = frame.f_back
+        calls, rows = self._calls, self._rows
+        call, row = len(calls), len(rows)
+        calls.append(
+            _new(
+                Call,
+                (
+                    function,
+                    tuple(kept),
+                    NO_KWARGS,
+                    tuple(sources),
+                    site,
+                    self.modules.current,
+                    context,
+                    seconds,
+                    None,
+                ),
+            )
+        )
+        try:
+            storage = storage_address(tensor)
+            stride = tensor.stride()
+        except (NotImplementedError, RuntimeError, ValueError):
+            return self._row_of_odd_tensor(tensor, call, 0, False)
+        key = id(tensor)
+        known = live.get(key)
+        new = _new(Known, (ref(tensor), row, storage, 0))
+        if known is None or known[0]() is not tensor:
+            live[key] = self._newest[storage] = new
+        else:
+            self._made_again(key, known, new, call)
+        rows.append(
+            _new(
+                Row,
+                (
+                    call,
+                    0,
+                    tensor.shape,
+                    stride,
+                    tensor.dtype,
+                    _CPU if tensor.is_cpu else tensor.device,
+                    tensor.requires_grad,
+                    False,
                 ),
             )
         )

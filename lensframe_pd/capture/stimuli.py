@@ -25,8 +25,10 @@ A range is all of them, from first to last.
 def stimuli(given: Mapping[str, Any], n: int | None) -> tuple[int, list[tuple[Tensor, Start]]]:
     """How many stimuli there are, and the tensors that are or hold them.
 
-    They are along axis 0 of the first tensor that has `n` there; or a list of n tensors, one of
-    each; or the n sequences of a PackedSequence.
+    They are along axis 0 of the first tensor that has `n` there, and of every further one of its
+    shape, such as the other of two views or a mask; or a list of n tensors, one of each; or the n
+    sequences of a PackedSequence. A tensor of another shape may have `n` along axis 0 by chance, as
+    the layers of a recurrent state.
 
     Parameters
     ----------
@@ -41,7 +43,8 @@ def stimuli(given: Mapping[str, Any], n: int | None) -> tuple[int, list[tuple[Te
         There is no place for n stimuli, or a list that can be read in two ways.
     """
     extents: list[int] = []
-    for value in _parts(given.values()):
+    parts = [*_parts(given.values())]
+    for i, value in enumerate(parts):
         if isinstance(value, PackedSequence):
             extents.append(int(value.batch_sizes[0]))
             if n in (None, extents[-1]):
@@ -54,11 +57,16 @@ def stimuli(given: Mapping[str, Any], n: int | None) -> tuple[int, list[tuple[Te
         elif value.dim() and not _is_shapeless(value):
             extents.append(value.shape[0])
             if n in (None, extents[-1]):
-                return extents[-1], [(value, range(extents[-1]))]
+                like = [t for t in parts[i:] if isinstance(t, Tensor) and _is_like(t, value)]
+                return extents[-1], [(tensor, range(extents[-1])) for tensor in like]
     if n is None:
         return 0, []
     found = f"axis 0 of the input has {extents[0]}" if extents else "there is no tensor with axis 0"
     raise LensValueError(f"stimulus gives {n} ids, but {found}; give one id per item")
+
+
+def _is_like(tensor: Tensor, first: Tensor) -> bool:
+    return not _is_shapeless(tensor) and tensor.shape == first.shape
 
 
 def _is_shapeless(value: Tensor) -> bool:
@@ -97,20 +105,31 @@ def _plain_parameters(function: Any) -> tuple[str, ...]:
 _SPECIAL = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 
 
+_END = object()
+
+
 def _parts(values: Iterable[Any]) -> Iterator[PackedSequence | list[Tensor] | Tensor]:
     """Packed sequences, lists of tensors and tensors, in order; a list before what is in it."""
-    for value in values:
-        if isinstance(value, PackedSequence):
+    entered: set[int] = set()
+    waiting: list[Iterator[Any]] = [
+        iter(values)
+    ]  # containers may hold themselves, and be nested as deep as they like
+    while waiting:
+        value: Any = next(waiting[-1], _END)
+        kind = type(value)  # compared by identity: a metaclass may have an __eq__
+        if value is _END:
+            waiting.pop()
+        elif issubclass(kind, PackedSequence):
             yield value
-        elif type(value) in (list, tuple):
-            tensors = all([issubclass(type(v), Tensor) for v in value])
-            if tensors and type(value) is list and value:
-                yield value
-            yield from _parts(value)
-        elif type(value) is dict:
-            yield from _parts(value.values())
-        else:
+        elif not (kind is list or kind is tuple or kind is dict):
             yield from (tensor for _, tensor in tensors_in(value))
+        elif id(value) not in entered:
+            entered.add(id(value))
+            held = value.values() if kind is dict else value
+            waiting.append(iter(held))
+            tensors = all([issubclass(type(v), Tensor) for v in held])
+            if tensors and kind is list and value:
+                yield value
 
 
 def _check_one_reading(tensors: list[Tensor], n: int) -> None:

@@ -15,7 +15,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import redispatch_function
+from torch.overrides import handle_torch_function, redispatch_function
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lensframe_pd.capture.edits import Edits
@@ -43,6 +43,10 @@ from lensframe_pd.tape.storage import (
 from lensframe_pd.tape.tape import SCRIPT, SLOT, Tape
 
 _NUMBERS = frozenset((bool, int, float, complex))
+_HANDLE = handle_torch_function.__code__
+_push = torch._C._push_on_torch_function_stack
+_pop = torch._C._pop_torch_function_stack
+_PLAIN = Action.PLAIN  # a look-up in an Enum is dear
 
 
 class Tracer(Recorder):
@@ -61,6 +65,7 @@ class Tracer(Recorder):
         super().__init__(tape, values, origins, watchers)
         self.modules = ModuleStack(tape, roots, named, self, ends)
         self._stops, self._closing = self.modules.stops, self.modules.closing
+        self.handed.running = self.modules.open
         self._opens = id(Tracer._open.__code__)
         self._returned = overridden(watchers, "returned")
         self.left = overridden(watchers, "left")
@@ -80,16 +85,14 @@ class Tracer(Recorder):
             self.modules.settle(sys._getframe(1))
         function = KNOWN.get(func) or describe(func)
         action = function.action
-        if action is Action.PLAIN and (not kwargs or kwargs.get("out") is None):
+        if action is _PLAIN and (not kwargs or kwargs.get("out") is None):
             start = perf_counter()
             result = func(*args, **kwargs) if kwargs else func(*args)
             seconds = perf_counter() - start
             if type(result) is Tensor:
-                template = self._template(args, kwargs)
-                call = self._call(function, template, seconds, None, sys._getframe(1))
+                row = self._plain_row(function, args, kwargs, result, seconds, sys._getframe(1))
                 if function.selects is not None:
-                    self._note_selection(call, function.selects, args, kwargs)
-                row = self._row(result, call, 0)
+                    self._note_selection(self._rows[row].call, function.selects, args, kwargs)
                 if self.edits is not None and self.edits.concerns(function.name):
                     return self.edits.of_row(self, row, result, False)
             elif type(result) in _NUMBERS:  # a decision: Python has it now, and no tensor does
@@ -114,13 +117,17 @@ class Tracer(Recorder):
     def _open(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         """Run a Python composite under this mode, so that its inner calls are seen."""
         before, outer = self._opening, self._outer
-        self._opening, self._outer = func, self._site(sys._getframe(2))
-        if func is ATTENTION and leaves_fused(sys._getframe(2)):
+        frame: Any = sys._getframe(2)
+        if func is ATTENTION and leaves_fused(frame):
             self.tape.unfused[self.modules.current] = None
+        if frame.f_code is _HANDLE:  # the composite asked torch to ask here: its body runs anew
+            frame = frame.f_back.f_back
+        self._opening, self._outer = func, self._site(frame)
+        _push(self)  # as `with self` does, in fewer steps: most activations are composites
         try:
-            with self:
-                return redispatch_function(func, types, args, kwargs or {})
+            return redispatch_function(func, types, args, kwargs or NO_KWARGS)
         finally:
+            _pop()
             self._opening, self._outer = before, outer
 
     def _read(self, function: Function, args: Any, kwargs: Any) -> Any:
@@ -271,14 +278,6 @@ class Tracer(Recorder):
         """The model made a module while it ran."""
         self.lineage.hold_all(path, module)
 
-    def began(self) -> None:
-        """A module call begins."""
-        self.handed.begin()
-
-    def ended(self, result: Any) -> None:
-        """The innermost module call has ended."""
-        self.handed.end(result)
-
     def script_mode(self) -> AbstractContextManager[Any]:
         """What makes rows while a ScriptModule runs."""
         return _ScriptOperators(self)
@@ -318,7 +317,7 @@ class Tracer(Recorder):
         """The run is over: refer to nothing of the model's any more."""
         self.lineage.forget()
         self.handed = HandedBack(self.tape, self._live)
-        self.modules.paths.clear()
+        self.modules.forget()
 
 
 class _ScriptOperators(TorchDispatchMode):

@@ -15,11 +15,13 @@ from __future__ import annotations
 import sys
 from bisect import bisect, insort
 from collections.abc import Iterable
+from functools import lru_cache
 from types import FrameType, FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import AUTOGRAD_FUNCTION_COUNTER
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from lensframe_pd.tape.compare import same
@@ -63,7 +65,6 @@ class Values:
         self._postponed: dict[int, list[int]] = {}
         #: The version of a value when it was kept, where that is not 0.
         self._versions: dict[int, int] = {}
-        self._forwards: set[int] | None = None
         #: Where the memory of each value began when it was kept, sorted, with its row: of the first
         #: `_n_placed` rows, as few runs ask for it.
         self._places: list[tuple[int, int]] = []
@@ -138,9 +139,13 @@ class Values:
         value = self._values[rows[-1]] if rows else None
         return (rows[-1], region_of(value)) if rows and value is not None else None
 
-    def expose(self, tensor: Tensor) -> None:
-        """Somebody can write this tensor's storage from here on without a call that is seen."""
-        storage = storage_of(tensor)
+    def expose(self, tensor: Tensor, storage: int | None = None) -> None:
+        """Somebody can write this tensor's storage from here on without a call that is seen.
+
+        `storage` is its address, where that is known already.
+        """
+        if storage is None:
+            storage = storage_of(tensor)
         if not storage or storage in self._exposed:
             return
         with torch._C.DisableTorchFunction():  # a subclass has its own, and a mode would look on
@@ -179,9 +184,8 @@ class Values:
 
         So it does in the forward of an `autograd.Function` that marks a tensor as dirty.
         """
-        if self._forwards is None:
-            self._forwards = _custom_forwards()
-        while frame is not None and id(frame.f_code) not in self._forwards:
+        forwards = _custom_forwards(repr(AUTOGRAD_FUNCTION_COUNTER))
+        while frame is not None and id(frame.f_code) not in forwards:
             frame = frame.f_back
         return frame is not None
 
@@ -246,7 +250,7 @@ class NoValues(Values):
     def preserve(self, storage: int) -> None:
         pass
 
-    def expose(self, tensor: Tensor) -> None:
+    def expose(self, tensor: Tensor, storage: int | None = None) -> None:
         pass
 
     def expose_owner(self, foreign: Tensor) -> None:
@@ -256,10 +260,12 @@ class NoValues(Values):
         return False
 
 
-def _custom_forwards() -> set[int]:
+@lru_cache(maxsize=1)
+def _custom_forwards(made: str) -> set[int]:
     """Ids of the code of the forward of each `autograd.Function` that there is.
 
-    Not the code itself: its hash is that of all that is in it.
+    Not the code itself: its hash is that of all that is in it. How many such classes were `made`
+    torch counts: they are looked up again once there are more.
     """
     kinds = [torch.autograd.Function]
     for kind in kinds:

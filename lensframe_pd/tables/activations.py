@@ -18,7 +18,7 @@ from lensframe_pd.tables.dims import dimensions
 from lensframe_pd.tables.nonfinite import made_of
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.storage import widened
-from lensframe_pd.tape.tape import ModuleCall, Tape
+from lensframe_pd.tape.tape import Tape
 
 _NUMPY_HOLDS = frozenset(
     (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32,
@@ -94,7 +94,7 @@ def dataset(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> xr.Dataset:
     for i, found, facts in described(tape, grouped, kept, labels):
         value = tape.values[i]
         assert value is not None
-        variables[labels[i]] = xr.Variable(found, to_numpy(value), facts, fastpath=True)
+        variables[labels[i]] = _variable(found, to_numpy(value), facts)
         if id(found) not in sized:  # many rows have the same
             sized[id(found)] = found
             sizes.update(zip(found, value.shape, strict=True))
@@ -105,32 +105,42 @@ def dataset(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> xr.Dataset:
     return xr.Dataset._construct_direct(variables, set(), sizes, attrs, {})
 
 
+def _variable(
+    dims: tuple[str, ...], array: np.ndarray[Any, Any], attrs: dict[str, Any]
+) -> xr.Variable:
+    """What `xr.Variable` makes of these, which are known to fit: once per operation."""
+    made: Any = object.__new__(xr.Variable)
+    made._dims, made._data, made._attrs, made._encoding = dims, array, attrs, None
+    return made  # type: ignore[no-any-return]
+
+
 def described(
     tape: Tape, grouped: Passes, rows: Sequence[int], labels: Sequence[str] | None = None
 ) -> Iterator[tuple[int, tuple[str, ...], dict[str, Any]]]:
     """Of each of these rows its dimensions and the attrs of its variable."""
     found = dimensions(tape)
-    modules, calls, returned = tape.modules, tape.calls, tape.returned
+    calls, returned, keys = tape.calls, tape.returned, tape.module_keys()
+    paths = [module.path for module in tape.modules]
     dtypes: dict[torch.dtype, str] = {}
     of = made_of(tape, labels or grouped.labels(), rows)
     of_sequence, centred = continued(tape, grouped), centres(tape)
     for i, (parents, nonfinite) in zip(rows, of, strict=True):
         row = tape.rows[i]
-        call = calls[row.call]
+        call = calls[row[0]]  # by number, for speed: row.call, row.dtype
         tokens = of_sequence.get(i)
-        dtype = dtypes.get(row.dtype)
+        dtype = dtypes.get(row[4])
         if dtype is None:
-            dtype = dtypes[row.dtype] = str(row.dtype).removeprefix("torch.")
+            dtype = dtypes[row[4]] = str(row[4]).removeprefix("torch.")
         yield (
             i,
             found[i],
             {
                 "layer": grouped.layers[i],
                 "pass_num": grouped.pass_nums[i],
-                "func": call.function.name,
-                "module": modules[call.module].path,
+                "func": call[0][1],  # call.function.name
+                "module": paths[call[5]],  # call.module
                 "torch_dtype": dtype,
-                "returned_by": _keys(modules, returned[i]) if i in returned else "",
+                "returned_by": _keys(keys, returned[i]) if i in returned else "",
                 "parents": parents,
                 "nonfinite_args": nonfinite,
                 **({} if tokens is None else tokens.attrs(found[i])),
@@ -139,5 +149,5 @@ def described(
         )
 
 
-def _keys(modules: list[ModuleCall], indices: list[int]) -> str:
-    return calls_text(dict.fromkeys([modules[i].key for i in indices]))
+def _keys(keys: list[str], indices: list[int]) -> str:
+    return calls_text(dict.fromkeys([keys[i] for i in indices]))

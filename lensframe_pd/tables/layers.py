@@ -70,14 +70,14 @@ def _array(name: str, cells: Column) -> Any:
         return np.fromiter(cells, dtype=object, count=len(cells))
     first: Any = cells[0] if len(cells) > 1 else None
     if first is not None and first is cells[-1] and cells.count(first) == len(cells):
-        return _text(_repeated(str(first), len(cells)))
+        return _repeated(str(first), len(cells))
     return _text(pa.array(cells, _LARGE))
 
 
 def _sparse_array(name: str, usual: Any, others: Mapping[int, Any], n: int) -> Any:
     if name not in _DTYPES and name not in _TUPLE_COLUMNS:
         if not others:
-            return _text(_repeated(usual, n))
+            return _repeated(usual, n)
         return _text(pa.array([others.get(i, usual) for i in range(n)], _LARGE))
     array: np.ndarray[Any, Any] = np.empty(n, dtype=_DTYPES.get(name, object))
     array.fill(usual)  # of a tuple, too, each cell gets the whole
@@ -86,18 +86,18 @@ def _sparse_array(name: str, usual: Any, others: Mapping[int, Any], n: int) -> A
     return array
 
 
-def _repeated(cell: str, n: int) -> pa.ChunkedArray:
-    return _few_repeated(cell, n) if n <= _FEW else pa.chunked_array([_repeat(cell, n)])
+def _repeated(cell: str, n: int) -> Any:
+    return _few_repeated(cell, n).view() if n <= _FEW else _repeat(cell, n)
 
 
 @lru_cache(maxsize=256)
-def _few_repeated(cell: str, n: int) -> pa.ChunkedArray:
+def _few_repeated(cell: str, n: int) -> Any:
     """Made once: several columns of every frame are alike, and Arrow's arrays never change."""
-    return pa.chunked_array([_repeat(cell, n)])
+    return _repeat(cell, n)
 
 
-def _repeat(cell: str, n: int) -> pa.Array:
-    return pa.repeat(pa.scalar(cell, _LARGE), n)
+def _repeat(cell: str, n: int) -> Any:
+    return _text(pa.chunked_array([pa.repeat(pa.scalar(cell, _LARGE), n)]))
 
 
 def _text(array: pa.Array | pa.ChunkedArray) -> Any:
@@ -191,12 +191,16 @@ def _reads(tape: Tape) -> dict[int, tuple[str, ...]]:
 
 
 def _returned(tape: Tape) -> dict[int, tuple[str, ...]]:
-    keys = [module.key for module in tape.modules]
-    return {i: tuple(dict.fromkeys([keys[m] for m in by])) for i, by in tape.returned.items()}
+    keys = tape.module_keys()
+    return {
+        i: tuple(dict.fromkeys([keys[m] for m in by])) if len(by) > 1 else (keys[by[0]],)
+        for i, by in tape.returned.items()
+    }
 
 
 def _returned_first(tape: Tape) -> dict[int, tuple[str, ...]]:
-    found: dict[int, list[str]] = {}
+    keys = tape.module_keys()
+    found: dict[int, tuple[str, ...]] = {}
     for module, row in tape.first_returned.items():
-        found.setdefault(row, []).append(tape.modules[module].key)
-    return {row: tuple(keys) for row, keys in found.items()}
+        found[row] = (*found.get(row, ()), keys[module])
+    return found

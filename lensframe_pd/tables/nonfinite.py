@@ -14,6 +14,8 @@ from lensframe_pd.tape.tape import SLOT, Array, Held, Opaque, Tape
 _PLAIN = frozenset((type(SLOT), type(None), bool, int, str, torch.dtype, torch.device, float))
 """What most arguments are: nothing with parts, and nothing with code of somebody else's."""
 
+_NORMS = frozenset(("batch_norm", "instance_norm"))  # their buffers are statistics, and no masks
+
 
 def made_of(tape: Tape, labels: Sequence[str], rows: Iterable[int]) -> Iterator[tuple[str, str]]:
     """Of each of these rows what its variable says about where a NaN may be from.
@@ -28,21 +30,21 @@ def made_of(tape: Tape, labels: Sequence[str], rows: Iterable[int]) -> Iterator[
     arguments hold: `"nan"`, `"inf"`, both, or nothing.
     """
     versions = tape.versions or [None] * len(tape.held)
-    masks = {
-        -1 - k
-        for k, (held, version) in enumerate(zip(tape.held, versions, strict=True))
-        if _is_mask(held, version)
-    }
+    masks: dict[int, bool] = {}
     calls, made = tape.calls, tape.rows
     for i in rows:
-        _, args, kwargs, sources, *_ = calls[made[i][0]]  # once per row, so in few steps
+        function, args, kwargs, sources, *_ = calls[made[i][0]]  # once per row, so in few steps
         if len(sources) == 1 and sources[0] >= 0:  # as most are
             parents = labels[sources[0]]
         else:
             parents = " ".join([labels[s] for s in sources if s >= 0])
         given = "" if not kwargs and _are_finite(args) else _kinds((*args, *kwargs.values()))
-        if masks and not masks.isdisjoint(sources) and "inf" not in given:
-            given = f"{given} inf".lstrip()
+        if sources and min(sources) < 0 and function[1] not in _NORMS and "inf" not in given:
+            for source in sources:
+                if source < 0 and source not in masks:
+                    masks[source] = _is_mask(tape.held[-1 - source], versions[-1 - source])
+            if any([masks.get(source) for source in sources]):
+                given = f"{given} inf".lstrip()
         yield parents, given
 
 

@@ -174,9 +174,12 @@ class Tape:
     """Calls made under other switches than the run began with; noted where a run is proven."""
     wrapped: set[int] = field(default_factory=set)
     """Calls inside `torch.vmap` or `torch.func.grad`, whose rows hold the unwrapped value."""
-
     renamed: dict[str, str] = field(default_factory=dict)
     """Names of axes, and those that the user wants instead."""
+
+    def module_keys(self) -> list[str]:
+        """`ModuleCall.key` of each module call."""
+        return [f"{module[0]}:{module[1]}" for module in self.modules]
 
     def note_holder(self, path: str, top: str) -> None:
         """The module `path`, and those around it out to `top`, hold a parameter."""

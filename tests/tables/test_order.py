@@ -685,3 +685,38 @@ def test_what_is_made_with_places_and_then_of_all_follows_no_order(places, every
 )
 def test_what_is_made_alike_and_then_of_all_keeps_the_order(alike, every):
     assert last(lambda x: OF_EVERY[every](alike(x)), (N, 6)).dims[0] == "stimulus"
+
+
+PAIRED = {
+    "as they are": (lambda a, b: a + b, ("stimulus", "dim1_6")),
+    "each by itself, together": (
+        lambda a, b: torch.cat([a, b]).relu().chunk(2)[1],
+        ("stimulus", "dim1_6"),
+    ),
+    "reordered alike": (lambda a, b: (a[P] + b[P])[P.argsort()], ("stimulus", "dim1_6")),
+    "one reordered": (lambda a, b: a + b[P], ("dim0_4", "dim1_6")),
+    "one reordered, and back": (lambda a, b: a + b[P][P.argsort()], ("stimulus", "dim1_6")),
+    "one rolled": (lambda a, b: a * b.roll(1, 0), ("dim0_4", "dim1_6")),
+    "one as a mask, turned around": (
+        lambda a, b: a.masked_fill(b.flip(0) > 0, 0),
+        ("dim0_4", "dim1_6"),
+    ),
+    "each with each": (lambda a, b: a @ b.T, ("stimulus", "stimulus_")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_two_inputs_of_one_shape_are_of_the_same_stimuli(name):
+    forward, expected = PAIRED[name]
+    a, b = torch.randn(2, N, 6)
+    trace = lf.trace(lambda a, b: forward(a, b) * 1, (a, b), stimulus=list("abcd"))
+    assert trace.activations["output_1"].dims == expected
+    assert trace.validate(alignment="all")["passed"].all()
+
+
+def test_a_second_input_of_another_shape_may_have_as_many_of_something_else():
+    model = nn.LSTM(5, 6, num_layers=N, batch_first=True)
+    states = torch.zeros(2, N, N, 6)
+    trace = lf.trace(model, (torch.randn(N, 3, 5), tuple(states)), stimulus=list("abcd"))
+    dims = [trace.activations[f"input_{i}"].dims[0] for i in (1, 2, 3)]
+    assert dims == ["stimulus", "dim0_4", "dim0_4"]
