@@ -30,7 +30,7 @@ ROOMS = {
     "validate",
     "patching": "sharing recomputed forwards patch",
     "rsa": "joined view ids tokens stores moments born repeated features distances blockwise "
-    "covariances tiles noise reported rdm stats cka references concordance comparisons "
+    "covariances tiles noise reported runs rdm stats cka references concordance comparisons "
     "whitened intervals ceilings measure matches score differences rdm_picture "
     "score_picture responses folds scaling ridge designs encode handoff",
     "glance": "",

@@ -34,6 +34,7 @@ from lensframe_pd.rsa.repeated import (
     over_of,
 )
 from lensframe_pd.rsa.reported import pool_text, reported
+from lensframe_pd.rsa.runs import side_by_side
 from lensframe_pd.rsa.stores import DEFAULT_MEMORY, memory_of, opened
 from lensframe_pd.schema import STIMULUS
 
@@ -67,8 +68,9 @@ def rdm(
         What to do with space, tokens or time first, as for `features`: `"mean"`,
         `{"token": "last"}`. Layers that lack an axis are taken as they are, if one layer has it.
     over
-        Of `crossnobis` the axis of the repeated measurements, as `"run"`: each run is multiplied
-        with the others, so that noise adds nothing on average. Values below 0 are right there.
+        Of `crossnobis` the axis of the repeated measurements, as `"run"`, or a column of the
+        stimuli, where each comes once in each run: each run is multiplied with the others, so that
+        noise adds nothing on average. Values below 0 are right there.
     noise
         Of `mahalanobis` and `crossnobis` the precision of the noise, the inverse of its covariance,
         feature x feature, as rsatoolbox's `prec_from_residuals` estimates it; or its diagonal, or
@@ -121,6 +123,8 @@ def rdm(
     check_noise(metric, over, noise)
     way = _Way(metric, pool, over, noise, memory_of(memory))
     layered = repeated_executions(opened(dataset), layers)
+    if over is not None:
+        layered = side_by_side(layered, over)
     arrays = {label: array for label, (array, _) in layered.items()}
     check_axes(arrays, pool)
     axes = _axes(layered, over, noise)

@@ -187,6 +187,65 @@ def test_a_stimulus_missing_from_a_run_is_named():
     np.testing.assert_allclose(found.values[np.ix_(whole, whole)], expected, atol=1e-10)
 
 
+def as_rows(keep=None, **coords):
+    """Rows of all runs in one, in no order: a stimulus, a run, and what is measured."""
+    rows = [(r, k) for r in range(RUNS) for k in range(N)]
+    order = np.random.default_rng(3).permutation(len(rows))
+    rows = [rows[i] for i in order if keep is None or keep(*rows[i])]
+    names = ["r2", "r10", "r1", "r3"]
+    return xr.Dataset(
+        {"it": (("stimulus", "voxel"), np.array([VALUES[r, k] for r, k in rows]))},
+        {
+            "stimulus": [IDS[k] for _, k in rows],
+            "run": ("stimulus", [names[r] for r, _ in rows]),
+            "kind": ("stimulus", [IDS[k][-1] for _, k in rows]),
+            "onset": ("stimulus", np.arange(len(rows))),
+            **coords,
+        },
+    )
+
+
+@pytest.mark.parametrize("noise", ["identity", "precision"])
+def test_runs_that_are_rows(noise, tmp_path):
+    own, precision = NOISES[noise]
+    rows = as_rows()
+    found = rows.lens.rdm(metric="crossnobis", over="run", noise=own)[0]
+    expected = theirs("crossnobis", noise=precision)
+    np.testing.assert_allclose(found.sel(stimulus=IDS, stimulus_=IDS), expected, atol=1e-10)
+    assert (found["kind"].values == [one[-1] for one in found["stimulus"].values]).all()
+    assert "onset" not in found.coords  # of a row, not of a stimulus
+    rows.drop_vars("kind").to_zarr(tmp_path / "it.zarr")
+    stored = xr.open_zarr(tmp_path / "it.zarr")
+    again = stored.lens.rdm(metric="crossnobis", over="run", noise=own)[0]
+    np.testing.assert_allclose(again, found, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("keep", "says"),
+    [
+        (lambda r, k: (r, k) != (1, 3), r"missing from run 'r10': 's1'"),
+        (lambda r, k: r != 2 or k > 2, r"missing from run 'r1': .*'s10'"),
+        (lambda r, k: r == 0 or k == 0, r"missing from run 'r3': .*\(11 in all\)"),
+    ],
+)
+def test_rows_that_lack_a_stimulus_in_a_run(keep, says):
+    with pytest.raises(lf.LensValueError, match=f"each stimulus is to be once(?s:.)*{says}"):
+        as_rows(keep).lens.rdm(**OPTIONS)
+
+
+def test_rows_that_come_twice_or_have_no_run():
+    rows = as_rows()
+    twice = rows.isel(stimulus=[*range(RUNS * N), 4])
+    with pytest.raises(lf.LensValueError, match="more than once in run"):
+        twice.lens.rdm(**OPTIONS)
+    lost = rows["run"].astype(object)
+    lost[3] = None
+    with pytest.raises(lf.LensValueError, match="rows without a run or without an id"):
+        rows.assign_coords(run=lost).lens.rdm(**OPTIONS)
+    with pytest.raises(lf.LensValueError, match="'it' has one run"):
+        as_rows(lambda r, k: r == 0).lens.rdm(**OPTIONS)
+
+
 NEGATIVE = np.diag([1.0, 1, 1, 1, 1, -1])
 OPTIONS = {"metric": "crossnobis", "over": "run", "noise": "identity"}
 
