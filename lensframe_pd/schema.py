@@ -47,6 +47,11 @@ RENAMED_DIMS = "renamed_dims"
 #: What a traced row can be; the verbs add "module".
 KINDS = frozenset("input op output constant alias edit".split())
 
+#: Functions whose result holds whatever was in that memory before: its values say nothing.
+UNWRITTEN = frozenset(
+    "empty empty_like empty_strided empty_permuted new_empty new_empty_strided new".split()
+)
+
 #: In the order of the frame. What a person looks for first is first; the two last, which a narrow
 #: terminal shows beside the first, take little of its width.
 COLUMNS: dict[str, str] = {

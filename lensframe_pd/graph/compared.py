@@ -12,7 +12,7 @@ import xarray as xr
 from lensframe_pd.graph.align import Pair, Steps, aligned
 from lensframe_pd.graph.apart import Apart, apart, rounding
 from lensframe_pd.graph.wording import same_options
-from lensframe_pd.schema import distinct_labels, plain_cells, require
+from lensframe_pd.schema import UNWRITTEN, distinct_labels, plain_cells, require
 
 NAMED = ("params", "buffers")
 """Columns of names that go along with a renamed module."""
@@ -130,7 +130,7 @@ class Compared:
             # not by dataset[name], which looks through all variables for each
             mine, theirs = (side.variables for side in self.values)
             a, b = self.mine.ops[i], self.theirs.ops[j]
-            there = a in mine and b in theirs
+            there = a in mine and b in theirs and self.mine.columns["func"][i] not in UNWRITTEN
             self._apart[i, j] = apart(mine[a].data, theirs[b].data) if there else Apart()
         return self._apart[i, j]
 

@@ -10,15 +10,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.rsa.moments import Moments
-from lensframe_pd.schema import labels, names
+from lensframe_pd.rsa.moments import Moments, smallest
+from lensframe_pd.schema import UNWRITTEN, labels, names
 from lensframe_pd.tables.pointwise import is_pointwise
 
 _KINDS = ("nan", "inf")
-_UNWRITTEN = frozenset(
-    "empty empty_like empty_strided empty_permuted new_empty new_empty_strided new".split()
-)
-"""What they make holds whatever was in that memory before."""
 
 
 class Source(NamedTuple):
@@ -56,7 +52,7 @@ class Births:
         """Whether one is first seen in this variable; None where its sources are not known."""
         own = self._moments_of(op)
         kinds = [kind for kind in _KINDS if own.holds(kind)]
-        if not kinds or self._attrs(op).get("func") in _UNWRITTEN:
+        if not kinds or self._attrs(op).get("func") in UNWRITTEN:
             return False
         source = self._of(op) if self._is_of_values else None
         if source is None:
@@ -69,6 +65,8 @@ class Births:
             return False
         if not source.parents:
             return kind == "nan" or not _is_mask(own)
+        if kind == "inf" and self._is_sum_of_masks(op, own, source):
+            return False
         there, given, known = self._seen(source.parents)
         if any([self._moments_of(parent).holds(kind) for parent in there]):
             return self._has_one_of_its_own(op, kind, source)
@@ -112,19 +110,43 @@ class Births:
 
     def _has_one_of_its_own(self, op: str, kind: str, source: Source) -> bool:
         """Whether an operation by element has one where no parent has NaN or infinity."""
-        variables = self._variables
-        if not is_pointwise(self._attrs(op).get("func", "")):
+        values = self._side_by_side(op, source)
+        if values is None:
             return False
-        if any([parent not in variables for parent in source.parents]):
-            return False
-        own = variables[op].data
-        parents = [variables[parent].data for parent in source.parents]
-        if any([_broadcast(own.shape, parent.shape) != own.shape for parent in parents]):
-            return False
+        own, parents = values
         found = np.isnan(own) if kind == "nan" else np.isinf(own)
         for parent in parents:
             found = found & np.isfinite(parent)
         return bool(np.asarray(found.any()))
+
+    def _is_sum_of_masks(self, op: str, own: Moments, source: Source) -> bool:
+        """Whether there is minus infinity only where a parent has the least number of its type.
+
+        Masks are written with that too, and one added to another overflows.
+        """
+        values = None if own.nan or own.positive_inf else self._side_by_side(op, source)
+        if values is None:
+            return False
+        own_values, parents = values
+        left = np.isinf(own_values)
+        for parent, label in zip(parents, source.parents, strict=True):
+            least = smallest(self._variables[label])
+            if least is not None:
+                left = left & (parent != least)
+        return not bool(np.asarray(left.any()))
+
+    def _side_by_side(self, op: str, source: Source) -> tuple[Any, list[Any]] | None:
+        """Values of an operation by element and of all its parents, whose elements are its own."""
+        variables = self._variables
+        if not is_pointwise(self._attrs(op).get("func", "")):
+            return None
+        if any([parent not in variables for parent in source.parents]):
+            return None
+        own = variables[op].data
+        parents = [variables[parent].data for parent in source.parents]
+        if any([_broadcast(own.shape, parent.shape) != own.shape for parent in parents]):
+            return None
+        return own, parents
 
 
 def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -93,6 +93,12 @@ def _chunks(data: Any, name: str, memory: int) -> Iterator[np.ndarray[Any, Any]]
     yield from _chunks(data[(*before, slice(half, None))], name, memory)
 
 
+def smallest(variable: xr.Variable) -> float | None:
+    """The least finite number of a type with a point."""
+    limit = _limit(variable) if variable.dtype.kind == "f" else None
+    return None if limit is None else -limit
+
+
 def _limit(variable: xr.Variable) -> float | None:
     """The largest finite number of the type that the model computed in, as it is stored."""
     dtype = variable.dtype

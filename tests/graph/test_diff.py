@@ -664,6 +664,21 @@ def test_stores_and_what_was_saved(tmp_path, net, reference):
     assert table["rel_diff"].notna().sum() == 1
 
 
+@pytest.mark.parametrize(
+    ("make", "label"),
+    [(torch.empty_like, "empty_like_1"), (lambda x: x.new_empty(3), "new_empty_1")],
+)
+def test_memory_that_was_not_written_is_not_compared(make, label):
+    trace = traced(lambda x: make(x).copy_(x) + 1, torch.ones(3))
+    garbage = trace.activations[label].copy(data=np.full(3, np.nan))
+    other = trace.activations.assign({label: garbage})
+    layers = trace.layers
+    assert layers.lens.diff(layers, activations=(trace.activations, other)).empty
+    other["add_1"] = other["add_1"] + 1
+    found = layers.lens.diff(layers, activations=(trace.activations, other))
+    assert [*found.index] == ["add_1"]
+
+
 def test_stimuli_have_to_be_the_same_in_the_same_order():
     def of(ids):
         return lf.trace(nn.Linear(3, 2).eval(), torch.rand(3, 3), stimulus=ids)

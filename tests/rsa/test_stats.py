@@ -235,6 +235,23 @@ PLANTED = {
     "logit": (act(lambda h: torch.logit(h * 0 + 1) - 1), X, "logit_1"),
     "logsumexp of nothing": (act(lambda h: h[:, :0].logsumexp(-1) * 0), X, "logsumexp_1"),
     "tan, sinh": (act(lambda h: (h * 0 + 200).sinh().atan()), X, "sinh_1"),
+    "erfinv": (act(lambda h: (h * 0 + 1).erfinv().tanh()), X, "erfinv_1"),
+    "lgamma": (act(lambda h: (h * 0).lgamma() * 0), X, "lgamma_1"),
+    "einsum": (act(lambda h: torch.einsum("ij,kj->ik", h * 0 + 1e25, h * 0 + 1e25)), X, "einsum_1"),
+    "a cross entropy": (act(lambda h: F.cross_entropy(h * 1e39, h.argmax(-1)) + 1), X, "mul_1"),
+    "a divergence": (act(lambda h: F.kl_div((h * 0).log(), h.softmax(-1), reduction="sum")), X, "log_1"),
+    "a norm without eps": (act(lambda h: F.layer_norm(h * 0, (4,), eps=0)), X, "layer_norm_1"),
+    "cosine similarity of nothing": (
+        act(lambda h: F.cosine_similarity(h * 0, h, eps=0).relu()), X, "cosine_similarity_1"),
+    # layers
+    "an LSTM": (with_weight(nn.LSTM(4, 3), NAN, "bias_hh_l0"), X, "lstm_1"),
+    "a convolution": (
+        with_weight(nn.Sequential(nn.Conv1d(5, 2, 2), nn.Tanh()), INF, "0.weight"), X, "conv1d_1"),
+    "a prompt that is all padding": (
+        lambda x: F.multi_head_attention_forward(
+            x[:, None], x[:, None], x[:, None], 4, 2, torch.eye(4).repeat(3, 1), None, None, None,
+            False, 0.0, torch.eye(4), None, key_padding_mask=torch.ones(1, 5).bool())[0],
+        X, "softmax_1"),
     # memory
     "in place": (act(in_place), X, "div_1"),
     "through a view": (act(in_view), X, "log_1"),
@@ -258,6 +275,8 @@ PLANTED = {
     "a mask less itself": (act(lambda h: attention(h[:4]) - attention(h[:4])), X, "sub_1"),
     "inf - inf": (act(lambda h: (h * 0 + 1e38) * 10 - (h * 0 + 1e38) * 10), X, "mul_2"),
     "overflow beside a mask": (act(overflowing), X.abs() + 1, "mul_1"),
+    "overflow beside a mask of finfo.min": (
+        lambda x: (x @ x.T).masked_fill(x @ x.T > 3, LEAST) * -1e38, X, "mul_1"),
     "a mask by hand": (
         act(lambda h: h[:4] + (1 - torch.ones(4, 4).tril()) * -INF), X, "mul_1"),
     # what was given
@@ -335,6 +354,9 @@ def masks():
         "nn.Transformer": lambda s: s + nn.Transformer.generate_square_subsequent_mask(n),
         "finfo.min": lambda s: s + torch.full((n, n), torch.finfo(s.dtype).min).triu(1),
         "alibi": lambda s: s + alibi(s),
+        "finfo.min twice": lambda s: torch.where(causal, LEAST, s) + causal * LEAST,
+        "finfo.min thrice": lambda s: _thrice(s, causal),
+        "half finfo.min twice": lambda s: (s.half() + 2 * _least(causal)).float(),
         "half": lambda s: (s.half() + additive.half()).float(),
         "bfloat16": lambda s: (s.bfloat16() + additive.bfloat16()).float(),
         "expanded": lambda s: (s + additive[None, None].expand(2, 1, n, n))[0, 0],
@@ -351,6 +373,18 @@ def masks():
         "logs of probabilities": lambda s: (s.softmax(-1) + 1e-9).log() + additive,
         "an array": lambda s: s + torch.tensor(additive.numpy()),
     }  # fmt: skip
+
+
+LEAST = torch.finfo(torch.float32).min
+
+
+def _thrice(s, causal):
+    mask = torch.zeros_like(s).masked_fill(causal, LEAST)
+    return s + mask + mask + mask
+
+
+def _least(causal):
+    return torch.zeros(5, 5, dtype=torch.half).masked_fill(causal, torch.finfo(torch.half).min)
 
 
 def _set(s, where, value):
