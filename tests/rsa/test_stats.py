@@ -239,7 +239,8 @@ PLANTED = {
     "lgamma": (act(lambda h: (h * 0).lgamma() * 0), X, "lgamma_1"),
     "einsum": (act(lambda h: torch.einsum("ij,kj->ik", h * 0 + 1e25, h * 0 + 1e25)), X, "einsum_1"),
     "a cross entropy": (act(lambda h: F.cross_entropy(h * 1e39, h.argmax(-1)) + 1), X, "mul_1"),
-    "a divergence": (act(lambda h: F.kl_div((h * 0).log(), h.softmax(-1), reduction="sum")), X, "log_1"),
+    "a divergence": (
+        act(lambda h: F.kl_div((h * 0).log(), h.softmax(-1), reduction="sum")), X, "log_1"),
     "a norm without eps": (act(lambda h: F.layer_norm(h * 0, (4,), eps=0)), X, "layer_norm_1"),
     "cosine similarity of nothing": (
         act(lambda h: F.cosine_similarity(h * 0, h, eps=0).relu()), X, "cosine_similarity_1"),
