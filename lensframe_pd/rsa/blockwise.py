@@ -35,6 +35,8 @@ _OF_ALL = frozenset(("seuclidean", "se", "s"))
 """What scipy scales by the variance over all rows, as scipy lets it be written."""
 _FOR_COLUMNS = 1 / 16
 """Part of the memory that a chunk of columns takes, as float64, of one of two blocks."""
+_FEW = 2**20
+"""Elements that are looked at at a time."""
 _FOR_PRODUCTS = 1 / 32
 """Part of the memory that the product of some rows with a block takes."""
 Prepared = Callable[[Any, slice], Array]
@@ -64,20 +66,22 @@ def rdm_of(rows: Any, metric: str, out: Array | None = None) -> Dissimilarities:
 
 
 def products_of(rows: Any, centre: Centre | None = None) -> Array:
-    """`inner_products` of a matrix in memory, or of one in a store, which is read once more.
+    """`inner_products` of a matrix in memory, or of one in a store.
 
     Parameters
     ----------
     centre
-        Of one in a store, what to take its rows about; None for their mean.
+        Of one in a store, what to take its rows about. None for the mean of its first block, by
+        which the products are those about the mean of all but for what centring them takes off.
     """
     if not isinstance(rows, RowBlocks):
         return inner_products(rows)
     n = rows.shape[0]
     out = np.empty((n, n))
-    centre = centre_of(rows) if centre is None else centre
 
     def use(x: Block[Any], y: Block[Any]) -> None:
+        nonlocal centre
+        centre = centre_within(x.made) if centre is None else centre
         products(x.made, y.made, centre.taken_off, rows.memory, out[x.rows, y.rows])
         mirrored(out, x, y)
 
@@ -108,6 +112,22 @@ def centre_of(rows: RowBlocks) -> Centre:
         total += values.sum(axis=0, dtype=np.float64)
         same &= (values == first).all(axis=0)
     return Centre(total / max(n, 1), same)
+
+
+def centre_within(values: Any) -> Centre:
+    """The mean of some rows, which is near that of all.
+
+    As exact as that of all for what is centred later: by how far it lies from it, patterns vary.
+    Columns of one value are taken off by that value, to nothing.
+    """
+    p = values.shape[1]
+    mean, step = np.empty(p), max(1, _FEW // max(1, len(values)))
+    for start in range(0, p, step):
+        columns = slice(start, min(p, start + step))
+        part = values[:, columns]
+        same = (part == part[:1]).all(axis=0)
+        mean[columns] = np.where(same, part[0], part.mean(axis=0, dtype=np.float64))
+    return Centre(mean, np.zeros(p, np.bool_))
 
 
 def products(x: Any, y: Any, prepared: Prepared, memory: int, out: Array) -> None:

@@ -67,10 +67,11 @@ def cka(
         `{"token": "last"}`. Layers that lack an axis are taken as they are, if one layer has it.
     memory
         Of a store, as `xarray.open_zarr` or `lf.read` open it: bytes, or a text as "500 MB", that
-        may be taken. Layers are read once for their mean, and by pairs of blocks of stimuli, as by
-        `rdm`. Kernels that have no room, stimulus x stimulus in float64 for every layer, are
-        summed tile by tile, or come from the covariances of features, where these have: then
-        layers are read once more, however many the stimuli. `"rbf"` kernels need room.
+        may be taken. Layers are read by pairs of blocks of stimuli, as often as by `rdm`. Kernels
+        that have no room, stimulus x stimulus in float64 for every layer, are summed tile by tile:
+        of N blocks, which are smaller as tiles take room, (N + 1) / 2 times, of more than 16 a
+        little more. Or they come from the covariances of features, where these have room: then
+        layers are read once, debiased twice, however many the stimuli. `"rbf"` kernels need room.
 
     Returns
     -------

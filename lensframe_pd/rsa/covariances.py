@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lensframe_pd.rsa.blockwise import Centre
+from lensframe_pd.rsa.blockwise import Centre, centre_within
 from lensframe_pd.rsa.distances import Array
 from lensframe_pd.rsa.stores import RowBlocks
 
@@ -20,6 +20,8 @@ _FOR_COVARIANCES = 0.4
 """Part of the memory that the products of features take, of all pairs of layers."""
 _FOR_ROWS = 0.25
 """Part of it that the rows take that are worked on, of all layers, as float64."""
+_FEW = 2**20
+"""Elements that are worked on at a time."""
 Pair = tuple[int, int]
 
 
@@ -40,14 +42,17 @@ def have_room(layers: Sequence[RowBlocks], pairs: Collection[Pair], memory: int)
 
 
 def covariances(
-    layers: Sequence[RowBlocks], centres: Sequence[Centre], pairs: Collection[Pair]
+    layers: Sequence[RowBlocks], centres: Sequence[Centre] | None, pairs: Collection[Pair]
 ) -> Covariances:
     """Of layers about their means, which are read side by side, once.
 
     Parameters
     ----------
-    layers, centres
-        The layers, of the same stimuli, and their means.
+    layers
+        The layers, of the same stimuli.
+    centres
+        Their means. None: products are those about the means, and lengths about those of the
+        first rows.
     pairs
         Places of layers.
     """
@@ -56,23 +61,25 @@ def covariances(
     lengths = [np.zeros(layers[0].shape[0]) for _ in layers]
     widest = max(layers, key=lambda layer: layer.shape[1])
     most = int(_FOR_ROWS * widest.memory / 8 / max(1, sum(widths)))
+    totals = [np.zeros(width) for width in widths]
     for rows in widest.cut(max(1, most)):
-        _add_rows(rows, layers, centres, sums, lengths)
+        read = [layer.read(rows) for layer in layers]
+        centres = [centre_within(values) for values in read] if centres is None else centres
+        blocks = [c.taken_off(values, slice(None)) for c, values in zip(centres, read, strict=True)]
+        del read
+        _add_rows(rows, blocks, sums, lengths)
+        for total, block in zip(totals, blocks, strict=True):
+            total += block.sum(axis=0)
+    for (a, b), products in sums.items():
+        # nothing but rounding where the centres are the means
+        _take_off(products, totals[a], totals[b] / layers[0].shape[0])
     squared = {pair: float(np.vdot(products, products)) for pair, products in sums.items()}
     return Covariances({(a, b): squared[min(a, b), max(a, b)] for a, b in pairs}, lengths)
 
 
 def _add_rows(
-    rows: slice,
-    layers: Sequence[RowBlocks],
-    centres: Sequence[Centre],
-    sums: dict[Pair, Array],
-    lengths: list[Array],
+    rows: slice, blocks: Sequence[Array], sums: dict[Pair, Array], lengths: list[Array]
 ) -> None:
-    blocks = [
-        centre.taken_off(layer.read(rows), slice(None))
-        for layer, centre in zip(layers, centres, strict=True)
-    ]
     for (a, b), products in sums.items():
         # some columns at a time, as the product of all would be there twice
         step = max(1, blocks[a].size // max(1, products.shape[1]))
@@ -80,6 +87,13 @@ def _add_rows(
             products[k : k + step] += blocks[a][:, k : k + step].T @ blocks[b]
     for of_rows, block in zip(lengths, blocks, strict=True):
         of_rows[rows] = np.einsum("ij,ij->i", block, block)
+
+
+def _take_off(products: Array, first: Array, second: Array) -> None:
+    """Take off the products of two vectors, a few rows at a time."""
+    step = max(1, _FEW // max(1, products.shape[1]))
+    for k in range(0, len(products), step):
+        products[k : k + step] -= np.outer(first[k : k + step], second)
 
 
 def _unordered(pairs: Collection[Pair]) -> set[Pair]:

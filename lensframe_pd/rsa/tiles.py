@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lensframe_pd.errors import LensValueError
-from lensframe_pd.rsa.blockwise import Centre, centre_of, products
+from lensframe_pd.rsa.blockwise import Centre, centre_of, centre_within, products
 from lensframe_pd.rsa.covariances import covariances, have_room
 from lensframe_pd.rsa.distances import Array
 from lensframe_pd.rsa.stores import RowBlocks
@@ -80,9 +80,10 @@ class _Sums:
     def add_features(self) -> None:
         """Add all at once, from products of the features about their mean.
 
-        Rows of such a kernel sum to 0. Without its diagonal they sum to less by that.
+        Rows of such a kernel sum to 0. Without its diagonal they sum to less by that: then layers
+        are read for their mean first.
         """
-        centres = [centre_of(layer) for layer in self.layers]
+        centres = [centre_of(layer) for layer in self.layers] if self.debiased else None
         found = covariances(self.layers, centres, self.of_products)
         self.of_products = found.products
         if self.debiased:
@@ -94,25 +95,26 @@ class _Sums:
     def add_tiles(self) -> None:
         """Add every tile on and below the diagonal, those below for both sides."""
         spans, beside = _work(self.layers)
-        centres = [centre_of(layer) for layer in self.layers]
+        centres: list[Centre | None] = [None] * len(self.layers)
         for i, own in enumerate(spans):
             for start in range(0, i + 1, beside):
                 others = spans[start : min(start + beside, i + 1)]
                 self._add_beside(centres, own, others)
 
-    def _add_beside(self, centres: Sequence[Centre], own: slice, others: Sequence[slice]) -> None:
+    def _add_beside(
+        self, centres: list[Centre | None], own: slice, others: Sequence[slice]
+    ) -> None:
         """Add some tiles of all layers, which are gone when this is done."""
-        tiles = [
-            self._tiles(layer, centre, own, others)
-            for layer, centre in zip(self.layers, centres, strict=True)
-        ]
+        tiles = [self._tiles(k, centres, own, others) for k in range(len(self.layers))]
         for k, other in enumerate(others):
             self._add([of_layer[k] for of_layer in tiles], own, other)
 
     def _tiles(
-        self, layer: RowBlocks, centre: Centre, own: slice, others: Sequence[slice]
+        self, k: int, centres: list[Centre | None], own: slice, others: Sequence[slice]
     ) -> list[Array]:
-        rows, found = layer.read(own), list[Array]()
+        layer, found = self.layers[k], list[Array]()
+        rows = layer.read(own)
+        centre = centres[k] = centres[k] or centre_within(rows)  # that of the first block, for all
         for other in others:
             of_other = rows if other == own else layer.read(other)
             tile = np.empty((len(rows), len(of_other)))

@@ -4,6 +4,7 @@ import tracemalloc
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -204,29 +205,68 @@ def test_how_often_the_store_is_read(metric, n_blocks):
     assert array.rows / N <= (n_blocks + 1) / 2
 
 
-def test_cka_reads_once_more_for_the_mean():
+@pytest.mark.parametrize("n_blocks", [1, 3, 5, 9])
+@pytest.mark.parametrize("debiased", [False, True])
+def test_cka_reads_as_often_as_an_rdm(n_blocks, debiased):
+    array, dataset = counted(p=1500)
+    of_two = 2 * N // n_blocks * 1500 * 8
+    memory = int(1.01 * of_two / 0.6) if n_blocks > 1 else 10**6
+    kernels = 3 * 8 * N**2  # have room beside the blocks
+    dataset.lens.cka(memory=memory + kernels, debiased=debiased)
+    assert array.rows / N == pytest.approx((n_blocks - 1) / 2 + 1 / n_blocks)
+
+
+@pytest.mark.parametrize("memory", [30_000, 60_000, 90_000])
+@pytest.mark.parametrize("debiased", [False, True])
+def test_cka_by_tiles_reads_each_pair_once(memory, debiased, monkeypatch):
+    monkeypatch.setattr(tiles, "have_room", lambda *_: False)
     array, dataset = counted()
-    dataset.lens.cka(memory=10**6)
-    assert array.rows == 2 * N
+    blocks = []
+    monkeypatch.setattr(tiles, "_work", lambda layers, work=tiles._work: blocks.append(
+        work(layers)) or blocks[-1])  # fmt: skip
+    dataset.lens.cka(memory=memory, debiased=debiased)
+    ((spans, beside),) = blocks
+    n = len(spans)
+    assert array.rows / N <= (n - 1) / 2 + (n - 1) / (2 * beside) + 1 + 1e-9
+    if beside >= n:
+        assert array.rows / N == pytest.approx((n + 1) / 2, rel=0.1)
 
 
-def test_cka_of_few_features_reads_twice_however_many_stimuli():
+@pytest.mark.parametrize("debiased", [False, True])
+def test_cka_of_few_features_reads_once_however_many_stimuli(debiased):
     array, dataset = counted(chunk=5, p=10)
-    dataset.lens.cka(memory=20_000)
-    assert array.rows == 2 * N
+    dataset.lens.cka(memory=20_000, debiased=debiased)
+    assert array.rows == (2 if debiased else 1) * N
     assert 8 * N**2 * 3 > 20_000 / 2
+
+
+def test_scores_of_features_read_as_often_as_an_rdm():
+    array, dataset = counted()
+    dataset = dataset.assign_coords(stimulus=np.arange(N))
+    reference = pd.DataFrame(RNG.normal(size=(N, 3)))
+    dataset.lens.score({"brain": reference}, comparison="cka", memory=10**6)
+    assert array.rows == N
 
 
 # ------------------------------------------------------------------ CKA
 
 
-@pytest.mark.parametrize("kind", VALUES)
+UNLIKE_THE_FIRST = {
+    "a drift": lambda: plain() + 1e3 * np.arange(N)[:, None],
+    "first rows far off": lambda: plain() + 1e6 * (np.arange(N) < 3)[:, None],
+    "first rows alike": lambda: plain() * (np.arange(N) > 5)[:, None] + 0.1,
+}
+"""Of which the mean of the first block, which is taken off, is not that of all."""
+
+
+@pytest.mark.parametrize("kind", [*VALUES, *UNLIKE_THE_FIRST])
 @pytest.mark.parametrize("debiased", [False, True])
 @pytest.mark.parametrize("way", ["tiles", "wide tiles", "covariances", "kernels"])
 def test_cka_is_as_in_memory(kind, debiased, way, monkeypatch):
     monkeypatch.setattr(tiles, "have_room", lambda *_: way == "covariances")
     memory = {"wide tiles": 150_000, "kernels": 400_000}.get(way, 60_000)
-    dataset = dataset_of(relu_1=VALUES[kind](), relu_2=plain()[:, :20])
+    values = {**VALUES, **UNLIKE_THE_FIRST}[kind]()
+    dataset = dataset_of(relu_1=values, relu_2=plain()[:, :20])
     other = dataset.isel(stimulus=RNG.permutation(N))[["relu_2"]]
     with np.errstate(over="ignore", invalid="ignore"):
         for second in (None, other):
