@@ -132,8 +132,9 @@ def _not_continued(key: str, parts: list[xr.DataArray]) -> str:
     why = (
         "each reads all tokens again, as with use_cache=False: trace with the cache"
         if grow
-        else "calls that have nothing to do with each other, or of which one takes back tokens "
-        "that another read (assisted decoding), are no one text"
+        else "calls that have nothing to do with each other, that hand on a state of all tokens "
+        "(as Mamba's), or of which one takes back tokens that another read (assisted decoding), "
+        "are not joined"
     )
     return (
         f"the {len(parts)} passes of {key!r} do not continue one another along its tokens: the "
@@ -157,8 +158,9 @@ def _plain(key: str, dataset: xr.Dataset, parts: list[xr.DataArray]) -> xr.DataA
     array = as_one(key, dict(enumerate(parts, 1))) if len(parts) > 1 else with_tokens(parts[0])
     if STIMULUS not in array.dims:
         raise LensValueError(
-            f"{key!r} has no stimulus axis: its axes are {', '.join(map(str, array.dims))}. If it "
-            "is of a beam search, give beams=output.beam_indices"
+            f"{key!r} has no stimulus axis: its axes are {', '.join(map(str, array.dims))}. Of a "
+            "beam search give beams=output.beam_indices; of several texts that were written for "
+            "each stimulus (num_return_sequences) beams= with the row of each text at every token"
         )
     if TOKEN not in array.coords:
         array = array.assign_coords({TOKEN: range(array.sizes[TOKEN])})

@@ -161,15 +161,14 @@ def _sequences(tape: Tape, joins: dict[str, list[_Join]]) -> list[list[_Pass]]:
     """Passes that are shown to continue one another, by the first cache that shows it."""
     wanted = {join.into for found in joins.values() for join in found}
     shown: list[list[_Pass]] = []
+    known: set[int] = set()
     for found in joins.values():  # those of a model's first block come first
-        known = {of.call for passes in shown for of in passes}
-        shown += [
-            passes
-            for passes in _chains(tape, found)
-            if not any([of.call in known for of in passes])
-        ]
-        wanted -= {of.call for passes in shown for of in passes}
-        if not wanted:
+        for passes in _chains(tape, found):
+            calls = {of.call for of in passes}
+            if not calls & known:  # a pass may be gone on with in two ways, but not in one text
+                shown.append(passes)
+                known |= calls
+        if wanted <= known:
             break
     return sorted(shown, key=lambda passes: passes[0].call)
 
@@ -322,7 +321,7 @@ def _followed(tape: Tape, grouped: Passes, sequences: list[list[_Pass]]) -> dict
     )
     starts = _starts(tape, [call for call, *_ in steps])
     reordered = [any([one.reordered for one in passes]) for passes in sequences]
-    follow = Followed(tape)
+    follow = Followed(tape, grouped.layers)
     like: dict[tuple[int, tuple[str, ...]], tuple[int, dict[int, Places]]] = {}
     for (_, s, k, of), rows in zip(steps, starts, strict=True):
         key = (len(of.tokens), _what_ran(tape, grouped, rows))
@@ -366,6 +365,19 @@ def _starts(tape: Tape, calls: Sequence[int]) -> list[range]:
 
 def _places(follow: Followed, of: _Pass, rows: range) -> dict[int, Places]:
     """The tokens of rows that were made of those that went into a pass."""
+    for last in (False, True):
+        entries = _entries(follow, of, rows, last)
+        if entries:
+            made = follow(rows, entries, last)
+            if len(of.tokens) > 1:
+                follow.tell(made)
+            return {row: places for row, names in made.items()
+                    if row in rows and (places := places_of(names))}  # fmt: skip
+    return {}
+
+
+def _entries(follow: Followed, of: _Pass, rows: range, last: bool) -> dict[int, Names]:
+    """Where tokens go into a pass: the rows and axes from which they come to its cache."""
     tape, n = follow.tape, len(of.tokens)
     entries: dict[int, Names] = {}
     way = range(rows.start, of.new + 1)
@@ -373,16 +385,12 @@ def _places(follow: Followed, of: _Pass, rows: range) -> dict[int, Places]:
     for s in [s for s in read if 0 <= s < rows.start]:
         shape = tape.rows[s].shape
         for axis in [k for k, extent in enumerate(shape) if extent == n]:
-            begun = {
-                s: tuple([numbered(range(n)) if k == axis else None for k in range(len(shape))])
-            }
-            made = follow(way, begun).get(of.new, ())
+            names = tuple([numbered(range(n)) if k == axis else None for k in range(len(shape))])
+            made = follow(way, {s: names}, last).get(of.new, ())
             if places_of(made) == {of.axis: range(n)}:
-                entries.update(begun)
+                entries[s] = names
                 break
-    made_of = follow(rows, entries) if entries else {}
-    return {row: places for row, names in made_of.items()
-            if row in rows and (places := places_of(names))}  # fmt: skip
+    return entries
 
 
 def _agreed(grouped: Passes, found: dict[int, _Found]) -> dict[int, Continued]:

@@ -56,12 +56,16 @@ def tokens_along(name: Name) -> range | None:
 class Followed:
     """Tokens from where they enter a forward pass to the rows made of them."""
 
-    def __init__(self, tape: Tape) -> None:
-        self.tape = tape
+    def __init__(self, tape: Tape, layers: Sequence[str]) -> None:
+        self.tape, self.layers = tape, layers
+        #: Of layers that were followed with several tokens, the axes that had them.
+        self.told: dict[str, tuple[int, ...]] = {}
         #: What the same operation made of the same, when it was last seen.
         self._memo: dict[Any, Names] = {}
 
-    def __call__(self, rows: Iterable[int], begun: Mapping[int, Names]) -> dict[int, Names]:
+    def __call__(
+        self, rows: Iterable[int], begun: Mapping[int, Names], last: bool = False
+    ) -> dict[int, Names]:
         """What the axes of rows are; those that have to do with no token are left out.
 
         Parameters
@@ -70,32 +74,42 @@ class Followed:
             In the order in which they ran.
         begun
             The axes of rows that are known, which go into these.
+        last
+            Where a token alone may be along several axes of one entry, it is along the last.
         """
         found = dict(begun)
         for i in rows:
             call = self.tape.calls[self.tape.rows[i][0]]  # by number, for speed: row.call
             if i in begun or not any([s in found for s in call[3]]):  # call.sources
                 continue
-            names = self._made(i, found)
+            names = self._made(i, found, last)
             if any(map(carries, names)):
                 found[i] = names
         return found
 
-    def _made(self, i: int, found: Mapping[int, Names]) -> Names:
+    def tell(self, found: Mapping[int, Names]) -> None:
+        """Keep along which axes the layers of these rows have their tokens, which are several."""
+        for i, names in found.items():
+            self.told[self.layers[i]] = tuple([k for k, n in enumerate(names) if carries(n)])
+
+    def _made(self, i: int, found: Mapping[int, Names], last: bool) -> Names:
         tape = self.tape
         row = tape.rows[i]
         call = tape.calls[row.call]
         if tape.kinds.get(i) == "alias":
             return (None,) * len(row.shape)  # what was written into it is not followed
         operands = [self._operand(s, found) for s in call.sources]
+        told = self.told.get(self.layers[i], ())
         key: Any = (call.function.name, *operands, call.args, *call.kwargs.items(), row.shape)
+        key = (*key, told, last)
         key = None if row.call in tape.selections else (*key, row.slot)
         try:
             known = self._memo.get(key) if key else None
         except TypeError:  # slices and lists among the arguments
             known = key = None
         if known is None:
-            known = names_of(case_of(tape, i, operands, NEVER), call.function.name)
+            case = case_of(tape, i, operands, NEVER)
+            known = names_of(case, call.function.name, told, last)
             if key is not None:
                 self._memo[key] = known
         return known
@@ -108,11 +122,17 @@ class Followed:
         return Operand(found.get(source, (None,) * len(shape)), shape)
 
 
-def names_of(case: Case, name: str) -> Names:
-    """What an operation makes of axes that tokens stand along."""
+def names_of(case: Case, name: str, told: Sequence[int] = (), last: bool = False) -> Names:
+    """What an operation makes of axes that tokens stand along.
+
+    Parameters
+    ----------
+    told, last
+        Where a token alone may be along several axes: those told of its layer, or the last.
+    """
     unknown = (None,) * len(case.shape)
     if name in _RESHAPING:
-        return _reshaped(case)
+        return _reshaped(case, told, last)
     if name == "scaled_dot_product_attention":
         query = case.first.names
         return (*query[:-1], None) if len(query) == len(case.shape) else unknown
@@ -136,7 +156,7 @@ def _fits(name: Name, extent: int) -> bool:
     return not isinstance(name, Order) or len(name.numbers) == extent
 
 
-def _reshaped(case: Case) -> Names:
+def _reshaped(case: Case, told: Sequence[int], last: bool) -> Names:
     """The tokens of each axis where as much lies before them and behind them in memory."""
     names: list[Name] = [None] * len(case.shape)
     parts: list[tuple[Name, int]] = []
@@ -146,7 +166,7 @@ def _reshaped(case: Case) -> Names:
     for k, (name, _) in enumerate(parts):
         if not carries(name):
             continue
-        place = _axis_of(old, k, case.shape)
+        place = _axis_of(old, k, case.shape, told, last)
         if place is None or names[place[0]] is not None:
             return (None,) * len(case.shape)
         axis, before, behind = place
@@ -167,12 +187,14 @@ def _ones_before(shape: Sequence[int], k: int) -> int:
     return n
 
 
-def _axis_of(old: Sequence[int], k: int, new: Sequence[int]) -> tuple[int, int, int] | None:
+def _axis_of(
+    old: Sequence[int], k: int, new: Sequence[int], told: Sequence[int] = (), last: bool = False
+) -> tuple[int, int, int] | None:
     """The axis of `new` that has what axis `k` of `old` had, with what of it is before and behind.
 
-    A token alone may be anywhere where nothing else is: it stays where it was if it can, and
-    goes together with what was before it (stimulus and token as one axis) rather than with what
-    is behind it.
+    A token alone may be anywhere where nothing else is: it is where the tokens of the same layer
+    are told to be, else stays where it was if it can (or is the last), and goes together with what
+    was before it (stimulus and token as one axis) rather than with what is behind it.
 
     Examples
     --------
@@ -190,7 +212,10 @@ def _axis_of(old: Sequence[int], k: int, new: Sequence[int]) -> tuple[int, int, 
         if extent == n and math.prod(new[:q]) == before and math.prod(new[q + 1 :]) == behind
     ]
     if whole:
-        return (k if k in whole and tuple(new[:k]) == tuple(old[:k]) else whole[0]), 1, 1
+        stays = k in whole and tuple(new[:k]) == tuple(old[:k])
+        known = [q for q in whole if q in told]
+        first = whole[-1] if last else k if stays else whole[0]
+        return (known[0] if known else first), 1, 1
     for q, extent in enumerate(new):
         ahead, after = math.prod(new[:q]), math.prod(new[q + 1 :])
         if extent and not (before % max(1, ahead) or behind % max(1, after)):

@@ -84,6 +84,21 @@ def hooked(model, path, ids, mask):
     return seen[-1]
 
 
+def deepseek():
+    config = transformers.DeepseekV3Config(
+        **SMALL, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, n_routed_experts=2, n_group=1, topk_group=1, num_experts_per_tok=1,
+        first_k_dense_replace=1, kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=4,
+        qk_nope_head_dim=4, v_head_dim=8, moe_intermediate_size=8,
+    )  # fmt: skip
+    return transformers.DeepseekV3ForCausalLM(config)
+
+
+def falcon():
+    config = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return transformers.FalconForCausalLM(transformers.FalconConfig(**SMALL, **config))
+
+
 CASES = {
     "gpt2": (gpt2, {}, "transformer.h.1", (2, 5), (), {}),
     "gpt2 attention": (gpt2, {}, "transformer.h.0.attn.c_attn", (2, 5), (), {}),
@@ -103,6 +118,8 @@ CASES = {
     "llama sampled": (llama, {}, "model.layers.1", (2, 4), (), {"do_sample": True}),
     "mistral, past its window": (mistral, {}, "model.layers.1", (2, 3), (), {}),
     "gpt-neox": (neox, {}, "gpt_neox.layers.1", (2, 4), (1, 0), {}),
+    "deepseek, keys in one head": (deepseek, {}, "model.layers.1", (2, 4), (), {}),
+    "falcon, one head for all": (falcon, {}, "transformer.h.1", (2, 1), (), {}),
     "opt": (opt, {}, "model.decoder.layers.1", (2, 4), (0, 2), {}),
 }  # fmt: skip
 
@@ -429,6 +446,24 @@ def test_two_generations_are_two_sequences():
         trace.activations.lens.tokens(path)
 
 
+class Branches(nn.Module):
+    """One beginning, and two ways to go on from it."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = Own("cat")
+
+    def forward(self, ids):
+        _, cache = self.net(ids[:, :3], None, 0)
+        return [self.net(ids[:, k : k + 1], cache, 3)[0] for k in (3, 4)]
+
+
+def test_two_ways_to_go_on_are_not_one_text():
+    activations = lf.trace(Branches().eval(), torch.randint(20, (2, 5))).activations
+    with pytest.raises(ValueError, match="do not continue one another"):
+        activations.lens.tokens("net.out")
+
+
 def test_one_new_token_is_one_pass():
     trace = generated(made(gpt2), *prompts(2, 5), new=1)
     found = trace.activations.lens.tokens("transformer.h.1", trace.output)
@@ -520,3 +555,35 @@ def test_a_store_of_many_texts(tmp_path):
     read = lf.read(tmp_path / "texts.zarr")
     found = read.lens.tokens(str(last["layer"].iloc[0]), out)
     np.testing.assert_allclose(found, hooked(model, "model.norm", out, mask), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(2, 5), (1, 1)])
+def test_a_decoder_reads_its_own_text(size):
+    """The encoder ran once; the decoder began with one token."""
+    config = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
+    model = made(
+        lambda: transformers.T5ForConditionalGeneration(
+            transformers.T5Config(
+                vocab_size=60, decoder_start_token_id=0, eos_token_id=None, **config
+            )
+        )
+    )
+    ids, mask = prompts(*size)
+    trace = generated(model, ids, mask)
+    found = trace.activations.lens.tokens("decoder.final_layer_norm", trace.output)
+    np.testing.assert_array_equal(found["token_id"], trace.output[:, :-1])
+    seen = []
+    model.decoder.final_layer_norm.register_forward_hook(lambda m, args, out: seen.append(out))
+    with torch.no_grad():
+        model(ids, attention_mask=mask, decoder_input_ids=trace.output[:, :-1], use_cache=False)
+    np.testing.assert_allclose(found, seen[0].numpy(), atol=1e-5)
+
+
+def test_a_state_of_all_tokens_is_no_cache():
+    config = transformers.MambaConfig(
+        vocab_size=60, hidden_size=16, num_hidden_layers=2, state_size=4,
+        eos_token_id=None, pad_token_id=None, bos_token_id=None,
+    )  # fmt: skip
+    trace = generated(made(lambda: transformers.MambaForCausalLM(config)), *prompts(2, 5))
+    with pytest.raises(ValueError, match="Mamba"):
+        trace.activations.lens.tokens("backbone.layers.1", trace.output)
