@@ -10,7 +10,8 @@ ROOMS = {
     "errors": "",
     "bars": "",
     "schema": "",
-    "files": "damage checksums places atomic steady names checked frames arrow stores blocks files",
+    "files": "damage checksums places atomic steady names checked cells frames assembled packed "
+    "arrow stores blocks files",
     "tape": "functions domains silence switches codes contents objects storage regions tape "
     "compare context config facts places readings grouping parts openings cuts refinement edited "
     "passes rebuilt",

@@ -1,5 +1,7 @@
 """Activations as a folder of Arrow files, one per variable, that open without being read.
 
+Of many small ones each is a row of a table instead (`packed`).
+
 Each file has a column `stimulus` with the ids and a column `value` of fixed-shape tensors with
 dimension names, in one uncompressed record batch: its bytes on disk are the array, so opening is
 mapping. Booleans are stored as bytes (Arrow's own are bits), complex numbers with a last axis of
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,17 @@ from xarray.core import indexing
 
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.files import checksums
+from lensframe_pd.files.assembled import assembled
 from lensframe_pd.files.atomic import new_folder
-from lensframe_pd.files.checked import Checked, check_small, of_variable
+from lensframe_pd.files.checked import Checked, check_small, is_small, of_variable
 from lensframe_pd.files.damage import inside, refused
 from lensframe_pd.files.names import dtype_name, restored, storable, stored_names
+from lensframe_pd.files.packed import Stored, read_packed, to_pack, write_packed
 from lensframe_pd.schema import STIMULUS
 
 KIND = "activations as Arrow"
+PACKED_VERSION = 2
+"""Of folders with tables of small arrays, which earlier readers would not miss."""
 _META = b"lensframe"
 
 
@@ -48,20 +54,33 @@ def write_arrow(dataset: xr.Dataset, path: Path, write: str) -> None:
     LensTypeError
         A variable or coordinate that is neither numbers nor, for coordinates, times or text.
     """
-    names = stored_names(dataset.data_vars)
+    variables = {name: dataset.variables[name] for name in dataset.data_vars}
+    rows = {*to_pack(variables)}
+    names = stored_names([name for name in variables if name not in rows])
     files = {name: f"{stored}.arrow" for name, stored in names.items()}
     content: dict[str, Any] = {
         "kind": KIND,
-        "version": 1,
+        "version": PACKED_VERSION if rows else 1,
         "write": write,
         "attrs": _json_attrs(dataset.attrs),
         "variables": files,
     }
     ids = _ids(dataset)
     with new_folder(path, content) as folder:
-        for name, file in files.items():
-            _write_tensor(dataset[name], name, ids, folder / file, write)
+        for name, variable in variables.items():
+            if name not in rows:
+                _write_tensor(variable, str(name), ids, folder / files[str(name)], write)
+        if rows:
+            content["packed"] = write_packed(_numbered(variables, rows), folder, write)
         content["coordinates"] = _write_coordinates(dataset, folder)
+
+
+def _numbered(
+    variables: Mapping[Any, xr.Variable], rows: Set[Any]
+) -> Iterator[tuple[int, str, xr.Variable, str]]:
+    for place, (name, variable) in enumerate(variables.items()):
+        if name in rows:
+            yield place, str(name), variable, json.dumps(_json_attrs(variable.attrs))
 
 
 def read_arrow(folder: Path, content: dict[str, Any]) -> xr.Dataset:
@@ -84,12 +103,42 @@ def read_arrow(folder: Path, content: dict[str, Any]) -> xr.Dataset:
             name: _tensor(inside(folder, file), content["write"], name)
             for name, file in content["variables"].items()
         }
+        rows = [
+            (inside(folder, entry["file"]), row)
+            for entry in content.get("packed", [])
+            for row in read_packed(folder, entry, content["write"])
+        ]
         coords: dict[Hashable, Any] = {}
         for entry in content["coordinates"]:
             coords |= _read_coordinates(folder, entry)
-        check_small(checked for _, checked in arrays.values())
-        variables = {name: array.variable for name, (array, _) in arrays.items()}
-        return xr.Dataset(variables, coords, content["attrs"])
+        variables = _checked_rows(rows, [checked for _, checked in arrays.values()])
+        alone = iter((name, array.variable) for name, (array, _) in arrays.items())
+        whole: dict[str, xr.Variable] = {}
+        for place in range(len(arrays) + len(rows)):
+            name, variable = variables.get(place) or next(alone)
+            whole[name] = variable
+        return assembled(whole, coords, content["attrs"])
+
+
+def _checked_rows(
+    rows: list[tuple[Path, Stored]], files: list[Checked]
+) -> dict[int, tuple[str, xr.Variable]]:
+    """Place to name and variable: compared now where all is small, else when first used."""
+    at_once = is_small(files, sum(row.variable.nbytes for _, row in rows))
+    for checked in files if at_once else ():
+        checked.check()
+    found = {}
+    for path, row in rows:
+        variable = row.variable
+        if not at_once:
+            lazy = indexing.LazilyIndexedArray(Checked(variable, row.checksum, path, None))
+            variable = xr.Variable(variable.dims, lazy, variable.attrs, fastpath=True)
+        elif checksums.of_array(variable.values) != row.checksum:
+            raise LensValueError(
+                f"{path} is damaged: the values of {row.name!r} are not those that were written"
+            )
+        found[row.place] = row.name, variable
+    return found
 
 
 def tensor(path: Path) -> xr.DataArray:
@@ -148,10 +197,10 @@ def _bare(table: Any, *columns: str) -> Any:
 
 
 def _write_tensor(
-    array: xr.DataArray, name: str, ids: np.ndarray[Any, Any] | None, path: Path, write: str
+    array: xr.Variable, name: str, ids: np.ndarray[Any, Any] | None, path: Path, write: str
 ) -> None:
     has_rows = STIMULUS in array.dims
-    variable = array.variable.transpose(STIMULUS, ...) if has_rows else array.variable
+    variable = array.transpose(STIMULUS, ...) if has_rows else array
     data = np.asarray(variable.values)
     if data.dtype.kind not in "fiubc":
         raise LensTypeError(f"{name!r} holds {data.dtype}, which are no numbers")

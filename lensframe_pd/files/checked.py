@@ -105,9 +105,15 @@ class Checked(BackendArray):
 def check_small(arrays: Iterable[Checked]) -> None:
     """Check all now, unless they are large."""
     arrays = list(arrays)
-    if sum(math.prod(a.shape) * a.dtype.itemsize for a in arrays) <= AT_ONCE_BYTES:
+    if is_small(arrays):
         for array in arrays:
             array.check()
+
+
+def is_small(arrays: Iterable[Checked], more: int = 0) -> bool:
+    """Whether these, and so many bytes more, are compared when they are opened."""
+    nbytes = sum(math.prod(a.shape) * a.dtype.itemsize for a in arrays)
+    return bool(nbytes + more <= AT_ONCE_BYTES)
 
 
 def of_variable(variable: xr.Variable) -> int:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import xarray as xr
 
 from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError
-from lensframe_pd.files import arrow, blocks, checksums, frames, stores
+from lensframe_pd.files import arrow, blocks, checksums, frames, packed, stores
 from lensframe_pd.files.atomic import alone, new_file, new_folder
 from lensframe_pd.files.damage import check_inside, refused
 from lensframe_pd.files.places import MARK, check_path, place_to_write, present, stamp
@@ -292,7 +292,12 @@ def _kind(path: Path, what: str, kinds: Iterable[str]) -> str:
 def _read_arrow_file(path: Path, chunks: Any) -> Any:
     """Layers or one activation; both are Arrow files."""
     with refused(path, "Arrow file"), pa.memory_map(str(path)) as source:
-        columns = set(pa.ipc.open_file(source).schema.names)
+        schema = pa.ipc.open_file(source).schema
+    if packed.PACKED in (schema.metadata or {}):
+        raise LensValueError(
+            f"{path} has small arrays of a folder, without its coordinates; read {path.parent}"
+        )
+    columns = set(schema.names)
     if columns & {"op", "layer", "func", "parents"}:
         return frames.read_frame(path, ".arrow")
     return _chunked(arrow.tensor(path), chunks)
@@ -307,10 +312,11 @@ def _content(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / MARK).read_bytes())
         if not isinstance(content, dict) or content.get("kind") not in (_KIND, arrow.KIND):
             raise LensValueError(f"{folder / MARK} is not from lensframe_pd")
-        if content.get("version") != 1:
+        versions = (1, arrow.PACKED_VERSION) if content["kind"] == arrow.KIND else (1,)
+        if content.get("version") not in versions:
             raise LensValueError(
-                f"{folder} has format version {content.get('version')}; this lensframe_pd reads 1: "
-                "install a newer one"
+                f"{folder} has format version {content.get('version')}; this lensframe_pd reads "
+                f"{', '.join(map(str, versions))}: install a newer one"
             )
         said = {name: value for name, value in content.items() if name != "checksum"}
         if content.get("checksum") != checksums.of_facts(said):

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.files import checksums
+from lensframe_pd.files.cells import tuples
 from lensframe_pd.files.damage import refused
-from lensframe_pd.schema import ARROW, CELLS, TEXT, plain
+from lensframe_pd.schema import ARROW, CELLS, TEXT
 
 SUFFIXES = (".parquet", ".feather", ".arrow")
 _META = b"lensframe"
@@ -128,10 +129,7 @@ def frame_in(raw: bytes, path: Path, kind: str, write: str | None = None) -> pd.
             f"{', '.join(map(str, frame.columns[:6]))}; read it with pandas"
         )
     for column in frame.columns:
-        if CELLS.get(column) in _SEQUENCES:
-            cells = [plain(cell) for cell in frame[column]]
-            frame[column] = pd.Series(cells, index=frame.index, dtype=object)
-        elif CELLS.get(column) == "text":
+        if CELLS.get(column) == "text":
             frame[column] = frame[column].astype(TEXT)
     if frame.index.name == "op":
         frame.index = frame.index.astype(TEXT)
@@ -152,6 +150,20 @@ def _read(path: Path, raw: bytes, kind: str, write: str | None) -> pd.DataFrame:
         raise LensValueError(f"{path} is of another write than the rest of its folder")
     if facts and facts["checksum"] != checksums.of_table(table, without=_META):
         raise LensValueError(f"{path} is damaged: its cells are not those that were written")
-    frame: pd.DataFrame = reader(io.BytesIO(raw))
+    frame = _as_frame(table, raw, reader)
     frame.attrs = json.loads(meta.get(_ATTRS, b"{}"))
+    return frame
+
+
+def _as_frame(table: pa.Table, raw: bytes, reader: Any) -> pd.DataFrame:
+    """What pandas makes of the file, but for the sequences, which it would give as arrays."""
+    notes = json.loads((table.schema.metadata or {}).get(_PANDAS, b"{}"))
+    indices = [n for n in notes.get("index_columns", []) if isinstance(n, str)]
+    columns = [n for n in table.column_names if n not in indices]
+    sequences = [n for n in columns if CELLS.get(n) in _SEQUENCES]
+    others = [n for n in table.column_names if n not in sequences]
+    frame: pd.DataFrame = reader(io.BytesIO(raw), columns=others)
+    for name in sequences:
+        cells = pd.Series(tuples(table[name]), frame.index, dtype=object)
+        frame.insert(columns.index(name), name, cells)
     return frame

@@ -12,7 +12,8 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from xarray.core import indexing
 
 from lensframe_pd.errors import LensTypeError, LensValueError, needs
 from lensframe_pd.files import checksums
+from lensframe_pd.files.assembled import assembled
 from lensframe_pd.files.atomic import new_file, new_folder
 from lensframe_pd.files.checked import Checked, check_small, of_variable
 from lensframe_pd.files.damage import check_inside, inside, refused
@@ -67,8 +69,7 @@ def write_netcdf(dataset: xr.Dataset, path: Path, write: str) -> None:
     with new_file(path) as temporary:
         with Steady(temporary) as file:
             packed.to_netcdf(file, engine="h5netcdf", encoding=as_it_is(packed))
-        with _opened_netcdf(temporary) as stored:
-            attrs = _sealed(packed, stored, write, {})
+        attrs = _sealed(packed, lambda: _opened_netcdf(temporary), write, {})
         with Steady(temporary) as file, h5netcdf.File(file, "r+") as group:
             group.attrs.update(attrs)
 
@@ -118,7 +119,8 @@ def write_zarr(dataset: xr.Dataset, path: Path, write: str, layers: bytes | None
 
     packed = as_stored(dataset, narrow=False)
     encoding = as_it_is(packed)
-    for name, variable in packed.items():
+    for name in packed.data_vars:
+        variable = packed.variables[name]  # of the Dataset itself it is looked for among all
         if variable.chunks is None:
             encoding.setdefault(name, {})["chunks"] = _chunks(variable)
     with new_folder(path) as folder, warnings.catch_warnings():
@@ -127,8 +129,8 @@ def write_zarr(dataset: xr.Dataset, path: Path, write: str, layers: bytes | None
             packed.to_zarr(folder, zarr_format=3, consolidated=False, encoding=encoding, mode="w")
             if layers is not None:
                 put_layers(zarr.open_group(folder, mode="r+").create_group(GROUP), layers)
-        with xr.open_dataset(folder, engine="zarr", consolidated=False, **AS_STORED) as stored:
-            attrs = _sealed(packed, stored, write, {_FILES: json.dumps(_chunk_files(folder))})
+        opened = partial(xr.open_dataset, folder, engine="zarr", consolidated=False, **AS_STORED)
+        attrs = _sealed(packed, opened, write, {_FILES: json.dumps(_chunk_files(folder))})
         zarr.open_group(folder, mode="r+").attrs.update(attrs)
         zarr.consolidate_metadata(folder)
 
@@ -196,17 +198,19 @@ def as_it_is(packed: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
 
 
 def _sealed(
-    packed: xr.Dataset, stored: xr.Dataset, write: str, more: Mapping[str, Any]
+    packed: xr.Dataset, opened: Callable[[], xr.Dataset], write: str, more: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The attributes that a reader compares: checksums of arrays, of facts, the id of the write.
 
     Sums are of what was given where that is in memory; of what is lazy, and may be dear to compute
     or random, they are of what was stored.
     """
-    sums = {}
-    for name, variable in packed.variables.items():
-        given = variable if isinstance(variable._data, np.ndarray) else stored.variables[name]
-        sums[str(name)] = _sum(given)
+    held = {n: v for n, v in packed.variables.items() if isinstance(v._data, np.ndarray)}
+    sums = {str(name): _sum(variable) for name, variable in held.items()}
+    lazy = [name for name in packed.variables if name not in held]
+    if lazy:
+        with opened() as stored:
+            sums |= {str(name): _sum(stored.variables[name]) for name in lazy}
     attrs = {**more, _WRITE: write, _SUMS: json.dumps(sums)}
     return {**attrs, _CHECKSUM: _facts(packed, packed.attrs | attrs)}
 
@@ -315,7 +319,7 @@ def _unpacked(opened: xr.Dataset, path: Path, file: Path, write: str | None) -> 
             found.attrs.pop("units", None)
         (coords if key in opened.coords else data)[facts[NAME]] = found
     check_small(arrays)
-    whole = xr.Dataset(data, coords, unpack_attrs(opened.attrs))
+    whole = assembled(data, coords, unpack_attrs(opened.attrs))
     whole.set_close(opened.close)
     return whole
 
@@ -359,7 +363,7 @@ class _Recast(BackendArray):
         return np.ascontiguousarray(values).view(self.dtype)[..., 0]
 
 
-def _chunks(variable: xr.DataArray) -> tuple[int, ...]:
+def _chunks(variable: xr.Variable) -> tuple[int, ...]:
     """Whole stimuli, as many as make a chunk; whole arrays where there is no stimulus axis."""
     shape = list(variable.shape)
     if STIMULUS in variable.dims:

@@ -14,12 +14,13 @@ import xarray as xr
 from stored import FORMATS, everything, same
 
 import lensframe_pd as lf
-from lensframe_pd.files import checked, checksums
+from lensframe_pd.files import checked, checksums, packed
 from lensframe_pd.files.files import read, write
 
 FRAMES = ["l.parquet", "l.feather", "l.arrow"]
 TRACES = [f"trace_{format}" for format in FORMATS]
-DATASETS = [f"x{suffix}" for suffix in FORMATS.values()]
+PACKED = "packed.arrows"
+DATASETS = [*(f"x{suffix}" for suffix in FORMATS.values()), PACKED]
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +29,11 @@ def dataset():
 
 
 @pytest.fixture
-def written(trace, dataset, tmp_path):
+def written(trace, dataset, tmp_path, monkeypatch):
     """Writes what a name stands for; gives where it is and how what is read is compared."""
 
     def of(name):
+        monkeypatch.setattr(packed, "_MANY", 0 if name == PACKED else 256)
         target = tmp_path / name
         if name in FRAMES:
             return write(trace.layers, target), lambda found: compare(found, trace.layers)
