@@ -461,7 +461,9 @@ _BITS = re.compile(r"\d+")
 def rows_of(frame: pd.DataFrame, ops: Sequence[str], columns: Iterable[str] = COLUMNS) -> Rows:
     """These cells of the frame, as traced, by label; the last row where a label comes twice."""
     columns = tuple(columns)
-    cells = zip(*([plain(cell) for cell in frame[name]] for name in columns), strict=True)
+    frame = frame.copy(deep=False)
+    frame.attrs = {}  # which pandas would copy with each column
+    cells = zip(*(plain_cells(frame[name]) for name in columns), strict=True)
     return {op: dict(zip(columns, row, strict=True)) for op, row in zip(ops, cells, strict=True)}
 
 

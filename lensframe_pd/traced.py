@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from lensframe_pd.capture.gradients import Births
+from lensframe_pd.capture.process import collector_paused
 from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.state import Origin
 from lensframe_pd.capture.values import Values
@@ -75,13 +74,13 @@ class Trace:
     @cached_property
     def layers(self) -> pd.DataFrame:
         """One row per tensor, indexed by label; columns as in `lensframe_pd.schema.COLUMNS`."""
-        with _collector_paused():
+        with collector_paused():
             return frame.layers(self.tape, self._passes, self._unsaved)
 
     @cached_property
     def activations(self) -> xr.Dataset:
         """One read-only variable per saved row, named by its label."""
-        with _collector_paused():
+        with collector_paused():
             return self._described(self._values)
 
     def validate(
@@ -185,7 +184,7 @@ class Trace:
         asked_for = range(len(self.tape.rows)) if rows is None else self._rows(rows, "gradients")
         number = differentiated.loss_of(loss, self.output)
         inputs = [t for _, t in tensors_in((self._origin.args, self._origin.kwargs))]
-        with _collector_paused(), differentiated.unchanged(inputs):
+        with collector_paused(), differentiated.unchanged(inputs):
             found = differentiated.gradients(
                 self.tape, self._passes, births, number, asked_for, retain_graph
             )
@@ -303,16 +302,3 @@ def _shown(output: Any) -> str:
         return f"trace.output: {kind} {'x'.join(map(str, output.shape))}"
     n = sum(1 for _ in tensors_in(output))
     return f"trace.output: {kind}" + (f" of {n} tensors" if n else "")
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """A table is tens of thousands of small objects, none of them garbage: do not look for it."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()

@@ -16,7 +16,7 @@ ROOMS = {
     "compare context config facts places readings grouping parts openings cuts refinement edited "
     "passes rebuilt",
     "capture": "watch gradients given holding values roots origins writes lineage handed modules "
-    "unseen fused selections plan sites edits recorder tracer iterators snapshot state process "
+    "unseen fused selections plan sites edits recorder tracer iterators process snapshot state "
     "save stimuli model hints run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
     "space norms products reductions axes readers dims layers nonfinite tokens continued centres "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import operator
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from lensframe_pd.capture.iterators import Uncopyable, copied, is_iterator, moved
+from lensframe_pd.capture.process import collector_paused
 from lensframe_pd.tape.compare import parts_of, same
 from lensframe_pd.tape.contents import (
     Child,
@@ -51,11 +53,16 @@ class Snapshot:
         self._memories: list[_Memory] = []
         self._draws: dict[int, tuple[Any, _Draws, Any]] = {}
         self._iterators: dict[int, tuple[Any, Any]] = {}  # with a copy that is never moved
+        with collector_paused():
+            self._keep_all(objects)
+
+    def _keep_all(self, objects: Iterable[Child]) -> None:
         iterators = {}
+        layouts: dict[type, _Layout] = {}
         for trail, key, value in walk(objects):
             if issubclass(type(value), Tensor):
                 self._keep(value)
-                self._places += _places(value)
+                self._places += _places(value, layouts)
             elif is_iterator(value):
                 iterators[id(value)] = value, joined(trail, key)
             elif (draws := _draws_of(value)) is not None:
@@ -63,7 +70,7 @@ class Snapshot:
             elif (memory := _memory_of(value)) is not None:
                 self._memories.append(memory)
             elif not is_closed(value):
-                self._places += _places(value)
+                self._places += _places(value, layouts)
         self._keep_iterators(iterators)
 
     def unchanged(self, tensor: Tensor) -> bool:
@@ -220,18 +227,33 @@ class _Place(NamedTuple):
     def restore(self, fresh: dict[int, Any]) -> None:
         content = [fresh.get(id(v), v) for v in self.content] if fresh else self.content
         now = self.kind.read(self.owner)
-        if [*map(id, now)] != [*map(id, content)]:
+        if len(now) != len(content) or not all(map(operator.is_, now, content)):
             self.kind.write(self.owner, content)
 
 
-def _places(value: Any) -> list[_Place]:
-    """Where an object can be made to hold something else."""
+class _Layout(NamedTuple):
+    """Where objects of a class hold others."""
+
+    kinds: list[_Kind]
+    slots: list[Any]
+
+
+def _layout(kind: type) -> _Layout:
+    kinds = [how for base, how in _KINDS if issubclass(kind, base)]
+    return _Layout(kinds, [slot for _, slot in slots(kind)])
+
+
+def _places(value: Any, layouts: dict[type, _Layout]) -> list[_Place]:
+    """Where an object can be made to hold something else; `layouts` are of the classes so far."""
     kind = type(value)
-    found = [_Place(value, how, how.read(value)) for base, how in _KINDS if issubclass(kind, base)]
+    layout = layouts.get(kind)
+    if layout is None:
+        layout = layouts[kind] = _layout(kind)
+    found = [_Place(value, how, how.read(value)) for how in layout.kinds]
     own = instance_dict(value)
     if own is not None:
         found.append(_Place(own, _DICT, _DICT.read(own)))
-    for _, slot in slots(kind):
+    for slot in layout.slots:
         place = (value, slot)
         found.append(_Place(place, _SLOT, _SLOT.read(place)))
     return found
@@ -276,13 +298,20 @@ _OF_THE_PROCESS = frozenset(
 
 
 def _read_dict(value: dict[Any, Any]) -> list[Any]:
-    return [part for item in dict_items(value) for part in item]
+    """Its keys, then its values."""
+    if not dict.__len__(value):  # as most of a module's are
+        return []
+    if type(value) is dict:
+        return [*value, *value.values()]
+    items = dict_items(value)
+    return [key for key, _ in items] + [held for _, held in items]
 
 
 def _write_dict(value: dict[Any, Any], content: list[Any]) -> None:
     base: Any = OrderedDict if issubclass(type(value), OrderedDict) else dict
     base.clear(value)
-    for key, held in zip(content[::2], content[1::2], strict=True):
+    half = len(content) // 2
+    for key, held in zip(content[:half], content[half:], strict=True):
         base.__setitem__(value, key, held)
 
 

@@ -80,8 +80,8 @@ def write(what: Any, path: str | os.PathLike[str], format: str = "arrow") -> Pat
         `lf.extract` makes them. For layers a file `.parquet`, `.feather` or `.arrow`; for
         activations `.nc`, `.zarr` or `.arrows`.
     format
-        Of the activations of a trace: `"arrow"` (opens without reading, largest), `"zarr"`
-        (compressed chunks) or `"netcdf"` (one file).
+        Of the activations of a trace: `"arrow"` (opens without reading, largest; the one for
+        thousands of small arrays), `"zarr"` (compressed chunks) or `"netcdf"` (one file).
 
     Returns
     -------

@@ -26,7 +26,7 @@ import xarray as xr
 from torch import Tensor
 
 from lensframe_pd.capture.sites import Sites
-from lensframe_pd.capture.state import Origin
+from lensframe_pd.capture.state import Origin, Start
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.schema import COLUMNS, Rows, labels, require, rows_of
 from lensframe_pd.tape.context import RunFacts, context_now, context_of, run_facts
@@ -84,6 +84,11 @@ class Evidence:
     def replays_random_numbers(self) -> bool:
         """Whether the random states of the reference are those of the values."""
         return self.tape is not None or self.seed is not None
+
+    @cached_property
+    def before(self) -> Start:
+        """What model and arguments hold before a second run: every run begins and ends with it."""
+        return Start(self.start)
 
     @property
     def start(self) -> Origin:

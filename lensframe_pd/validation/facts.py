@@ -82,7 +82,7 @@ _GIVEN = ("input", "output")
 def _of_variables(
     activations: xr.Dataset, rows: Rows, reference: Tape, grouped: Passes
 ) -> Iterator[tuple[str, str]]:
-    variables = {str(name): array.variable for name, array in activations.data_vars.items()}
+    variables = {str(name): activations.variables[name] for name in activations.data_vars}
     for name in variables:
         if name not in rows:
             yield name, "the Dataset has a variable of this name, and the frame no row"

@@ -21,7 +21,7 @@ def check_ids(evidence: Evidence, verdicts: Verdicts) -> None:
         return
     problems = [*_problems_of_ids(activations), *_other_ids(evidence, activations)]
     for op in evidence.rows:
-        if op in activations.data_vars and stimulus_axes(activations[op].dims):
+        if op in activations.data_vars and stimulus_axes(activations.variables[op].dims):
             for problem in problems:
                 verdicts.fails("alignment", op, problem)
 

@@ -118,7 +118,8 @@ class _Check:
             return set()
         inexact = {op for op, slot in self._saved() if not self._is_same(result, slot, op)}
         if not inexact and not self.is_gradient:
-            self._check_dependence(result)
+            with self.verdicts.timing("dependence"):
+                self._check_dependence(result)
         return {op for op in inexact if not self.verdicts.failed("replay", op)}
 
     def _refuse_what_may_kill(self) -> None:

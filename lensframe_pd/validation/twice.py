@@ -15,7 +15,7 @@ from lensframe_pd.capture.process import switched
 from lensframe_pd.capture.roots import find_roots, named_modules
 from lensframe_pd.capture.run import Run, named_inputs
 from lensframe_pd.capture.snapshot import Snapshot
-from lensframe_pd.capture.state import Generators, Start, State, outputs_of
+from lensframe_pd.capture.state import Generators, State, outputs_of
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.capture.values import WRITTEN_UNSEEN
 from lensframe_pd.capture.watch import Stop, Watcher
@@ -60,7 +60,8 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
         cannot be run again, as it would not be afterwards what it was before.
     """
     _, args, kwargs = evidence.origin[:3]
-    run, tracer = _witnessed(evidence)
+    with verdicts.timing("completeness"):
+        run, tracer = _witnessed(evidence)
     named = named_modules(find_roots(evidence.origin.model))
     n, sites = _n_stimuli(evidence), evidence.sites
     with one_state(evidence) as again:
@@ -78,23 +79,26 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
                 return run.model(*args, **kwargs)
 
         bare = left_by(lambda: _edited(evidence, n) if sites else plain(nullcontext()))
-        traced = left_by(lambda: run.execute(args, kwargs, n))
+        with verdicts.timing("completeness"):
+            traced = left_by(lambda: run.execute(args, kwargs, n))
         if not sites and _outputs_differ(traced.outputs, bare.outputs):
             idle = left_by(lambda: plain(_Idle()))
             bare = _without_fused_paths(traced, bare, idle, evidence.last, verdicts)
         _check_interference(traced, bare, evidence.last, verdicts)
-        if evidence.end is not None:
-            stopped, tracer = _witnessed(evidence, evidence.end)
-            left_by(lambda: stopped.execute(args, kwargs, n))
-        newcomers = [row for row, key in tracer.constants.items() if not again().holds(key)]
-        if newcomers:
-            observing, watcher = _witnessed(evidence, evidence.end)
-            watcher.observes = True
-            with observed() as elsewhere:
-                left_by(lambda: observing.execute(args, kwargs, n))
-            _check_elsewhere(elsewhere, evidence.rows, verdicts)
-    _check_lost(evidence.rows, verdicts)
-    _check_witness(tracer, evidence.rows, verdicts)
+        with verdicts.timing("completeness"):
+            if evidence.end is not None:
+                stopped, tracer = _witnessed(evidence, evidence.end)
+                left_by(lambda: stopped.execute(args, kwargs, n))
+            held = evidence.before.snapshot.holds
+            if any([not held(key) for key in tracer.constants.values()]):
+                observing, watcher = _witnessed(evidence, evidence.end)
+                watcher.observes = True
+                with observed() as elsewhere:
+                    left_by(lambda: observing.execute(args, kwargs, n))
+                _check_elsewhere(elsewhere, evidence.rows, verdicts)
+    with verdicts.timing("completeness"):
+        _check_lost(evidence.rows, verdicts)
+        _check_witness(tracer, evidence.rows, verdicts)
     return tracer.tape
 
 
@@ -108,7 +112,7 @@ def _edited(evidence: Evidence, n: int | None) -> Any:
 def one_state(evidence: Evidence) -> Iterator[Callable[[], Snapshot]]:
     """What puts all back for another run, and gives that state; at the end all is as it was."""
     model, args, kwargs = evidence.origin[:3]
-    with Start(evidence.start) as start, Surroundings() as surroundings:
+    with evidence.before as start, Surroundings() as surroundings:
         if evidence.tape is not None:
             _give_inputs(model, args, kwargs, evidence.tape)
         given = Snapshot([("args", args), ("kwargs", kwargs)])

@@ -98,7 +98,11 @@ def validate(
         was made), `max_abs_diff` (of the replay, in the units of the value; NaN if none was made),
         `passed`, `reason` (what failed, what is exempt and why, what could not be checked), and a
         boolean column for each check, missing where it was not made; where it could not be, the
-        cell is `"not run: ..."`, which decides nothing. `attrs` holds the totals.
+        cell is `"not run: ..."`, which decides nothing. `attrs` holds the totals, as JSON numbers:
+        `ops`, `passed`, `failed`; of each check `replay_checked`, `replay_failed`,
+        `replay_not_run` and `replay_seconds` (what it took, without the others), and `seconds` in
+        all. Of the runs of the model the plain one is interference's, the traced one
+        completeness', and those with other stimuli alignment's.
 
     Raises
     ------
@@ -163,16 +167,19 @@ def _judge(
 ) -> Rows | None:
     """Make the checks; the rows of a new trace, or None where there can be none."""
     rows = evidence.rows
-    again = run_twice(evidence, verdicts)
+    with verdicts.timing("interference"):
+        again = run_twice(evidence, verdicts)
     reference = evidence.tape or again
     if reference is None:  # nothing is known but what the frame says
         _check_frame(rows, evidence.ops, None, verdicts)
         return None
-    grouped = passes(reference)
-    fresh = frames.layers(reference, grouped, unsaved_reasons(reference))
-    new = rows_of(fresh, list(fresh.index))
-    _check_frame(rows, evidence.ops, new, verdicts)
-    check_facts(evidence, reference, grouped, new, verdicts)
+    with verdicts.timing("invariants"):
+        grouped = passes(reference)
+        fresh = frames.layers(reference, grouped, unsaved_reasons(reference))
+        new = rows_of(fresh, list(fresh.index))
+        _check_frame(rows, evidence.ops, new, verdicts)
+    with verdicts.timing("facts"):
+        check_facts(evidence, reference, grouped, new, verdicts)
     if evidence.activations is None:
         return new
     ops = grouped.labels()
@@ -180,15 +187,18 @@ def _judge(
     bits = {ops[row]: bits for row, bits in witnessed.items() if row < len(ops)}
     saved = Saved(evidence.activations, rows, bits)
     _check_saved(saved, rows, verdicts)
-    calls = recorded_calls(reference, again or reference, grouped)
-    recording = Recording(calls, rows, saved, reference, evidence.replays_random_numbers)
-    given_now = None if evidence.tape else reference
-    excused = replay(recording, verdicts, tolerance, given_now)
+    with verdicts.timing("replay"):
+        calls = recorded_calls(reference, again or reference, grouped)
+        recording = Recording(calls, rows, saved, reference, evidence.replays_random_numbers)
+        given_now = None if evidence.tape else reference
+        excused = replay(recording, verdicts, tolerance, given_now)
     if downstream:
-        resume(recording, verdicts, downstream, excused)
-    check_ids(evidence, verdicts)
-    if alignment and again is not None:
-        check_alignment(evidence, reference, grouped, alignment, verdicts)
+        with verdicts.timing("downstream"):
+            resume(recording, verdicts, downstream, excused)
+    with verdicts.timing("alignment"):
+        check_ids(evidence, verdicts)
+        if alignment and again is not None:
+            check_alignment(evidence, reference, grouped, alignment, verdicts)
     return new
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -36,6 +39,28 @@ class Verdicts:
     largest: dict[str, float] = field(default_factory=dict)
     """The largest absolute difference of each replay."""
     totals: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CHECKS, 0.0))
+    """What each check took, without what others took inside it."""
+    _timed: list[str] = field(default_factory=list)
+    _since: float = field(default_factory=perf_counter)
+    _began: float = field(default_factory=perf_counter)
+
+    @contextmanager
+    def timing(self, check: str) -> Iterator[None]:
+        """What runs inside is for this check."""
+        self._lap()
+        self._timed.append(check)
+        try:
+            yield
+        finally:
+            self._lap()
+            self._timed.pop()
+
+    def _lap(self) -> None:
+        now = perf_counter()
+        if self._timed:
+            self.seconds[self._timed[-1]] += now - self._since
+        self._since = now
 
     def holds(self, check: str, op: str, note: str = "") -> None:
         """It holds, unless it has failed or fails yet."""
@@ -75,7 +100,9 @@ class Verdicts:
         index = pd.Index(ops, name="op")
         columns |= {check: _column(found, index) for check, found in cells.items()}
         report = pd.DataFrame(columns, index=index)
-        report.attrs.update(_counts(columns["passed"], cells) | self.totals)
+        took = {f"{check}_seconds": seconds for check, seconds in self.seconds.items()}
+        took["seconds"] = perf_counter() - self._began
+        report.attrs.update(_counts(columns["passed"], cells) | self.totals | took)
         return report
 
     def _cells(self, check: str, ops: list[str]) -> list[Any]:
