@@ -333,9 +333,12 @@ class Lineage:
         if keep:
             self._pinned[key] = name
         content = tensor._cdata if keep and plain else 0
-        alive = Unswapped(tensor) if keep else ref(tensor)
+        alive = Unswapped(tensor, plain) if keep else ref(tensor)
         self.live[key] = Known(alive, source, storage, content)
         if not plain:
             self.take_apart(tensor, source)
-        self.values.expose(tensor, storage)
+        if keep:
+            self.values.expose_held(tensor, storage)
+        else:
+            self.values.expose(tensor)
         return source

@@ -61,6 +61,9 @@ class Values:
         self._values = tape.values
         self._by_storage: dict[int, list[int]] = {}
         self._exposed: dict[int, _Exposed] = {}
+        #: Tensors that others hold as long as the run goes on, by their storage: exposed once a
+        #: value in it is kept, as few are.
+        self._held: dict[int, Tensor] = {}
         #: Rows in the storages that only autograd's graph shares.
         self._postponed: dict[int, list[int]] = {}
         #: The version of a value when it was kept, where that is not 0.
@@ -75,12 +78,19 @@ class Values:
         value = self._values[row] = tensor.detach()
         if not storage:
             return
-        if storage not in self._exposed and not self.all_kept and _much_smaller(value):
+        others = storage in self._exposed or storage in self._held
+        if not others and not self.all_kept and _much_smaller(value):
             self._values[row] = value.clone()
             return
         version = version_of(tensor)
         self._versions[row] = _UNCOUNTED if version is None else version
-        self._by_storage.setdefault(storage, []).append(row)
+        self._rows_in(storage).append(row)
+
+    def _rows_in(self, storage: int) -> list[int]:
+        """The rows that are kept in a storage, to add one."""
+        if storage in self._held:
+            self.expose(self._held.pop(storage))
+        return self._by_storage.setdefault(storage, [])
 
     def keep_next(self, row: int, tensor: Tensor, storage: int) -> None:
         """Keep the value of a new row, where all are kept: once per operation, so in few steps."""
@@ -94,6 +104,8 @@ class Values:
             self._versions[row] = version
         if storage in self._by_storage:
             self._by_storage[storage].append(row)
+        elif storage in self._held:
+            self._rows_in(storage).append(row)
         else:
             self._by_storage[storage] = [row]
 
@@ -139,13 +151,14 @@ class Values:
         value = self._values[rows[-1]] if rows else None
         return (rows[-1], region_of(value)) if rows and value is not None else None
 
-    def expose(self, tensor: Tensor, storage: int | None = None) -> None:
-        """Somebody can write this tensor's storage from here on without a call that is seen.
+    def expose_held(self, tensor: Tensor, storage: int) -> None:
+        """As `expose`, of a tensor that is held during the run, and whose storage is known."""
+        if storage and storage not in self._exposed:
+            self._held[storage] = tensor
 
-        `storage` is its address, where that is known already.
-        """
-        if storage is None:
-            storage = storage_of(tensor)
+    def expose(self, tensor: Tensor) -> None:
+        """Somebody can write this tensor's storage from here on without a call that is seen."""
+        storage = storage_of(tensor)
         if not storage or storage in self._exposed:
             return
         with torch._C.DisableTorchFunction():  # a subclass has its own, and a mode would look on
@@ -223,6 +236,7 @@ class Values:
                 self._postponed[storage] = self._by_storage[storage]
         self._by_storage.clear()
         self._exposed.clear()
+        self._held.clear()
         self._places.clear()
         if not self._postponed:
             self._versions.clear()
@@ -250,7 +264,10 @@ class NoValues(Values):
     def preserve(self, storage: int) -> None:
         pass
 
-    def expose(self, tensor: Tensor, storage: int | None = None) -> None:
+    def expose_held(self, tensor: Tensor, storage: int) -> None:
+        pass
+
+    def expose(self, tensor: Tensor) -> None:
         pass
 
     def expose_owner(self, foreign: Tensor) -> None:

@@ -57,13 +57,18 @@ class Unswapped:
 
     It holds the tensor, for who is known to hold it as well: where there is a weak reference to a
     tensor, torch refuses to swap it.
+
+    Parameters
+    ----------
+    plain
+        `is_plain(tensor)`, where that is known already.
     """
 
     __slots__ = ("_content", "_is_plain", "tensor")
 
-    def __init__(self, tensor: Tensor) -> None:
+    def __init__(self, tensor: Tensor, plain: bool | None = None) -> None:
         self.tensor = tensor
-        self._is_plain = is_plain(tensor)
+        self._is_plain = is_plain(tensor) if plain is None else plain
         self._content = tensor._cdata if self._is_plain else _content(tensor)
 
     def __call__(self) -> Tensor | None:
