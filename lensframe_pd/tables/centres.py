@@ -9,6 +9,7 @@ place go together: what is said of an entry is true of all that went into it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,12 +54,15 @@ def centres(tape: Tape) -> dict[int, Lines]:
         return {}
     found: dict[int, Lines] = {}
     memo: dict[Any, Lines] = {}
+    once: dict[Lines, Lines] = {}  # equal ones are one object, which its id tells in a memo
     for i, row in enumerate(tape.rows):
         call = tape.calls[row[0]]  # by number, for speed: row.call, call.sources
         if tape.kinds.get(i) == "input" and not call[3]:
-            found[i] = tuple([Line((i, axis), 0.0, 1.0) for axis in range(len(row.shape))])
+            lines: Lines = tuple([Line((i, axis), 0.0, 1.0) for axis in range(len(row.shape))])
+            found[i] = once.setdefault(lines, lines)
         elif any([s in found for s in call[3]]):
-            found[i] = _of(tape, i, found, memo)
+            lines = _of(tape, i, found, memo)
+            found[i] = once.setdefault(lines, lines)
     return {i: lines for i, lines in found.items() if any(lines)}
 
 
@@ -67,27 +71,36 @@ def _of(tape: Tape, i: int, found: dict[int, Lines], memo: dict[Any, Lines]) -> 
     row = tape.rows[i]
     call = tape.calls[row.call]
     lost: Lines = (None,) * len(row.shape)
-    read = [(found.get(s), _shape(tape, s)) for s in call.sources]
-    if tape.kinds.get(i) == "alias" or not any(any(lines or ()) for lines, _ in read):
+    lines = [found.get(s) for s in call.sources]
+    if tape.kinds.get(i) == "alias" or not any([line is not None and any(line) for line in lines]):
         return lost
     name = call.function.name
-    key: Any = (name, *read, call.args, *call.kwargs.items(), row.shape, row.slot)
+    shapes = [_shape(tape, s) for s in call.sources]
+    if len(lines) == 1 and shapes[0] == row.shape and _is_by_entry(name):
+        return lines[0] or lost
+    known_by = (name, *map(id, lines), *shapes)
+    key: Any = (*known_by, call.args, *call.kwargs.items(), row.shape, row.slot)
     key = None if row.call in tape.selections else key
     try:
         known = memo.get(key) if key else None
     except TypeError:  # slices and lists among the arguments
         known = key = None
     if known is None:
-        rule = _RULES.get(name) or (_same if rule_of(name) is elementwise else None)
-        case = case_of(tape, i, [Operand((None,) * len(shape), shape) for _, shape in read], NEVER)
+        rule = _RULES.get(name) or (_same if _is_by_entry(name) else None)
+        case = case_of(tape, i, [Operand((None,) * len(shape), shape) for shape in shapes], NEVER)
         try:
-            known = rule(case, [lines for lines, _ in read], name) if rule else lost
+            known = rule(case, lines, name) if rule else lost
         except Exception:  # arguments that the rule does not expect, of whatever kind
             known = lost
         known = known if len(known) == len(row.shape) else lost
         if key is not None:
             memo[key] = known
     return known
+
+
+@cache
+def _is_by_entry(name: str) -> bool:
+    return name not in _RULES and rule_of(name) is elementwise
 
 
 def _shape(tape: Tape, source: int) -> tuple[int, ...]:

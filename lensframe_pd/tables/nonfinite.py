@@ -13,6 +13,7 @@ from lensframe_pd.tape.tape import SLOT, Array, Held, Opaque, Tape
 
 _PLAIN = frozenset((type(SLOT), type(None), bool, int, str, torch.dtype, torch.device, float))
 """What most arguments are: nothing with parts, and nothing with code of somebody else's."""
+_WHOLE = frozenset((type(SLOT), int))
 
 _NORMS = frozenset(("batch_norm", "instance_norm"))  # their buffers are statistics, and no masks
 
@@ -50,10 +51,12 @@ def made_of(tape: Tape, labels: Sequence[str], rows: Iterable[int]) -> Iterator[
 
 def _are_finite(args: tuple[Any, ...]) -> bool:
     """Whether arguments are plain, and finite; False where that has to be looked at closely."""
-    if not _PLAIN.issuperset(map(type, args)):
-        return False
-    for value in args:  # noqa: SIM110 (all() is slower, and this runs once per row)
-        if type(value) is float and value - value != 0:
+    for value in args:  # once per row, so in few steps
+        kind = type(value)
+        if kind is tuple or kind is list:  # sizes, strides and axes
+            if not _WHOLE.issuperset(map(type, value)):
+                return False
+        elif kind not in _PLAIN or (kind is float and value - value != 0):
             return False
     return True
 
