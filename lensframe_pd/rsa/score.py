@@ -57,8 +57,10 @@ def score(
         layers and module paths; None for every variable with a stimulus axis and another.
     comparison
         Of RDMs: `spearman`, `pearson`, `kendall` (tau-b), `tau-a`, `cosine`, `rho-a`,
-        `whitened-cosine`, `whitened-pearson`; rsatoolbox's names for them are known too. Of
-        feature matrices: `cka`, `cka-debiased` (linear).
+        `whitened-cosine`, `whitened-pearson`; rsatoolbox's names for them are known too. Cosines
+        take 0 at its word, and noise makes all distances larger: they and their ceilings are for
+        cross-validated RDMs (`rdm(metric="crossnobis")`). Of feature matrices: `cka`,
+        `cka-debiased` (linear).
     metric, pool
         Of the RDMs, as for `rdm`; references that are features get the same metric.
     bootstrap
