@@ -97,11 +97,11 @@ def plot_rdm(
     low, high = min(0.0, float(known.min())), float(known.max())
     columns = min(over.size, _BESIDE)
     rows = math.ceil(over.size / columns)
-    ids_beside = whole.sizes[STIMULUS] <= _NAMED
-    size = (1.6 + 2.1 * columns + ids_beside, 0.5 + 2.2 * rows + 0.5 * ids_beside)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)  # type: ignore[union-attr,call-arg]
     groups = _groups(whole, sort if label is None and isinstance(sort, str) else label)
+    beside = 0.07 * max((len(name) for name, _, _ in groups), default=0)  # of letters, in inches
+    size = (1.2 + 2.1 * columns + beside, 0.5 + 2.2 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)  # type: ignore[union-attr,call-arg]
     colours = plt.get_cmap("viridis").with_extremes(bad="#999999")
     image: Any = None
     for ax, place in zip(axes.flat, over.places(), strict=False):
@@ -193,7 +193,7 @@ def _name_stimuli(ax: Axes, groups: list[tuple[str, int, int]], first: bool) -> 
         step = math.ceil(len(groups) / _NAMED)
         named = groups[::step]
         ax.set_yticks([(a + b) / 2 for _, a, b in named], [name for name, _, _ in named])
-        ax.tick_params(axis="y", labelsize=8 if len(named) <= _GROUPS else 5, length=0)
+        ax.tick_params(axis="y", labelsize=min(8.0, 120 / len(named)), length=0)
 
 
 def _title(rdms: xr.DataArray, over: Over, place: dict[str, int]) -> str:

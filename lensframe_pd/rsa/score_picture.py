@@ -42,8 +42,9 @@ def plot_scores(
     -------
     matplotlib.axes.Axes
         Where there is a score for each subject or run, they are small dots, and the line is their
-        mean; so it is over folds and targets. Bars are intervals of what the line shows. The band
-        is the noise ceiling, from its lower to its upper bound.
+        mean; so it is over folds and targets. Bars are intervals of what the line shows, or of
+        many layers a pale band. The band across is the noise ceiling, from its lower to its upper
+        bound.
 
     Raises
     ------
@@ -76,6 +77,7 @@ def plot_scores(
     ax = _axes(ax)
     places = _places(frame, x)
     colours = _colours(len(lines))
+    _draw_ceilings(ax, lines, colours)
     for (name, line), colour in zip(lines.items(), colours, strict=True):
         _draw_line(ax, line, line[x].map(places).to_numpy(float), name, colour)
     _name_places(ax, frame, x, places)
@@ -162,25 +164,37 @@ def _ink() -> Any:
     return plt.rcParams["axes.edgecolor"]
 
 
-def _draw_line(ax: Axes, line: pd.DataFrame, places: Any, name: Any, colour: Any) -> None:
-    ceilings = line[["ceiling_low", "ceiling_high"]].dropna().drop_duplicates()
-    for low, high in ceilings.itertuples(index=False):
+def _draw_ceilings(ax: Axes, lines: dict[Any, pd.DataFrame], colours: list[Any]) -> None:
+    """A band for each line that has a ceiling; one of no colour, if it is the same of all."""
+    bands = [
+        (name, colour, low, high)
+        for (name, line), colour in zip(lines.items(), colours, strict=True)
+        for low, high in line[["ceiling_low", "ceiling_high"]].dropna().drop_duplicates().to_numpy()
+    ]
+    if len({(low, high) for *_, low, high in bands}) == 1 and len(bands) == len(lines) > 1:
+        bands = [("", _ink(), *bands[0][2:])]
+    for name, colour, low, high in bands:
         said = f"noise ceiling of {name}" if str(name) else "noise ceiling"
         ax.axhspan(low, high, color=colour, alpha=0.22, linewidth=0, label=said, zorder=0)
         for end in (low, high):  # a band alone is faint on a dark background
             ax.axhline(end, color=colour, linewidth=0.6, alpha=0.7, zorder=0)
-    for place, each in zip(places, line["each"], strict=True):
-        if len(each):
-            ax.plot(
-                [place] * len(each), each, ".", color=colour, markersize=3, alpha=0.45, zorder=1
-            )
+
+
+def _draw_line(ax: Axes, line: pd.DataFrame, places: Any, name: Any, colour: Any) -> None:
     score = line["score"].to_numpy(float)
-    ends = line[["low", "high"]].to_numpy(float)
-    whole = ~np.isnan(ends).any(axis=1)
-    ax.vlines(places[whole], ends[whole, 0], ends[whole, 1], color=colour, linewidth=1.4, zorder=2)
     means = pd.Series(score).groupby(places).mean()  # passes of a layer share their depth
     ax.plot(means.index, means, color=colour, linewidth=1.4, label=str(name), zorder=2)
+    ends = line[["low", "high"]].to_numpy(float)
+    whole = ~np.isnan(ends).any(axis=1)
+    if len(means) > _NAMED and len(means) == len(line):
+        ax.fill_between(places, *ends.T, color=colour, alpha=0.2, linewidth=0, zorder=1)
+        return
+    ax.vlines(places[whole], ends[whole, 0], ends[whole, 1], color=colour, linewidth=1.4, zorder=2)
     ax.plot(places, score, "o", color=colour, markersize=4.5, zorder=3)
+    for place, each in zip(places, line["each"], strict=True):
+        if len(each):
+            at_place = [place] * len(each)
+            ax.plot(at_place, each, ".", color=colour, markersize=3, alpha=0.45, zorder=1)
 
 
 def _places(frame: pd.DataFrame, x: str) -> dict[Any, float]:

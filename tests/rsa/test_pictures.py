@@ -252,6 +252,27 @@ def test_in_given_axes_and_in_a_dark_style(net):
         assert lf.plot_rdm(net.lens.rdm()).get_facecolor() == (0, 0, 0, 1)
 
 
+def test_many_layers_have_a_band_in_place_of_bars():
+    frame = pd.DataFrame({"op": [f"a_{k}" for k in range(60)], "depth": np.linspace(0, 1, 60)})
+    frame["score"] = RNG.random(60)
+    frame = frame.assign(reference="it", low=frame["score"] - 0.1, high=frame["score"] + 0.1)
+    ax = lf.plot_scores(frame)
+    (band,) = ax.collections
+    vertices = band.get_paths()[0].vertices
+    for ends in ("low", "high"):
+        expected = frame[["depth", ends]].to_numpy()
+        assert all(np.isclose(vertices, point).all(axis=1).any() for point in expected)
+    assert not [line for line in ax.lines if line.get_marker() not in ("None", "")]
+
+
+def test_a_ceiling_that_all_lines_share_is_one(net):
+    joined = xr.concat([net, net * 2 + 1], pd.Index([10, 20], name="checkpoint"))
+    ax = lf.plot_scores(joined.lens.score({"it": brain()}), hue="checkpoint")
+    assert len(ax.patches) == 1
+    said = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert said == ["10", "20", "noise ceiling"]
+
+
 def test_more_lines_than_the_style_has_colours(net):
     references = {f"r{k}": brain(2).mean("subject") for k in range(14)}
     ax = lf.plot_scores(net.lens.score(references))
