@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Mapping
 from inspect import isfunction
 from types import ModuleType
@@ -27,6 +28,11 @@ def verbs_of(table: type) -> Mapping[str, Any]:
     return {name: f for name, f in vars(accessor).items() if isfunction(f) and name[0] != "_"}
 
 
+def public() -> frozenset[str]:
+    """The names of the package itself."""
+    return frozenset(getattr(sys.modules["lensframe_pd"], "__all__", ()))
+
+
 def places(name: str, trace: str) -> list[str]:
     """Every place below a trace that has `name`: verbs first, then what the tables have."""
     tables: tuple[tuple[str, type], ...] = (
@@ -34,6 +40,8 @@ def places(name: str, trace: str) -> list[str]:
         ("activations", xr.Dataset),
     )
     verbs = [f"{trace}.{where}.lens.{name}(...)" for where, t in tables if name in verbs_of(t)]
+    if name in public() - _ON_DISK:
+        return [f"lf.{name}(...)"]
     if verbs or name.startswith("_"):
         return verbs
     found = [f"{trace}.{where}.{name}" for where, table in tables if hasattr(table, name)]
@@ -62,7 +70,9 @@ def not_a_verb(name: str, accessor: type) -> LensAttributeError:
             f"{name!r} is a verb of the other table: {path[other]}.lens.{name}(...)"
         )
     close = difflib.get_close_matches(name, verbs_of(own), n=3)
-    if hasattr(own, name) and name[0] != "_":
+    if name in public():
+        hint = f"it is lf.{name}(...)"
+    elif hasattr(own, name) and name[0] != "_":
         hint = f"it is {path[own]}.{name}, without lens"
     elif close:
         hint = f"did you mean {', '.join(close)}?"

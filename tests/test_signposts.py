@@ -24,6 +24,7 @@ ATTRIBUTES = {
     "summary": ["trace.layers.lens.summary"], "plot_time": ["trace.layers.lens.plot_time"],
     "rdm": ["trace.activations.lens.rdm"], "features": ["trace.activations.lens.features"],
     "to_sklearn": ["trace.activations.lens.to_sklearn"],
+    "plot_rdm": ["lf.plot_rdm"], "extract": ["lf.extract"],
     # of pandas, xarray or both
     "loc": ["trace.layers.loc", "trace.activations.loc"], "iloc": ["trace.layers.iloc"],
     "query": ["trace.layers.query", "trace.activations.query"], "columns": ["trace.layers.columns"],
@@ -41,10 +42,10 @@ def test_an_attribute_that_is_elsewhere(trace, name):
     with pytest.raises(AttributeError, match=f"^a trace has no '{name}'") as caught:
         getattr(trace, name)
     assert isinstance(caught.value, lf.LensError)
-    named = re.findall(r"trace(?:\.\w+)+", str(caught.value))
+    named = re.findall(r"(?:trace|lf)(?:\.\w+)+", str(caught.value))
     assert {*ATTRIBUTES[name]} <= {*named}
     for place in named:  # each is there
-        eval(place, {"trace": trace})
+        eval(place, {"trace": trace, "lf": lf})
 
 
 @pytest.mark.parametrize("name", ["save", "to_csv", "dump", "write"])
@@ -99,6 +100,7 @@ def test_what_was_not_saved_is_said():
         ("activations", "sel", "activations.sel, without lens"),
         ("layers", "colapse", "did you mean collapse"),
         ("activations", "fetures", "did you mean features"),
+        ("activations", "plot_rdm", "it is lf.plot_rdm(...)"),
         ("layers", "zzzz", "layers.lens shows its verbs"),
     ],
 )

@@ -72,6 +72,14 @@ def test_rows_of_gradients_and_patches(trace, form):
         assert list(trace.patch(0, lambda y: y.sum(), rows=keys).index) == PICKED
 
 
+def test_tokens_of_a_row():
+    layers, activations = lf.trace(nn.Embedding(9, 4).eval(), torch.tensor([[1, 2, 3], [4, 5, 6]]))
+    expected = activations.lens.tokens("embedding_1")
+    assert activations.lens.tokens(layers.loc[["embedding_1"]]).equals(expected)
+    with pytest.raises(lf.LensTypeError, match=r"^tokens takes one layer and got 3"):
+        activations.lens.tokens(layers)
+
+
 @pytest.mark.parametrize("verb", ["features", "to_rsatoolbox", "to_sklearn"])
 def test_verbs_of_one_layer(trace, verb):
     layers, activations = trace

@@ -22,7 +22,7 @@ from lensframe_pd.rsa.joined import (
     with_tokens,
 )
 from lensframe_pd.rsa.view import Named, as_array, resolved
-from lensframe_pd.schema import STEP, STIMULUS, TOKEN_START
+from lensframe_pd.schema import STEP, STIMULUS, TOKEN_START, one_name
 
 TOKEN_ID = "token_id"
 VALID = "valid"
@@ -32,7 +32,7 @@ _Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 def tokens(
     dataset: xr.Dataset,
-    key: str,
+    key: Any,
     ids: Any = None,
     mask: Any = None,
     beams: Any = None,
@@ -96,6 +96,7 @@ def tokens(
     >>> trace.activations.lens.tokens("transformer.h.0", trace.output).sizes
     Frozen({'stimulus': 2, 'token': 6, 'feature': 8})
     """
+    key = one_name(key, "tokens")
     parts = _parts(key, resolved(dataset, key))
     if beams is None:
         array, computed = _plain(key, dataset, parts), None
