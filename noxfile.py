@@ -31,17 +31,19 @@ def installed_torch() -> list[str]:
     return [f"torch=={torch}", f"torchvision=={torchvision}"]
 
 
-@nox.session(venv_params=["--system-site-packages"])
+TORCH = installed_torch()
+
+
+@nox.session(venv_params=["--system-site-packages"] if TORCH else [])
 def demo(session: nox.Session) -> None:
     """Trace a ResNet-18 on two photographs: tables, files and pictures in demo/."""
-    there = installed_torch()
     session.log(
-        f"1 of 2: the environment, with the {' and '.join(there)} of this machine"
-        if there
+        f"1 of 2: the environment, with the {' and '.join(TORCH)} of this machine"
+        if TORCH
         else "1 of 2: the environment; torch is large, some minutes the first time"
     )
     # silent=False: pip says what it does
-    session.install("-e", ".[demo]", *there, silent=False)
+    session.install("-e", ".[demo]", *TORCH, silent=False)
     session.log("2 of 2: the model, its tables and pictures: less than a minute")
     session.run("python", "tutorials/demo.py", *session.posargs)
 
