@@ -44,6 +44,8 @@ class Side:
 
     def __init__(self, frame: pd.DataFrame, renamed: Callable[[str], str]) -> None:
         require(frame, "diff", "kind", "func", "module", "parents", "parent_args", "shape")
+        if "step" in frame.columns and not frame["step"].is_monotonic_increasing:
+            frame = frame.sort_values("step", kind="stable")
         self.frame = frame
         self.ops = distinct_labels(frame, "diff")
         self.place = {op: k for k, op in enumerate(self.ops)}

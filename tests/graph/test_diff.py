@@ -557,6 +557,8 @@ def test_filtered_frames_are_compared_by_themselves(net, reference):
     part = "module.str.startswith('blocks.4')"
     table = found.query(part).lens.diff(reference.layers.query(part))
     assert table["what"].to_dict() == {"layer_norm_10": "config"}
+    mixed = found.sample(frac=1, random_state=0)
+    assert [*mixed.lens.diff(reference).index] == ["layer_norm_10"]
     assert found.lens.roll().lens.diff(reference.layers.lens.roll())["first"].sum() == 1
 
 

@@ -127,6 +127,9 @@ class Reads(nn.Module):
     def __init__(self, act, **held):
         super().__init__()
         self.fc = nn.Linear(4, 4)
+        with torch.no_grad():
+            self.fc.weight.copy_(torch.linspace(-0.4, 0.6, 16).view(4, 4))
+            self.fc.bias.fill_(0.1)
         self.act = act
         for name, tensor in held.items():
             self.register_buffer(name, tensor)
@@ -275,7 +278,7 @@ PLANTED = {
     "0 times a mask": (act(lambda h: masked(h * 0)), X, "mul_2"),
     "a mask less itself": (act(lambda h: attention(h[:4]) - attention(h[:4])), X, "sub_1"),
     "inf - inf": (act(lambda h: (h * 0 + 1e38) * 10 - (h * 0 + 1e38) * 10), X, "mul_2"),
-    "overflow beside a mask": (act(overflowing), X.abs() + 1, "mul_1"),
+    "overflow beside a mask": (overflowing, X, "mul_1"),
     "overflow beside a mask of finfo.min": (
         lambda x: (x @ x.T).masked_fill(x @ x.T > 3, LEAST) * -1e38, X, "mul_1"),
     "a mask by hand": (
