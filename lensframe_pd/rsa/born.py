@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,10 @@ from lensframe_pd.schema import UNWRITTEN, labels, names
 from lensframe_pd.tables.pointwise import is_pointwise
 
 _KINDS = ("nan", "inf")
+
+
+_INTEGERS = frozenset("int8 int16 int32 int64 uint8 uint16 uint32 uint64".split())
+_CONVERSIONS = frozenset("to type type_as long int short char byte".split())
 
 
 class Source(NamedTuple):
@@ -65,7 +70,8 @@ class Births:
             return False
         if not source.parents:
             return kind == "nan" or not _is_mask(own)
-        if kind == "inf" and self._is_sum_of_masks(op, own, source):
+        only_below = kind == "inf" and not own.nan and not own.positive_inf
+        if only_below and (self._is_sum_of_masks(op, source) or self._becomes_an_integer(op)):
             return False
         there, given, known = self._seen(source.parents)
         if any([self._moments_of(parent).holds(kind) for parent in there]):
@@ -119,12 +125,42 @@ class Births:
             found = found & np.isfinite(parent)
         return bool(np.asarray(found.any()))
 
-    def _is_sum_of_masks(self, op: str, own: Moments, source: Source) -> bool:
-        """Whether there is minus infinity only where a parent has the least number of its type.
+    def _becomes_an_integer(self, op: str) -> bool:
+        """Whether all that is not finite in what a row leads to is converted to whole numbers.
+
+        So the logarithm of a distance of 0 is, on its way to the number of a bucket.
+        """
+        todo, seen = [op], {op}
+        while todo:
+            readers = self._readers.get(todo.pop(), ())
+            if not readers:
+                return False  # it is an output, or nobody knows what was made of it
+            for reader in readers:
+                attrs = self._attrs(reader)
+                if attrs.get("torch_dtype") in _INTEGERS and attrs.get("func") in _CONVERSIONS:
+                    continue
+                if not self._moments_of(reader).holds("inf"):
+                    return False
+                if reader not in seen:
+                    seen.add(reader)
+                    todo.append(reader)
+        return True
+
+    @cached_property
+    def _readers(self) -> dict[str, list[str]]:
+        """Of each variable those that were made of it."""
+        found: dict[str, list[str]] = {}
+        for op, variable in self._variables.items():
+            for parent in variable.attrs.get("parents", "").split():
+                found.setdefault(parent, []).append(str(op))
+        return found
+
+    def _is_sum_of_masks(self, op: str, source: Source) -> bool:
+        """Whether there is an infinity only where a parent has the least number of its type.
 
         Masks are written with that too, and one added to another overflows.
         """
-        values = None if own.nan or own.positive_inf else self._side_by_side(op, source)
+        values = self._side_by_side(op, source)
         if values is None:
             return False
         own_values, parents = values

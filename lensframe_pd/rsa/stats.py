@@ -60,10 +60,12 @@ def stats(
         `born` says whether a NaN is there that no parent and no argument had, or an infinity where
         they had none; so the first `born` row is the first fault. A causal mask is none: numbers
         among the arguments count as arguments, and minus infinity in a tensor that nothing in the
-        model computed (an input, a constant, a buffer) does if nothing beside it is above 0. A NaN
-        of a parameter or buffer is born in the row that reads it, which is the first to show it.
-        It is missing (NA) where parents are not there: give the frame, and rows that were not
-        saved are followed to those that were.
+        model computed (an input, a constant, a buffer) does if nothing beside it is above 0. Nor
+        are masks added up that are written with the least finite number, or minus infinity that is
+        only converted to an integer (as T5 does with distances). A NaN of a parameter or buffer is
+        born in the row that reads it, which is the first to show it. It is missing (NA) where
+        parents are not there: give the frame, and rows that were not saved are followed to those
+        that were.
 
     Raises
     ------

@@ -167,6 +167,10 @@ def written(h):
     return out * 2
 
 
+def converted(y):
+    return y.long(), y.exp()
+
+
 def set_item(h):
     y = torch.zeros_like(h)
     y[:, 0] = NAN
@@ -211,6 +215,10 @@ def spoilt(value):
 PLANTED = {
     # computed
     "log of 0": (act(lambda h: (h * 0).log().softmax(-1)), X, "log_1"),
+    "log of 0, and its argmax": (act(lambda h: (h * 0).log().argmax(-1)), X, "log_1"),
+    "log of 0, also converted": (
+        act(lambda h: ((h * 0).log().long(), (h * 0).log().exp())), X, "log_2"),
+    "log of 0, converted and read": (act(lambda h: converted((h * 0).log())), X, "log_1"),
     "log of a negative number": (act(lambda h: (-h.abs() - 1).log().relu()), X, "log_1"),
     "log2": (act(lambda h: (h * 0).log2() + 1), X, "log2_1"),
     "log1p": (act(lambda h: torch.log1p(h * 0 - 1).exp()), X, "log1p_1"),
@@ -358,6 +366,7 @@ def masks():
         "nn.Transformer": lambda s: s + nn.Transformer.generate_square_subsequent_mask(n),
         "finfo.min": lambda s: s + torch.full((n, n), torch.finfo(s.dtype).min).triu(1),
         "alibi": lambda s: s + alibi(s),
+        "buckets of distances": lambda s: s + buckets(n).float() + additive,
         "finfo.min twice": lambda s: torch.where(causal, LEAST, s) + causal * LEAST,
         "finfo.min thrice": lambda s: _thrice(s, causal),
         "half finfo.min twice": lambda s: (s.half() + 2 * _least(causal)).float(),
@@ -395,6 +404,13 @@ def _set(s, where, value):
     s = s.clone()
     s[where] = value
     return s
+
+
+def buckets(n):
+    """As of T5: small distances by themselves, larger ones by their logarithm."""
+    distance = (torch.arange(n)[:, None] - torch.arange(n)).clamp(0)
+    large = 2 + (torch.log(distance.float() / 2) / math.log(8) * 2).to(torch.long)
+    return torch.where(distance < 2, distance, large)
 
 
 class Attention(nn.Module):
