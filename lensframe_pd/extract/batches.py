@@ -16,6 +16,7 @@ from lensframe_pd.extract.cast import Array
 from lensframe_pd.extract.data import Data, Raw, Want
 from lensframe_pd.extract.reduce import Given
 from lensframe_pd.tables.stimuli import coordinates, stimulus_table
+from lensframe_pd.tape.objects import tensors_in
 
 
 class Batch(NamedTuple):
@@ -85,6 +86,9 @@ class Ids:
         except LensError as error:
             error.add_note(f"these are the ids of batch {raw.number}")
             raise
+        except Exception as error:
+            error.add_note(f"lf.extract: raised by stimulus= of batch {raw.number}")
+            raise
         if table is None:
             raise LensValueError(f"stimulus= gave no ids for batch {raw.number}; give one each")
         found: Array = coordinates(table)["stimulus"][1]
@@ -143,7 +147,7 @@ class Batched:
     def wanted(self, want: Want) -> Iterator[Batch]:
         """Those that are wanted, where that is known before; no empty ones."""
         start = 0
-        for raw in self._data.wanted(want):
+        for raw in _loaded(self._data.wanted(want)):
             batch = self._prepared(raw, start if raw.start is None else raw.start)
             if batch is None:
                 continue
@@ -171,6 +175,8 @@ class Batched:
             ids = coordinates(self._ids.slice(start, start + size))["stimulus"][1]
         args, kwargs = bound_arguments(called_with, None)
         arguments = _flat(by_parameter(self._model, args, kwargs))
+        if not any(True for _ in tensors_in(arguments)):
+            raise LensTypeError(self._no_tensor(called_with, raw))
         return Batch(raw.number, start, size, args, kwargs, Given(called_with, arguments, ids))
 
     def _size_of(self, raw: Raw, start: int) -> tuple[int, Array | None, Any]:
@@ -191,6 +197,16 @@ class Batched:
         args, kwargs = bound_arguments(called_with, None)
         return _size(by_parameter(self._model, args, kwargs), raw.number), None, called_with
 
+    def _no_tensor(self, called_with: Any, raw: Raw) -> str:
+        what = f"a {type(called_with).__name__}"
+        if isinstance(called_with, (list, tuple)) and called_with:
+            what += f" of {len(called_with)} {type(called_with[0]).__name__}"
+        whose = "args= gives the model" if self._args is not None else "the model would get"
+        return (
+            f"{whose} {what} for batch {raw.number}, and no tensor is in it; have the data give "
+            "tensors or numbers, as a transform= does of images, or args= make them of a batch"
+        )
+
     def _called_with(self, raw: Raw) -> Any:
         if self._args is not None:
             try:
@@ -204,6 +220,26 @@ class Batched:
                 "give args=lambda batch: batch[0]"
             )
         return raw.given
+
+
+def _loaded(batches: Iterator[Raw]) -> Iterator[Raw]:
+    """The same; what goes wrong while the next is loaded says after which."""
+    after = "while the first batch was loaded"
+    while True:
+        try:
+            raw = next(batches)
+        except StopIteration:
+            return
+        except LensError:
+            raise
+        except Exception as error:
+            error.add_note(
+                f"lf.extract: raised by data=, {after}; what was written stays, and the same call "
+                "goes on"
+            )
+            raise
+        yield raw
+        after = f"while what comes after batch {raw.number} was loaded"
 
 
 def is_labelled(given: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,10 +77,17 @@ class Singles(Data):
 
     by_number = True
 
-    def __init__(self, data: Any, n: int, batch: int, num_workers: int, slices: bool) -> None:
+    def __init__(
+        self, data: Any, n: int | None, batch: int, num_workers: int, slices: bool
+    ) -> None:
         self.n, self.batch = n, batch
-        self.borders = [*range(0, n, batch), n]
         self._data, self._workers, self._slices = data, num_workers, slices
+        if n is not None:
+            self.settle(n)
+
+    def settle(self, n: int) -> None:
+        assert self.batch is not None
+        self.n, self.borders = n, [*range(0, n, self.batch), n]
 
     def wanted(self, want: Want) -> Iterator[Raw]:
         assert self.borders is not None
@@ -209,13 +217,14 @@ def data_of(data: Any, batch_size: Any, num_workers: int, has_ids: str) -> Data:
         `batch_size` or `num_workers` is no number, or belongs to the loader; or the loader's order
         is not torch's own, and nothing says which stimulus is which.
     """
-    _check_number("num_workers", num_workers, 0)
+    num_workers = whole_number("num_workers", num_workers, 0)
     if batch_size is not None:
-        _check_number("batch_size", batch_size, 1)
+        batch_size = whole_number("batch_size", batch_size, 1)
     if isinstance(data, DataLoader):
         return _of_loader(data, batch_size, num_workers, has_ids)
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        return Singles(data, _length(data), batch_size or DEFAULT_BATCH, num_workers, False)
+        n = _length(data) if hasattr(data, "__len__") else None
+        return Singles(data, n, batch_size or DEFAULT_BATCH, num_workers, False)
     if batch_size is None:
         return _of_batches(data, num_workers)
     if isinstance(data, (Tensor, np.ndarray, pd.DataFrame, pd.Series, Mapping)):
@@ -318,8 +327,8 @@ def _length(data: Any) -> int:
         return len(data)
     except TypeError:
         raise LensTypeError(
-            f"a {type(data).__name__} does not say how many stimuli it has; give it a __len__, or "
-            "give batches"
+            f"a {type(data).__name__} does not say how many stimuli it has; give one that has a "
+            "length, or batches"
         ) from None
 
 
@@ -348,6 +357,14 @@ def collated(items: Sequence[Any]) -> Any:
         return [*items]
 
 
-def _check_number(name: str, value: Any, least: int) -> None:
-    if type(value) is not int or value < least:
+def whole_number(name: str, value: Any, least: int) -> int:
+    """An option that is a whole number, NumPy's too.
+
+    Raises
+    ------
+    LensValueError
+        It is none, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise LensValueError(f"{name}={value!r} is no number from {least}")
+    return int(value)

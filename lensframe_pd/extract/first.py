@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -13,6 +14,7 @@ from lensframe_pd.capture.sites import Sites
 from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError
 from lensframe_pd.extract.batches import Batch
 from lensframe_pd.extract.columns import Wanted, wanted
+from lensframe_pd.extract.data import whole_number
 from lensframe_pd.extract.plan import Plan, check_ragged, make_plan
 from lensframe_pd.extract.randomness import Steady, check_random
 from lensframe_pd.extract.reduce import Reduced
@@ -21,6 +23,7 @@ from lensframe_pd.tracing import trace
 
 #: Of a run, not of what was run.
 _MEASURED = "seconds"
+_SEEDS = 2**63
 _OF_ONE_RUN = frozenset((_MEASURED, "stopped", "seed"))
 
 
@@ -60,19 +63,24 @@ def settings(save: Any, seed: Any, ragged: Any, passes: Any, values: Any = None)
         )
     if isinstance(save, pd.Series) and "func" in save.index:  # one row
         save = save.to_frame().T
-    if seed is not None and type(seed) is not int:
-        raise LensTypeError(f"seed={seed!r} is no whole number")
-    if passes is not None and (type(passes) is not int or passes < 1):
-        raise LensValueError(f"passes={passes!r} is no number from 1")
+    seed = None if seed is None else _seed(seed)
+    passes = None if passes is None else whole_number("passes", passes, 1)
     if ragged is not None and not isinstance(ragged, Mapping):
         raise LensTypeError(
             f"ragged= got a {type(ragged).__name__}; give a dict of axes to how many at most, as "
             'ragged={"token": 512}'
         )
-    for axis, most in (ragged or {}).items():
-        if type(most) is not int or most < 1:
-            raise LensValueError(f"ragged= gives {axis!r} {most!r}, which is no number from 1")
-    return Settings(save, seed, dict(ragged or {}), passes, values)
+    most = {axis: whole_number(f"ragged[{axis!r}]", n, 1) for axis, n in (ragged or {}).items()}
+    return Settings(save, seed, most, passes, values)
+
+
+def _seed(seed: Any) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise LensTypeError(f"seed={seed!r} is no whole number")
+    number = int(seed)
+    if not -_SEEDS <= number < _SEEDS:
+        raise LensValueError(f"seed={number} is no number of 64 bits, as torch takes")
+    return number
 
 
 def first_of(model: Any, batch: Batch, chosen: Settings, table: pd.DataFrame) -> First:

@@ -6,6 +6,7 @@ import inspect
 import threading
 import uuid
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,12 @@ def checked_part(part: Any) -> tuple[int, int]:
         i, n = part
     except (TypeError, ValueError):
         i = n = None
-    if type(i) is not int or type(n) is not int or not 0 <= i < n:
+    numbers = [isinstance(k, Integral) and not isinstance(k, bool) for k in (i, n)]
+    if not all(numbers) or not 0 <= i < n:
         raise LensValueError(
             f"part={part!r} is no part; give (i, n), the i-th of n from 0, as (0, 4) to (3, 4)"
         )
-    return i, n
+    return int(i), int(n)
 
 
 def extraction_of(model: Any, data: Any, options: Mapping[str, Any], once: bool = False) -> Any:

@@ -13,7 +13,7 @@ import pandas as pd
 from lensframe_pd.capture.model import check_model
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.extract.batches import Batch, Batched, Ids
-from lensframe_pd.extract.data import Want, data_of
+from lensframe_pd.extract.data import Want, data_of, whole_number
 from lensframe_pd.tables.stimuli import stimulus_table
 
 _TWO = 2
@@ -105,9 +105,8 @@ def _how_many(ids: Ids, said: int | None, n: Any) -> int:
     LensValueError
         They do not, nobody says it, or there are none.
     """
-    if n is not None and (type(n) is not int or n < 1):
-        raise LensValueError(f"n={n!r} is no number from 1")
-    found = {"n=": n, "the data": said}
+    n = None if n is None else whole_number("n", n, 1)
+    found: dict[str, int | None] = {"n=": n, "the data": said}
     if ids.table is not None:
         found["stimulus="] = len(ids.table)
     known = {what: k for what, k in found.items() if k is not None}

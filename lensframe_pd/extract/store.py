@@ -15,7 +15,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensFileError, LensTypeError, LensValueError, needs
+from lensframe_pd.errors import (
+    LensFileError,
+    LensRuntimeError,
+    LensTypeError,
+    LensValueError,
+    needs,
+)
 from lensframe_pd.extract.cast import Array
 from lensframe_pd.extract.plan import Plan, Variable
 from lensframe_pd.files.atomic import first_folder
@@ -125,6 +131,8 @@ def target_of(to: Any) -> Any:
             f"to= got a {type(to).__name__}; give the path of a folder, or a store of zarr's"
         )
     place = place_of(to)
+    if isinstance(to, (str, os.PathLike)) and not isinstance(place, Path):
+        _check_url(str(place))
     if not isinstance(place, Path):
         return to
     if place.exists() and not is_blocks(place) and not _is_empty(place):
@@ -134,6 +142,18 @@ def target_of(to: Any) -> Any:
         )
     found = place if place.exists() else place_to_write(place, folder=True)
     return found if isinstance(to, (str, os.PathLike)) else to
+
+
+def _check_url(url: str) -> None:
+    needs("fsspec", "stores by URL")
+    from fsspec.core import url_to_fs
+
+    try:
+        url_to_fs(url)
+    except ImportError as error:
+        raise LensRuntimeError(f"to={url!r} needs a package that is not there: {error}") from error
+    except ValueError as error:
+        raise LensValueError(f"to={url!r} is no place that fsspec knows: {error}") from None
 
 
 def _is_empty(place: Path) -> bool:
