@@ -25,6 +25,7 @@ from lensframe_pd.extract.reduce import (
 from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables.activations import to_numpy
 from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.tape import Tape
 from lensframe_pd.traced import Trace
 
 _SHOWN = 8
@@ -131,7 +132,7 @@ def make_plan(
     at = {addresses[row]: row for row in rows}
     whole_facts = facts_of(tape, at)
     last = max(rows)
-    short = facts_of(dataclasses.replace(tape, rows=tape.rows[: last + 1]), at)
+    short = facts_of(_until(tape, last), at)
     asks = _by_address(wanted, chosen.save, trace, addresses)
     labels, variables, stored = trace._passes.labels(), list[Variable](), dict[str, Reduced]()
     counts = _n_selected(trace, rows)
@@ -166,6 +167,16 @@ def make_plan(
     fixed = {v.name: stored[v.name].array for v in variables if v.axis is None}
     plan = Plan(tuple(variables), fixed, bool(tape.reads), input_shapes(batch.arguments), passes)
     return plan, stored
+
+
+def _until(tape: Tape, row: int) -> Tape:
+    """What the tape would be of a run that ends with a row."""
+    return dataclasses.replace(
+        tape,
+        rows=tape.rows[: row + 1],
+        calls=tape.calls[: tape.rows[row].call + 1],
+        kinds={k: kind for k, kind in tape.kinds.items() if k <= row},
+    )
 
 
 def input_shapes(arguments: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
