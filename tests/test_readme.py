@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,20 @@ def test_every_column_is_in_the_readme():
 
     table = README[README.index("## The columns") :]
     assert [c for c in COLUMNS if f"`{c}`" not in table] == []
+
+
+def test_a_package_index_is_given_no_place_in_the_repository():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    hooks = project["tool"]["hatch"]["metadata"]["hooks"]
+        "hooks"
+    ]
+    text = README
+    assert text.count("](tutorials/") + text.count('src="tutorials/') > 10
+    for rule in hooks["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
+    assert re.findall(r"\]\([^)h#]|src=|<img|!\[", text) == []
+    assert "`tutorials/stages.svg`: ResNet-18 by stages" in text
+    assert text.count("```") == README.count("```")
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)]+)\)", README))
