@@ -33,7 +33,9 @@ def to_rsatoolbox(dataset: xr.Dataset, key: Any, pool: Pool = None) -> Any:
     -------
     rsatoolbox.data.Dataset
         Measurements stimulus x feature in float64; ids and stimulus columns are observation
-        descriptors, the axes of the features (channel, y, x) channel descriptors.
+        descriptors, the axes of the features (channel, y, x) channel descriptors. What rsatoolbox
+        makes of it by a descriptor, it sorts as text ("10" before "9"): join that by its pattern
+        descriptors, not by position.
 
     Raises
     ------

@@ -1,5 +1,7 @@
 """Noise ceilings and intervals over subjects are rsatoolbox's, and hold the truth."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -163,6 +165,41 @@ def test_subjects_and_runs(net):
         assert rows[["ceiling_low", "ceiling_high"]].iloc[0].tolist() == pytest.approx(
             expected, abs=1e-10
         )
+
+
+def test_without_rsatoolbox_it_says_what_to_install(net, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rsatoolbox", None)
+    with pytest.raises(lf.LensRuntimeError, match=r"noise ceilings need .* rsatoolbox"):
+        net.activations.lens.score({"it": brain()})
+    assert net.activations.lens.score({"it": brain()[0]})["score"].notna().all()
+
+
+def test_a_store(net, tmp_path):
+    """Read by blocks, with references of several subjects and runs."""
+    many = [f"s{k}" for k in range(60)]
+    values = RNG.normal(size=(60, 40))
+    dims = ("stimulus", "feature_40")
+    whole = xr.Dataset({"a_1": (dims, values), "b_1": (dims, values**2)}, {"stimulus": many})
+    whole.chunk(stimulus=6).to_zarr(tmp_path / "a.zarr")
+    stored = xr.open_zarr(tmp_path / "a.zarr")
+    coords = {"stimulus": many[::-1], "subject": NAMES[:3]}
+    array = values[::-1] + RNG.normal(size=(3, 60, 40))
+    reference = xr.DataArray(array, coords, ("subject", "stimulus", "voxel"))
+    options = {"references": {"it": reference}, "layers": ["a_1", "b_1"], "bootstrap": 20}
+    for verb in ("score", "score_differences"):
+        found = getattr(stored.lens, verb)(**options, memory=9_000)
+        expected = getattr(whole.lens, verb)(**options)
+        pd.testing.assert_frame_equal(found, expected, rtol=1e-9)
+
+
+def test_rdms_of_levels(net):
+    """Rows of a subject and a stimulus, columns that are stimuli."""
+    squares = brain()
+    rows = pd.concat({s: squares.sel(subject=s).to_pandas() for s in NAMES}, names=["subject"])
+    table = rows.sample(frac=1, random_state=0)[IDS[::-1]]
+    found = net.activations.lens.score({"it": table}).set_index(["op", "subject"])
+    expected = net.activations.lens.score({"it": squares}).set_index(["op", "subject"])
+    pd.testing.assert_frame_equal(found.loc[expected.index], expected, rtol=1e-12)
 
 
 def test_layers_with_the_same_axis(net):
