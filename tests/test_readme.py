@@ -48,8 +48,6 @@ def test_every_column_is_in_the_readme():
 def test_a_package_index_is_given_no_place_in_the_repository():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     hooks = project["tool"]["hatch"]["metadata"]["hooks"]
-        "hooks"
-    ]
     text = README
     assert text.count("](tutorials/") + text.count('src="tutorials/') > 10
     for rule in hooks["fancy-pypi-readme"]["substitutions"]:
