@@ -34,10 +34,12 @@ from lensframe_pd.extract.source import Source
 from lensframe_pd.extract.store import Layout, check_room, made_sizes, make, spoken
 from lensframe_pd.extract.table import needed_bytes, plan_table
 from lensframe_pd.files.blocks import is_blocks, ledger_at, lost_chunks, place_of
+from lensframe_pd.files.damage import refused
 from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables.stimuli import coordinates
 
 _SHOWN = 8
+_STORE = "whole store of lf.extract"
 
 
 class Extraction:
@@ -98,7 +100,8 @@ class Extraction:
     def _check_room(self, to: Any) -> None:
         done = np.zeros(self.layout.n_blocks, np.bool_)
         if is_blocks(to):
-            there = ledger_at(to).done()
+            with refused(place_of(to), _STORE):
+                there = ledger_at(to).done()
             done = there if there.shape == done.shape else done
         check_room(to, needed_bytes(self.layout, done))
 
@@ -107,7 +110,8 @@ class Extraction:
         self._check_room(to)
         if not is_blocks(to):
             make(to, self.layout, self.first.layers, self.said)
-        check_same(to, {"n": self.layout.n, **self.said}, place_of(to))
+        with refused(place_of(to), _STORE):
+            check_same(to, {"n": self.layout.n, **self.said}, place_of(to))
         return Filling(self, to, part, sync).run()
 
 
@@ -147,7 +151,8 @@ class Filling:
     def __init__(self, extraction: Extraction, to: Any, part: tuple[int, int], sync: bool) -> None:
         self._of, self._plan = extraction, extraction.first.plan
         self._where, self._whole = place_of(to), part[1] == 1
-        self._opened = Opened(to, extraction.layout)
+        with refused(self._where, _STORE):
+            self._opened = Opened(to, extraction.layout)
         self._ledger = self._opened.ledger
         self._entries = self._ledger.read()
         lost = lost_chunks(self._where, self._opened.group, self._ledger)

@@ -140,7 +140,8 @@ def target_of(to: Any) -> Any:
             f"{place} is there and is no store that lf.extract made; give another path, or remove "
             "it yourself"
         )
-    found = place if place.exists() else place_to_write(place, folder=True)
+    # a link is written through: a folder cannot be put in its place
+    found = place.resolve() if place.exists() else place_to_write(place, folder=True)
     return found if isinstance(to, (str, os.PathLike)) else to
 
 

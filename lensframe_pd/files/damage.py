@@ -12,7 +12,7 @@ from lensframe_pd.errors import LensError, LensValueError
 
 
 @contextmanager
-def refused(path: Path, kind: str) -> Iterator[None]:
+def refused(path: Path | str, kind: str) -> Iterator[None]:
     """Whatever a reader raises about a file becomes one error that names the file."""
     try:
         yield

@@ -1,5 +1,7 @@
 """What is given by mistake: said with the batch it is about, and nothing written is lost."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -156,3 +158,25 @@ def test_urls_that_lead_nowhere(url, says, monkeypatch):
     with pytest.raises(LensError, match=says):
         lf.extract(Watched(), images(N), to=url, save="relu_1", batch_size=4)
     assert calls == []  # said before the first forward
+
+
+@pytest.mark.parametrize("gone", ["lensframe", "relu_2", "lensframe/ledger"])
+def test_a_store_of_which_parts_are_gone(tmp_path, gone):
+    run(tmp_path, images(N))
+    shutil.rmtree(tmp_path / "a.zarr" / gone)
+    with pytest.raises(LensValueError, match=r"a\.zarr is .*damaged or no whole store"):
+        run(tmp_path, images(N))
+
+
+@pytest.mark.parametrize("there", ["empty", "nothing", "a store"])
+def test_a_link_is_written_through(tmp_path, there):
+    real, link = tmp_path / "real", tmp_path / "link.zarr"
+    if there == "empty":
+        real.mkdir()
+    elif there == "a store":
+        run(tmp_path, images(N), to=real)
+    link.symlink_to(real)
+    found = run(tmp_path, images(N), to=link)
+    assert found.sizes["stimulus"] == N
+    assert link.is_symlink()
+    assert lf.read(real)["relu_2"].equals(found["relu_2"])
