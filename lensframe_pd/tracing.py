@@ -12,7 +12,7 @@ import torch
 
 from lensframe_pd.capture.edits import Edits, Refused
 from lensframe_pd.capture.gradients import Births
-from lensframe_pd.capture.hints import dtype_hint, hints
+from lensframe_pd.capture.hints import axis_hint, dtype_hint, hints
 from lensframe_pd.capture.model import check_model, check_output, warn_of_training
 from lensframe_pd.capture.placed import placed
 from lensframe_pd.capture.run import Run, bound_arguments
@@ -192,7 +192,8 @@ def trace(
 
 def _add_hints(error: BaseException, model: Any, args: Any, kwargs: Any) -> None:
     """Note what in the arguments may be why."""
-    for hint in hints(args, kwargs, error) or dtype_hint(model, args, kwargs):
+    found = hints(args, kwargs, error) or dtype_hint(model, args, kwargs)
+    for hint in found or axis_hint(args, kwargs, error):
         error.add_note(hint)
 
 

@@ -1,5 +1,7 @@
 """Rows of a frame, lists and single names, wherever a verb takes layers; numbers as depths."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -174,6 +176,14 @@ def test_find_names_all_that_are_not_there(trace):
     assert trace.layers.lens.find(["1.0", "relu_2"]).index.tolist() == [
         "conv2d_2", "add_1", "relu_1", "relu_2",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["relu", "conv2d", "add", "input"])
+def test_a_function_is_told_to_be_one(trace, name):
+    with pytest.raises(lf.LensKeyError) as caught:
+        trace.layers.lens.find(name)
+    query = re.search(r"layers\.query\(.*\)", str(caught.value))[0]
+    assert len(eval(query, {"layers": trace.layers})) == (trace.layers["func"] == name).sum()
 
 
 def test_cka_of_rows_says_where_they_go(trace):

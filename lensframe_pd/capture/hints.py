@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -13,6 +14,7 @@ import xarray as xr
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+_AXES = re.compile(r"expected (?P<wanted>\d)D.*got (?P<got>\d)D")
 _FEW = 8  # sizes that a shape may have, to be one
 
 
@@ -42,6 +44,18 @@ def hints(args: Any, kwargs: Mapping[str, Any] | None, error: BaseException) -> 
         f"lf.trace: {name} is {what}"
         for name, value in _given(args, kwargs)
         if (what := _unlike_a_tensor(name, value))
+    ]
+
+
+def axis_hint(args: Any, kwargs: Mapping[str, Any] | None, error: BaseException) -> list[str]:
+    """Where a tensor lacks the one axis that torch says is missing: mostly that of the batch."""
+    said = _AXES.search(str(error))
+    if said is None or int(said["got"]) != int(said["wanted"]) - 1:
+        return []
+    return [
+        f"lf.trace: {name} has {value.ndim} axes; a batch of one is {name}[None]"
+        for name, value in _given(args, kwargs)
+        if isinstance(value, Tensor) and value.ndim == int(said["got"])
     ]
 
 

@@ -195,6 +195,8 @@ def _named(frame: pd.DataFrame, key: str) -> np.ndarray[Any, Any]:
     if not any(inside):
         known = [*ops, *frame.get("layer", ())] if path is None else []
         known += [path_of(call) for stack in stacks for call in stack]
+        if path is None and key in {*frame.get("func", ())}:
+            raise LensKeyError(f"{key!r} is a function: layers.query(\"func == '{key}'\")")
         raise unknown_names([asked], known, "op, layer or module" if path is None else "module")
     return np.array(inside, bool)
 

@@ -69,6 +69,21 @@ def test_what_was_given(args, words):
     assert notes.count("lf.trace: args") <= 1
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "told"),
+    [
+        (nn.BatchNorm2d(3), (3, 8, 8), True),
+        (nn.BatchNorm3d(3), (3, 4, 8, 8), True),
+        (nn.BatchNorm2d(5), (2, 3, 8, 8), False),  # the axes are not the matter
+        (nn.BatchNorm2d(3), (8, 8), False),
+    ],
+)
+def test_an_image_without_a_batch(layer, shape, told):
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        lf.trace(layer.eval(), torch.rand(shape))
+    assert ("a batch of one is args[None]" in "\n".join(caught.value.__notes__)) == told
+
+
 def test_a_keyword_argument():
     with pytest.raises(TypeError) as caught:
         lf.trace(Pair(), IMAGES, {"mask": np.ones(3)})
