@@ -14,6 +14,7 @@ _MOST = 4  # columns
 _FEWEST = 8  # rows of a column
 _CUT = 2  # rows read across a cut, from which on the picture is not one that can be cut
 _TALL = 2.2  # height to width up to which a picture stays as it is
+_APART = 36.0  # points that a line takes, with the room on both sides of it
 _LINE, _BETWEEN, _LETTER, _ROOM = 11.0, 34.0, 4.6, 30.0  # points: of a node's text and around it
 
 
@@ -44,16 +45,38 @@ def columns_of(nodes: Sequence[Node], found: Sequence[Link], columns: int | str)
         raise LensValueError(f"draw: columns={columns!r}; give a number from 1, or 'auto'")
     if isinstance(columns, int) and columns < 1:
         raise LensValueError(f"draw: columns={columns}; give a number from 1, or 'auto'")
-    order = sorted(range(len(nodes)), key=lambda i: (nodes[i].row.get("step", i), i))
-    place = {nodes[i].id: rank for rank, i in enumerate(order)}
-    edges = [(place[link.source.id], place[link.target.id]) for link in found]
-    sorted_nodes = [nodes[i] for i in order]
+    sorted_nodes, edges = _in_order(nodes, found)
     if isinstance(columns, int):
         cuts = _cuts(sorted_nodes, edges, min(columns, len(nodes)))
     else:
         cuts = _best(sorted_nodes, edges)
     of_place = [sum(rank >= cut.place for cut in cuts) for rank in range(len(nodes))]
-    return [of_place[place[node.id]] for node in nodes]
+    column = {node.id: k for node, k in zip(sorted_nodes, of_place, strict=True)}
+    return [column[node.id] for node in nodes]
+
+
+def is_tall(nodes: Sequence[Node], found: Sequence[Link]) -> bool:
+    """Whether a picture of one column is long enough for several, and too tall for its width."""
+    if len(nodes) < 2 * _FEWEST:
+        return False
+    ordered, edges = _in_order(nodes, found)
+    height, width = _size(ordered, edges, [0, len(nodes)])
+    rank = _ranks(edges, 0, len(nodes))
+    passing = [0] * len(nodes)  # how many edges go past each rank, which take room beside it
+    for a, b in edges:
+        for r in range(rank[a] + 1, rank[b]):
+            passing[r] += 1
+    return height > _TALL * (width + _APART * max(passing))
+
+
+def _in_order(
+    nodes: Sequence[Node], found: Sequence[Link]
+) -> tuple[list[Node], list[tuple[int, int]]]:
+    """Nodes as they ran, and edges between their places."""
+    order = sorted(range(len(nodes)), key=lambda i: (nodes[i].row.get("step", i), i))
+    place = {nodes[i].id: rank for rank, i in enumerate(order)}
+    edges = [(place[link.source.id], place[link.target.id]) for link in found]
+    return [nodes[i] for i in order], edges
 
 
 def length_of(nodes: Sequence[Node], found: Sequence[Link]) -> int:
@@ -117,16 +140,22 @@ def _size(
     """About how high and wide a picture would be, in points, from its longest paths."""
     height = width = 0.0
     for first, end in pairwise(ends):
-        rank = [0] * (end - first)
-        for a, b in sorted(edges, key=lambda edge: edge[1]):
-            if first <= a < b < end:
-                rank[b - first] = max(rank[b - first], rank[a - first] + 1)
+        rank = _ranks(edges, first, end)
         rows: dict[int, list[Node]] = {}
         for i, r in enumerate(rank):
             rows.setdefault(r, []).append(nodes[first + i])
         height = max(height, sum(max(map(_height, row)) for row in rows.values()))
         width += max(sum(map(_width, row)) for row in rows.values()) + 2 * _ROOM
     return height, width
+
+
+def _ranks(edges: Sequence[tuple[int, int]], first: int, end: int) -> list[int]:
+    """How many edges lead to each of these nodes on the longest way among them."""
+    rank = [0] * (end - first)
+    for a, b in sorted(edges, key=lambda edge: edge[1]):
+        if first <= a < b < end:
+            rank[b - first] = max(rank[b - first], rank[a - first] + 1)
+    return rank
 
 
 def _height(node: Node) -> float:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lensframe_pd.draw import style
 from lensframe_pd.draw.boxes import title, worth_a_box
-from lensframe_pd.draw.columns import columns_of, length_of
+from lensframe_pd.draw.columns import columns_of, is_tall, length_of
 from lensframe_pd.draw.links import Link, links
 from lensframe_pd.draw.markup import escaped, plain_text
 from lensframe_pd.draw.node import Node, look, named, nodes_of, text
@@ -52,12 +52,14 @@ def dot(
     graph_attributes = style.GRAPH | _rankdir(direction)
     if len(nodes) <= LARGE and length_of(nodes, found) > _LONG:
         graph_attributes |= QUICK
+    one = columns == "auto" and (len(nodes) > LARGE or "rankdir" in graph_attributes)
+    column_of = columns_of(nodes, found, 1 if one else columns)
+    if not one and not any(column_of) and is_tall(nodes, found):
+        graph_attributes |= style.TALL
     graph = graphviz.Digraph(
         graph_attr=graph_attributes, node_attr=style.NODE, edge_attr=style.EDGE
     )
     graph.attr(label=f"<{escaped(style.caption(frame))}>")
-    one = columns == "auto" and (len(nodes) > LARGE or "rankdir" in graph_attributes)
-    column_of = columns_of(nodes, found, 1 if one else columns)
     boxes = [_boxes(part) for part in _parts(nodes, column_of)]
     again = {path_of(c) for part in boxes for calls in part for c in calls if c.endswith(":2")}
     numbers = count()

@@ -40,6 +40,9 @@ GRAPH = {
     "fontname": _FONT, "fontsize": "10", "ranksep": "0.3", "nodesep": "0.25",
     "bgcolor": "transparent", "fontcolor": FAINT, "labelloc": "b",
 }  # fmt: skip
+#: Of a long picture that cannot stand in columns, as many edges lead far down (a U-Net's): these
+#: have room beside each other, and ranks are closer.
+TALL = {"ranksep": "0.22", "nodesep": "0.5"}
 NODE = {
     "shape": "box", "style": "rounded,filled", "fillcolor": PLAIN, "color": LINE,
     "fontname": _FONT, "fontsize": "11", "fontcolor": TEXT, "margin": "0.12,0.05",

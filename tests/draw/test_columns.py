@@ -174,3 +174,60 @@ def test_values_of_their_own_and_of_none(traced):
 def test_both_legends_where_some_rows_have_a_colour(traced):
     some = traced.assign(color=pd.Series({"input_1": "#ff0000"}))
     assert "has trainable parameters" in dot(some)
+
+
+class Twice(nn.Sequential):
+    def __init__(self, ins, outs):
+        super().__init__(
+            nn.Conv2d(ins, outs, 3, padding=1), nn.ReLU(), nn.Conv2d(outs, outs, 3, padding=1)
+        )
+
+
+class Up(nn.Module):
+    def __init__(self, ins, outs):
+        super().__init__()
+        self.up, self.body = nn.ConvTranspose2d(ins, outs, 2, 2), Twice(2 * outs, outs)
+
+    def forward(self, x, skip):
+        return self.body(torch.cat([skip, self.up(x)], 1))
+
+
+class UNet(nn.Module):
+    def __init__(self, levels):
+        super().__init__()
+        widths = [2 * 2**level for level in range(levels + 1)]
+        self.first = Twice(3, widths[0])
+        self.downs = nn.ModuleList(
+            [nn.Sequential(nn.MaxPool2d(2), Twice(a, 2 * a)) for a in widths[:-1]]
+        )
+        self.ups = nn.ModuleList([Up(2 * a, a) for a in widths[-2::-1]])
+        self.last = nn.Conv2d(widths[0], 2, 1)
+
+    def forward(self, x):
+        found = [self.first(x)]
+        for down in self.downs:
+            found.append(down(found[-1]))
+        y = found.pop()
+        for up in self.ups:
+            y = up(y, found.pop())
+        return self.last(y)
+
+
+@pytest.mark.parametrize("levels", [3, 4, 5])
+def test_a_net_with_shortcuts_stays_whole_and_is_no_ribbon(levels):
+    layers, _ = lf.trace(UNet(levels).eval(), torch.rand(1, 3, 64, 64), save=None)
+    drawing = layers.lens.collapse("auto").lens.draw()
+    width, height = size(drawing)
+    assert stubs(drawing.source) == []
+    assert height <= 3 * width
+
+
+def test_only_such_a_picture_has_closer_ranks():
+    """Long edges that fan out make a picture wide by themselves."""
+    fan = tuple((0, i) for i in range(2, 24))
+    through = tuple((i, 23 - i) for i in range(2, 8))
+    nets = {"fan": fan, "through": through, "none": ()}
+    spread = {name: "nodesep=0.5" in dot(chain(24, skips)) for name, skips in nets.items()}
+    assert spread == {"fan": False, "through": True, "none": False}
+    assert "nodesep=0.5" not in dot(chain(24, through), direction="right")
+    assert "nodesep=0.5" not in dot(chain(24, through), columns=3)
