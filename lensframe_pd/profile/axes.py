@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BLUE, GREY, ORANGE = "#4c72b0", "#b9c2cc", "#dd8452"
-BESIDE: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": "#66717d"}
+#: To be read on white and on black.
+BESIDE: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": "#6f7b87"}
+# Of seaborn's style "ticks" what is no colour: those are of the style that is set, dark or light.
+_TICKS = {"axes.grid": False, "xtick.bottom": True, "ytick.left": True, "axes.axisbelow": True}
 
 
 def axes_of(ax: Axes | None, size: tuple[float, float]) -> Axes:
@@ -24,7 +27,7 @@ def axes_of(ax: Axes | None, size: tuple[float, float]) -> Axes:
 
     if ax is not None:
         return ax
-    with seaborn.axes_style("ticks"):
+    with plt.rc_context(_TICKS):
         _, made = plt.subplots(figsize=size, layout="constrained")
     seaborn.despine(ax=made)
     return made

@@ -207,3 +207,30 @@ def drawn(ax):
     """Its pixels."""
     ax.figure.canvas.draw()
     return bytes(ax.figure.canvas.buffer_rgba())
+
+
+def luminance(color):
+    red, green, blue, _ = mpl.colors.to_rgba(color)
+    parts = [
+        v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in (red, green, blue)
+    ]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def contrast(a, b):
+    low, high = sorted([luminance(a), luminance(b)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+@pytest.mark.parametrize("style", ["default", "dark_background", "Solarize_Light2", "ggplot"])
+def test_all_text_is_read_on_the_background_of_the_style(plot, style, layers):
+    with plt.style.context(style):
+        ax = plot(layers)
+    ax.figure.canvas.draw()
+    ground = ax.get_facecolor()
+    assert ground == mpl.colors.to_rgba(plt.style.library.get(style, {}).get("axes.facecolor", "w"))
+    shown = [t for t in ax.figure.findobj(mpl.text.Text) if t.get_text() and t.get_visible()]
+    assert len(shown) > 5
+    faint = {t.get_text(): contrast(t.get_color(), ground) for t in shown}
+    assert {text: c for text, c in faint.items() if c < 3} == {}
