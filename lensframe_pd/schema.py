@@ -153,7 +153,17 @@ def require(frame: pd.DataFrame, verb: str, *columns: str) -> None:
     ------
     LensKeyError
         Naming the verb, every missing column, and where the column comes from.
+    LensTypeError
+        `parents` or `parent_args` are no sequences.
+    LensValueError
+        A column is there twice; or rows have not as many `parent_args` as `parents`.
     """
+    if not frame.columns.is_unique:
+        twice = [*map(str, frame.columns[frame.columns.duplicated()])]
+        raise LensValueError(
+            f"{verb}: the frame has columns twice, {shown(twice)}: keep one of each, as by "
+            "frame.loc[:, ~frame.columns.duplicated()]"
+        )
     missing = [c for c in columns if c not in frame.columns]
     if missing:
         lines = [
@@ -161,6 +171,21 @@ def require(frame: pd.DataFrame, verb: str, *columns: str) -> None:
         ]
         lines.append("lf.trace(...) makes these columns; keep them when you select or merge")
         raise LensKeyError("\n".join(lines))
+    if "parents" in columns and "parent_args" in columns:
+        _check_roles(frame, verb)
+
+
+def _check_roles(frame: pd.DataFrame, verb: str) -> None:
+    """Each parent was some argument."""
+    pairs = zip(frame["parents"], frame["parent_args"], strict=True)
+    for k, (parents, roles) in enumerate(pairs):
+        if type(parents) is not tuple or type(roles) is not tuple:  # the usual needs no look
+            parents, roles = names("parents", parents), names("parent_args", roles)
+        if len(parents) != len(roles):
+            raise LensValueError(
+                f"{verb}: row {k} ({frame.index[k]!r}) has {len(parents)} parents and "
+                f"{len(roles)} parent_args, the argument that each was: change both together"
+            )
 
 
 def label(layer: str, pass_num: int, n_passes: int) -> str:

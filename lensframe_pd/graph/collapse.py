@@ -26,6 +26,7 @@ from lensframe_pd.graph.roll import roll, unroll
 from lensframe_pd.graph.runs import merge_runs
 from lensframe_pd.schema import (
     asked_names,
+    distinct_labels,
     label,
     labels,
     names,
@@ -117,7 +118,7 @@ def collapse(
     rolled = "parent_passes" in frame.columns
     if rolled:
         calls = _first_calls(calls)
-    ops = labels(frame, "collapse")
+    ops = distinct_labels(frame, "collapse")
     counts = _counts(calls)
     of = {op: _name(call, counts) if call else op for op, call in zip(ops, calls, strict=True)}
     columns = {name: plain_cells(frame[name]) for name in frame.columns}

@@ -127,6 +127,17 @@ def op_index(frame: pd.DataFrame, ops: Sequence[str]) -> pd.Index:
     return index
 
 
+def _as_in(column: pd.Series[Any], cells: list[Any]) -> Any:
+    """Cells as an array of a column's kind, where that can hold them: texts are no numbers."""
+    kind: Any = column.dtype
+    if isinstance(kind, pd.CategoricalDtype) and not {*cells} <= {*kind.categories}:
+        kind = kind.categories.dtype
+    try:
+        return pd.array(cells, dtype=kind)
+    except (TypeError, ValueError):
+        return pd.array(cells, dtype=object)
+
+
 def frame_like(
     like: pd.DataFrame, rows: Sequence[dict[str, Any]], columns: Sequence[str], index: pd.Index
 ) -> pd.DataFrame:
@@ -136,8 +147,7 @@ def frame_like(
     for name in columns:
         cells = [row[name] for row in rows]
         if name in like.columns and like[name].dtype != object:
-            kind: Any = like[name].dtype
-            data[name] = pd.array(cells, dtype=kind)
+            data[name] = _as_in(like[name], cells)
         elif name == "unrolled":
             data[name] = pd.array(cells, dtype=pd.StringDtype(na_value=np.nan))
         else:

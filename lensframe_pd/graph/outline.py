@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lensframe_pd.schema import distinct_labels, names, path_of, plain, require, split_call
+from lensframe_pd.schema import (
+    distinct_labels,
+    names,
+    path_of,
+    plain,
+    plain_cells,
+    require,
+    split_call,
+)
 
 MOST = 24  #: boxes that a page shows and a reader takes in
 
@@ -209,7 +217,8 @@ def _classes(
     """Module to its class, and to the modules around it, in order of first execution."""
     classes: dict[str, str] = {}
     around: dict[str, list[Paths]] = {}
-    for (paths, types), _ in groupby(zip(stacks, frame["module_types"], strict=True)):
+    kinds = plain_cells(frame["module_types"])
+    for (paths, types), _ in groupby(zip(stacks, kinds, strict=True)):
         for k, path in enumerate(paths):
             classes.setdefault(path, str(types[k]) if k < len(types) else "")
             places = around.setdefault(path, [])

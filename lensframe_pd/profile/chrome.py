@@ -12,7 +12,7 @@ import pandas as pd
 from lensframe_pd.files.atomic import new_file
 from lensframe_pd.files.places import place_to_write
 from lensframe_pd.profile.profile import check_operations
-from lensframe_pd.schema import labels, model_class, plain, require, split_call
+from lensframe_pd.schema import labels, model_class, names, require, split_call
 
 _US = 1e6
 _NEEDED = (
@@ -81,7 +81,7 @@ def trace_events(frame: pd.DataFrame) -> dict[str, Any]:
     now = 0.0
     opened = {"": whole}  # module calls that hold the operation, outermost first
     for label, row in zip(ops.index, ops[list(_NEEDED)].to_dict("records"), strict=True):
-        stack = plain(row["module_stack"])
+        stack = names("module_stack", row["module_stack"])
         opened = {call: event for call, event in opened.items() if call in ("", *stack)}
         for call in stack:
             if call not in opened:
