@@ -106,9 +106,12 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Time and memory, beside other tracers."""
+    """Time and memory beside other tools: of tracing, or `-- gradients`, or `-- pictures`."""
     session.install("-e", ".[bench]")
-    session.run("python", "tests/bench.py", *session.posargs)
+    parts = {"gradients": "tests/bench_gradients.py", "pictures": "tests/bench_pictures.py"}
+    script = parts.get("".join(session.posargs[:1]), "tests/bench.py")
+    given = session.posargs[1:] if script != "tests/bench.py" else session.posargs
+    session.run("python", script, *given)
 
 
 @nox.session

@@ -17,7 +17,7 @@ BLUE, GREY, ORANGE = "#4c72b0", "#b9c2cc", "#dd8452"
 #: To be read on white and on black.
 BESIDE: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": "#6f7b87"}
 # Of seaborn's style "ticks" what is no colour: those are of the style that is set, dark or light.
-_TICKS = {"axes.grid": False, "xtick.bottom": True, "ytick.left": True, "axes.axisbelow": True}
+_TICKS: Any = {"axes.grid": False, "xtick.bottom": True, "ytick.left": True, "axes.axisbelow": True}
 
 
 def axes_of(ax: Axes | None, size: tuple[float, float]) -> Axes:
