@@ -4,6 +4,7 @@ import io
 import sys
 import threading
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -34,6 +35,11 @@ def repeat(trace, folder):
     lf.trace(trace._origin.model, trace._origin.args, repeats=2)
 
 
+def encode(trace, folder):
+    rates = pd.DataFrame({"V1": [1.0, 3, 2, 5, 4, 0]}, list("abcdef"))
+    trace.activations.lens.encode(rates, "tanh_1", folds=3, alphas=1)
+
+
 def monitors():
     """tqdm's own threads, which a bar may start."""
     return [t for t in threading.enumerate() if type(t).__name__ == "TMonitor"]
@@ -46,6 +52,7 @@ LONG = {
     "patch": (lambda trace, _: trace.patch(0, lambda y: y.sum()), "patch"),
     "rdm": (lambda trace, _: trace.activations.lens.rdm(), "rdm"),
     "cka": (lambda trace, _: trace.activations.lens.cka(), "cka"),
+    "encode": (encode, "encode"),
     "repeats": (repeat, "repeats"),
     "extract": (extract, "acts.zarr"),
 }

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from lensframe_pd.bars import bar
 from lensframe_pd.errors import LensTypeError, LensValueError, needs, shown, warn
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.files.stores import ORDER
@@ -146,8 +147,11 @@ def encode(
     with on_numpy():
         designs.scale(parts)
         if not designs.broken.any():
-            for k, design in enumerate(designs.each(len(parts))):
-                results.add(k, partial(designs.fit, design, fold=parts[k], search=search), measure)
+            with bar("encode", len(parts), "folds") as progress:
+                for k, design in enumerate(designs.each(len(parts))):
+                    fit = partial(designs.fit, design, fold=parts[k], search=search)
+                    results.add(k, fit, measure)
+                    progress.update()
     if notes := _notes(designs, [*arrays], ids, table, results, search):
         warn("\n".join(notes))
     found = results.frame(_depths(arrays, dataset), measure)
