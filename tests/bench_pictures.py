@@ -61,8 +61,19 @@ def whisper() -> Model:
         max_source_positions=50, num_mel_bins=20, pad_token_id=0, bos_token_id=1, eos_token_id=2,
         decoder_start_token_id=1,
     )  # fmt: skip
-    inputs = {"input_features": torch.rand(1, 20, 100)}
-    return WhisperModel(config), inputs | {"decoder_input_ids": torch.ones(1, 3, dtype=torch.long)}
+    words = torch.ones(1, 3, dtype=torch.long)
+    return Hears(WhisperModel(config)), {"sound": torch.rand(1, 20, 100), "words": words}
+
+
+class Hears(nn.Module):
+    """Whisper by position, for tools that give no names to inputs."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, sound: Tensor, words: Tensor) -> Tensor:
+        return self.model(input_features=sound, decoder_input_ids=words).last_hidden_state
 
 
 class Generates(nn.Module):
@@ -174,7 +185,7 @@ def torchvista_page(model: nn.Module, inputs: dict[str, Any], file: Path) -> Non
     from torchvista import trace_model
 
     trace_model(
-        model, inputs if len(inputs) > 1 else [*inputs.values()][0],
+        model, tuple(inputs.values()),
         collapse_modules_after_depth=depth_of(model), export_format="html",
         export_path=str(file.with_suffix(".html")),
     )  # fmt: skip
