@@ -420,8 +420,13 @@ def names(column: str, cell: Any) -> tuple[str, ...]:
     return tuple(str(name) for name in cell)
 
 
+_OF_PYTHON = frozenset((str, int, float, bool, type(None)))
+
+
 def plain(cell: Any) -> Any:
     """A cell as traced: sequences as tuples, NumPy's scalars as Python's."""
+    if type(cell) is tuple and _OF_PYTHON.issuperset(map(type, cell)):
+        return cell
     if isinstance(cell, (list, tuple, np.ndarray)):
         return tuple(plain(c) for c in cell)
     return cell.item() if isinstance(cell, np.generic) else cell

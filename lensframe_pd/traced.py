@@ -11,10 +11,10 @@ import xarray as xr
 from torch import Tensor
 
 from lensframe_pd.capture.gradients import Births
-from lensframe_pd.capture.process import collector_paused
 from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.state import Origin
 from lensframe_pd.capture.values import Values
+from lensframe_pd.collector import collector_paused
 from lensframe_pd.errors import LensRuntimeError, LensTypeError
 from lensframe_pd.glance import trace_html
 from lensframe_pd.graph.select import asked

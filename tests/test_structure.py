@@ -9,14 +9,15 @@ import lensframe_pd
 ROOMS = {
     "errors": "",
     "bars": "",
+    "collector": "",
     "schema": "",
     "files": "damage checksums places atomic steady names checked cells frames assembled packed "
     "arrow stores blocks files",
-    "tape": "functions domains silence switches codes contents objects storage regions tape "
-    "compare context config facts places readings grouping parts openings cuts refinement edited "
-    "passes rebuilt",
+    "tape": "functions domains dispatch silence switches codes contents objects storage regions "
+    "tape compare context config facts places readings grouping parts openings cuts refinement "
+    "edited passes rebuilt",
     "capture": "watch gradients given holding values roots origins writes lineage handed modules "
-    "unseen fused selections plan sites edits recorder tracer iterators process snapshot state "
+    "unseen fused selections plan sites edits recorder tracer iterators snapshot state process "
     "save stimuli model hints run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
     "space norms products reductions axes readers dims layers nonfinite tokens continued centres "

@@ -6,7 +6,6 @@ the one found it that ended last.
 
 from __future__ import annotations
 
-import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -68,16 +67,3 @@ def switched() -> Iterator[None]:
     finally:
         with _lock:
             _switches.leave()
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """A table is tens of thousands of small objects, none of them garbage: do not look for it."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from lensframe_pd.capture.iterators import Uncopyable, copied, is_iterator, moved
-from lensframe_pd.capture.process import collector_paused
+from lensframe_pd.collector import collector_paused
 from lensframe_pd.tape.compare import parts_of, same
 from lensframe_pd.tape.contents import (
     Child,
@@ -50,6 +50,7 @@ class Snapshot:
         self.unrestorable: list[tuple[str, str]] = []
         self._tensors: dict[int, _Kept] = {}
         self._places: list[_Place] = []
+        self._empty: list[Any] = []
         self._memories: list[_Memory] = []
         self._draws: dict[int, tuple[Any, _Draws, Any]] = {}
         self._iterators: dict[int, tuple[Any, Any]] = {}  # with a copy that is never moved
@@ -60,9 +61,15 @@ class Snapshot:
         iterators = {}
         layouts: dict[type, _Layout] = {}
         for trail, key, value in walk(objects):
-            if issubclass(type(value), Tensor):
+            layout = layouts.get(type(value))
+            if layout is None:
+                layout = layouts[type(value)] = _layout(value)
+            if layout.is_ordinary:
+                if not is_closed(value):
+                    self._places += _places(value, layout)
+            elif issubclass(type(value), Tensor):
                 self._keep(value)
-                self._places += _places(value, layouts)
+                self._places += _places(value, layout)
             elif is_iterator(value):
                 iterators[id(value)] = value, joined(trail, key)
             elif (draws := _draws_of(value)) is not None:
@@ -70,8 +77,11 @@ class Snapshot:
             elif (memory := _memory_of(value)) is not None:
                 self._memories.append(memory)
             elif not is_closed(value):
-                self._places += _places(value, layouts)
+                self._places += _places(value, layout)
         self._keep_iterators(iterators)
+        # three of four are the empty dictionaries of modules: a glance is enough for those
+        self._empty = [place.owner for place in self._places if place.is_empty()]
+        self._places = [place for place in self._places if not place.is_empty()]
 
     def unchanged(self, tensor: Tensor) -> bool:
         """Whether this tensor still holds what it held then."""
@@ -84,6 +94,9 @@ class Snapshot:
 
     def restore(self) -> None:
         fresh = self._fresh()
+        for container in self._empty:
+            if container:
+                container.clear()
         for place in self._places:
             place.restore(fresh)
         for source, draws, state in self._draws.values():
@@ -141,6 +154,9 @@ class _Kept:
             if not self.parts or tensor.layout in SPARSE:
                 self.alias = tensor.detach()
                 self.copy = self.alias.clone()
+                if not self.parts:
+                    self._storage, self._high = storage_of(self.alias), region_of(self.alias).high
+                    self._bits = _bits(self.alias), _bits(self.copy)
 
     def unchanged(self) -> bool:
         return self.copy is not None and same(self.tensor, self.copy)
@@ -164,13 +180,28 @@ class _Kept:
             if _addresses(parts_of(self.tensor)) != _addresses(self.parts):
                 self.tensor.data = alias
             return
-        if storage_of(self.tensor) != storage_of(alias) or not same_view(self.tensor, alias):
+        if storage_of(self.tensor) != self._storage or not same_view(self.tensor, alias):
             self.tensor.data = alias
-        storage, needed = alias.untyped_storage(), region_of(alias).high
-        if storage.nbytes() < needed:
-            storage.resize_(needed)
-        if not same(alias, copy):  # a version counter does not see every write
+        storage = alias.untyped_storage()
+        if storage.nbytes() < self._high:
+            storage.resize_(self._high)
+        mine, theirs = self._bits
+        # a version counter does not see every write
+        if not (same(alias, copy) if mine is None or theirs is None else torch.equal(mine, theirs)):
             alias.copy_(copy)
+
+
+def _bits(tensor: Tensor) -> Tensor | None:
+    """The same memory as whole numbers, None where that cannot be seen as such at all times."""
+    kind = _WHOLE.get(tensor.element_size()) if type(tensor) is Tensor else None
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.dim() > 0
+    if kind is None or not plain or not (tensor.is_floating_point() or tensor.dtype in _INTEGERS):
+        return None
+    return None if tensor.is_neg() else tensor.view(kind)
+
+
+_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_INTEGERS = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
 
 
 def _addresses(tensors: list[Tensor]) -> list[int]:
@@ -224,6 +255,10 @@ class _Place(NamedTuple):
     kind: _Kind
     content: list[Any]
 
+    def is_empty(self) -> bool:
+        """Whether it is a plain container, none of a user's class, that held nothing."""
+        return not self.content and type(self.owner) in _PLAIN
+
     def restore(self, fresh: dict[int, Any]) -> None:
         content = [fresh.get(id(v), v) for v in self.content] if fresh else self.content
         now = self.kind.read(self.owner)
@@ -236,19 +271,21 @@ class _Layout(NamedTuple):
 
     kinds: list[_Kind]
     slots: list[Any]
+    is_ordinary: bool
+    """Whether they are no tensors, arrays, iterators or random generators."""
 
 
-def _layout(kind: type) -> _Layout:
-    kinds = [how for base, how in _KINDS if issubclass(kind, base)]
-    return _Layout(kinds, [slot for _, slot in slots(kind)])
-
-
-def _places(value: Any, layouts: dict[type, _Layout]) -> list[_Place]:
-    """Where an object can be made to hold something else; `layouts` are of the classes so far."""
+def _layout(value: Any) -> _Layout:
+    """Of the class of an object."""
     kind = type(value)
-    layout = layouts.get(kind)
-    if layout is None:
-        layout = layouts[kind] = _layout(kind)
+    kinds = [how for base, how in _KINDS if issubclass(kind, base)]
+    known = (Tensor, np.ndarray, bytearray, array.array, *(base for base, _ in _GENERATORS))
+    is_ordinary = not (issubclass(kind, known) or is_iterator(value))
+    return _Layout(kinds, [slot for _, slot in slots(kind)], is_ordinary)
+
+
+def _places(value: Any, layout: _Layout) -> list[_Place]:
+    """Where an object can be made to hold something else."""
     found = [_Place(value, how, how.read(value)) for how in layout.kinds]
     own = instance_dict(value)
     if own is not None:
@@ -342,6 +379,7 @@ def _write_cell(cell: CellType, content: list[Any]) -> None:
 
 _DICT = _Kind(_read_dict, _write_dict)
 _SLOT = _Kind(lambda place: slot_content(*place), _write_slot)
+_PLAIN = (dict, OrderedDict, list, set, deque)
 _KINDS: tuple[tuple[type, _Kind], ...] = (
     (dict, _DICT),
     (list, _Kind(lambda v: [*list.__iter__(v)], lambda v, c: list.__setitem__(v, slice(None), c))),

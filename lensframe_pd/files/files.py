@@ -22,6 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import xarray as xr
 
+from lensframe_pd.collector import collector_paused
 from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError
 from lensframe_pd.files import arrow, blocks, checksums, frames, packed, stores
 from lensframe_pd.files.atomic import alone, new_file, new_folder
@@ -168,7 +169,8 @@ def read(path: Any, chunks: Any = None) -> Any:
         before = stamp(place)
         try:
             if attempt < _PATIENCE:
-                return _read(given, place, chunks)
+                with collector_paused():
+                    return _read(given, place, chunks)
             with _writers_waiting(place):
                 return _read(given, present(given), chunks)
         except LensValueError:

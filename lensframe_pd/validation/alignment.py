@@ -257,6 +257,8 @@ class _Check:
             if not self.values.close(row, value, self.values.of(row)):
                 self.undecided[row] = "the same stimuli give another value in another run"
 
+        if not {*rows} - self.undecided.keys():
+            return  # filling memory would import torch's compiler
         for memory in (nullcontext(), fresh_memory_filled()):
             with memory:
                 self._look(range(self.n), rows, look)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lensframe_pd.replay.call import Rerun
+from lensframe_pd.tape.dispatch import Dispatched
 
 # They make a tensor of the kind of another one.
 _OF_ITS_KIND = frozenset(
@@ -33,7 +33,7 @@ def reads_values(run: Rerun, tensors: Sequence[Tensor], slots: Sequence[int]) ->
     return watch.found or any([watch.follows(tensor) for tensor in made])
 
 
-class _Readers(TorchDispatchMode):
+class _Readers(Dispatched):
     """Looks for a kernel that is given one tensor or a view of it."""
 
     def __init__(self, tensor: Tensor) -> None:

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lensframe_pd.capture.tracer import Tracer
 from lensframe_pd.errors import OURS
+from lensframe_pd.tape.dispatch import Dispatched
 from lensframe_pd.tape.functions import Action, Function, describe
 from lensframe_pd.tape.storage import PLAIN, bits_of
 from lensframe_pd.tape.switches import Switches
@@ -168,7 +168,7 @@ def _without_rows(func: Any) -> bool:
     return describe(func).action in (Action.SKIP, Action.READ)
 
 
-class _Witness(TorchDispatchMode):
+class _Witness(Dispatched):
     def __init__(self, tracer: WitnessedTracer) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._tracer = tracer
