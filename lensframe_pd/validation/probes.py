@@ -96,16 +96,23 @@ def _floats_within(tensor: Tensor) -> Iterator[Tensor]:
         yield from map(torch.view_as_complex, _floats_within(parts))
         return
     wide = tensor if tensor.dtype is torch.float64 else tensor.float()
-    finite = wide.isfinite()
-    if not bool(finite.any()):
-        return
-    low, high = (float(end) for end in wide[finite].aminmax())
+    low, high = (float(end) for end in wide.aminmax())  # NaN if one is
+    finite: Tensor | bool = True
+    if not (math.isfinite(low) and math.isfinite(high)):  # else to pick them takes most of the time
+        finite = wide.isfinite()
+        if not bool(finite.any()):
+            return
+        low, high = (float(end) for end in wide[finite].aminmax())
     if low < high:
         turned = (low + (high - wide) if high - low < math.inf else wide).clamp(low, high)
-        yield torch.where(finite, turned, wide)
-        yield torch.where(finite, _noise(wide, low, high).clamp(low, high), wide)
+        yield _where(finite, turned, wide)
+        yield _where(finite, _noise(wide, low, high).clamp(low, high), wide)
     elif low:
         yield wide * 0.5
+
+
+def _where(finite: Tensor | bool, other: Tensor, tensor: Tensor) -> Tensor:
+    return other if finite is True else torch.where(torch.as_tensor(finite), other, tensor)
 
 
 def _other_floats(tensor: Tensor, beside: Iterable[float]) -> Iterator[Tensor]:
