@@ -90,9 +90,11 @@ class Tracer(Recorder):
             result = func(*args, **kwargs) if kwargs else func(*args)
             seconds = perf_counter() - start
             if type(result) is Tensor:
-                row = self._plain_row(function, args, kwargs, result, seconds, sys._getframe(1))
+                template = self._template(args, kwargs)
+                call = self._call(function, template, seconds, None, sys._getframe(1))
                 if function.selects is not None:
-                    self._note_selection(self._rows[row].call, function.selects, args, kwargs)
+                    self._note_selection(call, function.selects, args, kwargs)
+                row = self._row(result, call, 0)
                 if self.edits is not None and self.edits.concerns(function.name):
                     return self.edits.of_row(self, row, result, False)
             elif type(result) in _NUMBERS:  # a decision: Python has it now, and no tensor does

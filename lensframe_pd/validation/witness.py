@@ -17,7 +17,7 @@ from torch import Tensor
 from lensframe_pd.capture.tracer import Tracer
 from lensframe_pd.errors import OURS
 from lensframe_pd.tape.dispatch import Dispatched
-from lensframe_pd.tape.functions import Action, Function, describe
+from lensframe_pd.tape.functions import Action, describe
 from lensframe_pd.tape.storage import PLAIN, bits_of
 from lensframe_pd.tape.switches import Switches
 from lensframe_pd.tape.tape import Opaque, Site
@@ -134,12 +134,6 @@ class WitnessedTracer(Tracer):
         if switches != self._begun:
             self.tape.switched[call] = switches
         return call
-
-    def _plain_row(
-        self, function: Function, args: Any, kwargs: Any, tensor: Tensor, seconds: float, frame: Any
-    ) -> int:
-        call = self._call(function, self._template(args, kwargs), seconds, None, frame)
-        return self._row(tensor, call, 0)
 
     def _row(self, tensor: Tensor, call: int, slot: int, inplace: bool = False) -> int:
         row = super()._row(tensor, call, slot, inplace)
