@@ -123,6 +123,8 @@ class Lineage:
         newer = writes.since(known.source, tensor) if writes is not None else []
         if newer:
             return self._written_alias(known.source, tensor, newer)
+        if is_plain(tensor):  # it has no parts
+            return known.source
         rows = self._parts_written(tensor, known.source)
         return self._add_row("alias", (known.source, *rows), tensor) if rows else known.source
 

@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from lensframe_pd.schema import MODULE_ALIASES, RENAMED_DIMS, calls_text
-from lensframe_pd.tables.centres import attrs_of, centres
+from lensframe_pd.tables.centres import Centres, centres
 from lensframe_pd.tables.continued import continued
 from lensframe_pd.tables.dims import dimensions
 from lensframe_pd.tables.nonfinite import made_of
@@ -123,7 +123,7 @@ def described(
     paths = [module.path for module in tape.modules]
     dtypes: dict[torch.dtype, str] = {}
     of = made_of(tape, labels or grouped.labels(), rows)
-    of_sequence, centred = continued(tape, grouped), centres(tape)
+    of_sequence, centred, places = continued(tape, grouped), centres(tape), Centres(tape.renamed)
     for i, (parents, nonfinite) in zip(rows, of, strict=True):
         row = tape.rows[i]
         call = calls[row[0]]  # by number, for speed: row.call, row.dtype
@@ -144,7 +144,7 @@ def described(
                 "parents": parents,
                 "nonfinite_args": nonfinite,
                 **({} if tokens is None else tokens.attrs(found[i])),
-                **(attrs_of(centred[i], found[i], tape.renamed) if i in centred else {}),
+                **(places.of(centred[i], found[i]) if i in centred else {}),
             },
         )
 

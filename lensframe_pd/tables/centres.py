@@ -78,8 +78,12 @@ def _of(tape: Tape, i: int, found: dict[int, Lines], memo: dict[Any, Lines]) -> 
     shapes = [_shape(tape, s) for s in call.sources]
     if len(lines) == 1 and shapes[0] == row.shape and _is_by_entry(name):
         return lines[0] or lost
-    known_by = (name, *map(id, lines), *shapes)
-    key: Any = (*known_by, call.args, *call.kwargs.items(), row.shape, row.slot)
+    extents = [*shapes, tuple(row.shape)]
+    if name in _SPATIAL:  # of tensor, weight and result, and without the channels
+        n = _RANKS.get(name) or len(row.shape) - 2
+        extents = [extent[-n:] for extent in (*shapes[:2], row.shape)]
+    known_by = (name, *map(id, lines), *extents, len(row.shape), row.slot)
+    key: Any = (*known_by, call.args, *call.kwargs.items())
     key = None if row.call in tape.selections else key
     try:
         known = memo.get(key) if key else None
@@ -348,20 +352,38 @@ _add(_joined, "cat concat concatenate")
 _add(_stacked, "stack")
 
 
-def attrs_of(lines: Lines, dims: Sequence[str], renamed: Mapping[str, str]) -> dict[str, Any]:
-    """What a variable says of its axes over space and time: which, and start and step of each."""
-    space = [renamed.get(name, name) for name in ("z", "y", "x")]
-    known = [
-        (dim, line)
-        for dim, line in zip(dims, lines, strict=True)
-        if line is not None and (line.made or dim.partition("_")[0] in space)
-    ]
-    if not known:
-        return {}
-    starts, steps = [line.start for _, line in known], [line.step for _, line in known]
-    one = len(known) == 1  # a text and two numbers, where that says it all
-    return {
-        AXIS: " ".join([dim for dim, _ in known]),
-        START: starts[0] if one else tuple(starts),
-        SPACING: steps[0] if one else tuple(steps),
-    }
+class Centres:
+    """What variables say of their axes over space and time; many say the same.
+
+    Parameters
+    ----------
+    renamed
+        `Tape.renamed`.
+    """
+
+    def __init__(self, renamed: Mapping[str, str]) -> None:
+        self._space = [renamed.get(name, name) for name in ("z", "y", "x")]
+        self._said: dict[tuple[Lines, tuple[str, ...]], dict[str, Any]] = {}
+
+    def of(self, lines: Lines, dims: tuple[str, ...]) -> dict[str, Any]:
+        """Which axes these are, and start and step of each."""
+        found = self._said.get((lines, dims))
+        if found is None:
+            found = self._said[lines, dims] = self._attrs(lines, dims)
+        return found
+
+    def _attrs(self, lines: Lines, dims: Sequence[str]) -> dict[str, Any]:
+        known = [
+            (dim, line)
+            for dim, line in zip(dims, lines, strict=True)
+            if line is not None and (line.made or dim.partition("_")[0] in self._space)
+        ]
+        if not known:
+            return {}
+        starts, steps = [line.start for _, line in known], [line.step for _, line in known]
+        one = len(known) == 1  # a text and two numbers, where that says it all
+        return {
+            AXIS: " ".join([dim for dim, _ in known]),
+            START: starts[0] if one else tuple(starts),
+            SPACING: steps[0] if one else tuple(steps),
+        }
