@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+from lensframe_pd.collector import set_aside
+
 _lock = threading.Lock()
 _FRAMES = 200  # the tracer's own, above the model's innermost call
 
@@ -28,6 +30,7 @@ class _Switches:
     def enter(self) -> None:
         if not self._users:
             self._undo.enter_context(_deeper())
+            self._undo.enter_context(set_aside())
         if not self._eager and "torch._dynamo" in sys.modules:
             # Compiled parts run as their eager selves, whose operations are seen.
             self._undo.enter_context(torch.compiler.set_stance("force_eager"))

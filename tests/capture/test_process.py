@@ -1,7 +1,9 @@
 """What is set process-wide while a model runs is as before afterwards, whoever ends last."""
 
+import gc
 import sys
 import threading
+import weakref
 
 import pytest
 import torch
@@ -89,3 +91,46 @@ def test_a_limit_that_the_model_sets_stays():
         assert sys.getrecursionlimit() == before + 777
     finally:
         sys.setrecursionlimit(before)
+
+
+class Node:
+    """What only the collector of cycles can free."""
+
+    def __init__(self, tensor):
+        self.tensor, self.itself = tensor, self
+
+
+def test_the_collector_sets_aside_what_is_there_and_finds_what_the_model_makes():
+    seen = []
+
+    def model(x):
+        node = Node(x + 1)
+        alive = weakref.ref(node)
+        del node
+        gc.collect()
+        seen.append((gc.get_freeze_count() > 0, alive() is None))
+        return x * 2
+
+    lf.trace(model, torch.ones(2))
+    assert seen == [(True, True)]
+    assert gc.get_freeze_count() == 0
+    assert gc.isenabled()
+
+
+def test_what_was_set_aside_is_back_after_an_exception():
+    def model(x):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        lf.trace(model, torch.ones(2))
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_others_set_aside_stays_so():
+    gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        lf.trace(torch.relu, torch.ones(2))
+        assert before / 2 < gc.get_freeze_count() <= before  # but what was freed since
+    finally:
+        gc.unfreeze()
