@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os.path
+import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -340,6 +341,15 @@ def report_start() -> None:
     print(f"  first trace over a later one: {statistics.median(firsts):.3f} s")
 
 
+def _commit() -> str:
+    """What is measured: the commit of this checkout, and whether more was changed since."""
+    command = ["git", "-C", FOLDER, "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown: this is no git checkout"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
@@ -351,6 +361,8 @@ def main() -> None:
     parts = options.only or [""]
     models = [name for name in MODELS if any(part in name for part in parts)]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, no_grad, CPU")
+    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"commit {_commit()}")
     if options.against:
         report_ratios(options.against, {name: rounds_of(name, options.quick) for name in models})
         return
