@@ -21,13 +21,53 @@ def collector_paused() -> Iterator[None]:
         gc.enable()
 
 
+_OWED = 8  # collections of what a run made, for one of all that there is
+
+
 class _Aside:
-    """Whether this package has set things aside, for how many."""
+    """Sets aside, while something runs, what was there before: told after each collection.
+
+    A tape is many objects, none of them garbage, and makes the collector of cycles look again and
+    again through all that was imported. So once what is young has been looked through, it is set
+    aside with all that is older: what the model makes from there on is looked through as ever.
+    """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.users = 0
-        self.ours = False
+        self._lock = threading.Lock()
+        self._users = 0
+        #: Whether there is something aside: ours, or somebody else's, who would lose it.
+        self._ours = self._theirs = False
+        self._owed = 0
+
+    def __call__(self, phase: str, info: dict[str, int]) -> None:
+        if phase != "stop" or info["generation"] < 1 or self._theirs:
+            return
+        if not self._ours:
+            self._theirs = gc.get_freeze_count() > 0
+            self._ours = not self._theirs
+        if self._ours:
+            self._owed += info["generation"] > 1
+            gc.freeze()
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._users:
+                gc.callbacks.append(self)
+            self._users += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
+            gc.callbacks.remove(self)
+            if self._ours:
+                gc.unfreeze()
+            self._ours = self._theirs = False
+            if self._owed < _OWED:
+                return
+            self._owed = 0
+        gc.collect()
 
 
 _aside = _Aside()
@@ -35,22 +75,9 @@ _aside = _Aside()
 
 @contextmanager
 def set_aside() -> Iterator[None]:
-    """What is there already is no garbage that the collector of cycles looks for.
-
-    A tape is many objects, none of them garbage, and makes it look again and again through all
-    that was imported. What the model makes meanwhile is looked through as ever.
-    """
-    with _aside.lock:
-        # Where somebody else has set things aside, they would lose it. (To count is slow: once.)
-        if not _aside.users:
-            _aside.ours = gc.get_freeze_count() == 0
-            if _aside.ours:
-                gc.freeze()
-        _aside.users += 1
+    """What is there already is no garbage that the collector of cycles looks for in a long run."""
+    _aside.enter()
     try:
         yield
     finally:
-        with _aside.lock:
-            _aside.users -= 1
-            if not _aside.users and _aside.ours:
-                gc.unfreeze()
+        _aside.leave()

@@ -100,37 +100,72 @@ class Node:
         self.tensor, self.itself = tensor, self
 
 
+def busy(x):
+    """As many objects as make the collector look twice."""
+    kept = [[i] for i in range(20_000)]
+    return x + len(kept)
+
+
 def test_the_collector_sets_aside_what_is_there_and_finds_what_the_model_makes():
     seen = []
 
     def model(x):
-        node = Node(x + 1)
-        alive = weakref.ref(node)
-        del node
+        before = weakref.ref(Node(x + 1))
+        x = busy(x)
+        seen.append((gc.get_freeze_count() > 0, before() is None))
+        later = weakref.ref(Node(x + 1))
         gc.collect()
-        seen.append((gc.get_freeze_count() > 0, alive() is None))
+        seen.append(later() is None)
         return x * 2
 
+    callbacks = [*gc.callbacks]
     lf.trace(model, torch.ones(2))
-    assert seen == [(True, True)]
+    assert seen == [(True, True), True]
     assert gc.get_freeze_count() == 0
     assert gc.isenabled()
+    assert gc.callbacks == callbacks
+
+
+def test_a_short_run_sets_nothing_aside():
+    seen = []
+    lf.trace(lambda x: seen.append(gc.get_freeze_count()) or x + 1, torch.ones(2))
+    assert seen == [0]
+
+
+def test_garbage_from_before_the_runs_is_found_in_the_end():
+    def model(x):
+        x = busy(x)
+        gc.collect()  # of what the model made
+        return x
+
+    node = Node(torch.ones(2))
+    alive = weakref.ref(node)
+    gc.collect()  # it is old now
+    del node
+    lf.trace(model, torch.ones(2))
+    assert alive() is not None
+    for _ in range(10):
+        lf.trace(model, torch.ones(2))
+    assert alive() is None
 
 
 def test_what_was_set_aside_is_back_after_an_exception():
     def model(x):
+        busy(x)
         raise ValueError("no")
 
+    callbacks = [*gc.callbacks]
     with pytest.raises(ValueError, match="no"):
         lf.trace(model, torch.ones(2))
     assert gc.get_freeze_count() == 0
+    assert gc.callbacks == callbacks
 
 
 def test_what_others_set_aside_stays_so():
     gc.freeze()
     try:
         before = gc.get_freeze_count()
-        lf.trace(torch.relu, torch.ones(2))
+        lf.trace(busy, torch.ones(2))
         assert before / 2 < gc.get_freeze_count() <= before  # but what was freed since
     finally:
         gc.unfreeze()
