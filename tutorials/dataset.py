@@ -129,7 +129,7 @@ figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(9, 4), layout="con
 sns.heatmap(rdms.sel(layer="relu_17").values, ax=left_axes, square=True, cbar=False)
 left_axes.set(title="relu_17, 200 patches of 4 photographs", xticks=[], yticks=[])
 sns.barplot(x=contrast.index, y=contrast.values, ax=right_axes, color="0.6")
-right_axes.set(ylabel="between less within photographs")
+right_axes.set(xlabel="layer", ylabel="between less within photographs")
 figure.savefig("patches.svg")
 
 # %% [markdown]
