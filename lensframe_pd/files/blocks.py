@@ -186,12 +186,30 @@ def read_blocks(store: Any) -> xr.Dataset:
         opened: xr.Dataset = xr.open_dataset(
             store, engine="zarr", zarr_format=3, consolidated=False, **AS_STORED
         )
+        gone = _gone(store, group)
+        if gone:
+            raise LensValueError(
+                f"{where} is damaged: whole variables are gone, {shown(gone, 5)}; call lf.extract "
+                "for another path"
+            )
         lost = lost_chunks(where, group, ledger)
         if lost:
             raise LensValueError(_of_lost(where, lost))
         dataset = _as_given(opened, where, ledger)
     dataset.attrs[MISSING] = ledger.missing()
     return dataset
+
+
+def _gone(store: Any, group: Any) -> list[str]:
+    """Arrays that the store was made with, as its own list says, and that are not there."""
+    import zarr
+
+    made = zarr.open_group(store, mode="r", zarr_format=3).metadata.consolidated_metadata
+    if made is None:
+        return []
+    there = {key for key, _ in group.arrays()}
+    return sorted(key for key, said in made.metadata.items()
+                  if "/" not in key and hasattr(said, "shape") and key not in there)  # fmt: skip
 
 
 def lost_chunks(where: Path | str, group: Any, ledger: Ledger) -> dict[str, list[int]]:

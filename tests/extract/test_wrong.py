@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset
@@ -180,3 +181,14 @@ def test_a_link_is_written_through(tmp_path, there):
     assert found.sizes["stimulus"] == N
     assert link.is_symlink()
     assert lf.read(real)["relu_2"].equals(found["relu_2"])
+
+
+@pytest.mark.parametrize("variable", ["linear_1", "relu_1", "stimulus"])
+def test_a_store_that_lost_a_variable_is_not_read_without_it(variable, tmp_path):
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    place = tmp_path / "acts.zarr"
+    lf.extract(model.eval(), torch.rand(6, 3), to=place, save=["linear_1", "relu_1"], batch_size=2)
+    assert {*lf.read(place).data_vars} == {"linear_1", "relu_1"}
+    shutil.rmtree(place / variable)
+    with pytest.raises(LensError, match=f"variables are gone, .*{variable}"):
+        lf.read(place)
