@@ -23,6 +23,18 @@ def _seeded():
 
 
 @pytest.fixture
+def one_thread():
+    """Small networks run no faster on several threads, and much slower where others work, too.
+
+    Sums round by the number of threads.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def traced():
     """`lf.trace`, after comparing output, generator and model state with those of a plain run."""
 

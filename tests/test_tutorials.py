@@ -8,7 +8,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import xarray as xr
 
 FOLDER = Path(__file__).parents[1] / "tutorials"
@@ -78,15 +77,6 @@ def test_dataset(run, tmp_path):
     assert (names["contrast"] > 0).all()
     few = names["few"]["relu_17"]
     np.testing.assert_array_equal(few.values, seen["relu_17"].values[:200])
-
-
-@pytest.fixture
-def one_thread():
-    """A small network learns no faster with several, and much slower where others work, too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:matplotlib.*")

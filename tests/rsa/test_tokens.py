@@ -13,13 +13,7 @@ import lensframe_pd as lf
 SMALL = {"vocab_size": 60, "eos_token_id": None, "bos_token_id": None, "pad_token_id": None}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small networks run no faster on several, and much slower where others work, too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def gpt2():

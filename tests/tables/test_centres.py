@@ -10,14 +10,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 import lensframe_pd as lf
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small networks run no faster on several, and much slower where others work, too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Fn(nn.Module):
