@@ -11,6 +11,7 @@ ROOMS = {
     "bars": "",
     "collector": "",
     "schema": "",
+    "labels": "",
     "files": "damage checksums places atomic steady names checked cells frames assembled packed "
     "arrow stores blocks files",
     "tape": "functions domains dispatch silence switches codes contents objects storage regions "

@@ -26,7 +26,7 @@ from lensframe_pd.capture.lineage import Lineage
 from lensframe_pd.capture.sites import Site, Sites
 from lensframe_pd.capture.values import Values
 from lensframe_pd.errors import LensError, LensKeyError, LensValueError, shown
-from lensframe_pd.schema import split_call
+from lensframe_pd.labels import split_call
 from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.passes import Passes, passes
 from lensframe_pd.tape.rebuilt import Unbuilt, with_others

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from lensframe_pd.capture.watch import Watcher
 from lensframe_pd.errors import LensValueError
-from lensframe_pd.schema import labels, names
+from lensframe_pd.labels import labels
+from lensframe_pd.schema import names
 from lensframe_pd.tape.tape import Tape
 
 #: The columns that an address is read from.

@@ -20,7 +20,7 @@ from lensframe_pd.capture.roots import named_modules
 from lensframe_pd.capture.values import NoValues, Values
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensError, LensTypeError, LensValueError, unknown_names, warn
-from lensframe_pd.schema import label, labels, main_path, module_asked, parsed
+from lensframe_pd.labels import label, labels, main_path, module_asked, parsed
 from lensframe_pd.tape.facts import CallFacts, LiveRow
 from lensframe_pd.tape.passes import Passes, passes
 from lensframe_pd.tape.places import Places

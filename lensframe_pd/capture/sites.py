@@ -12,15 +12,8 @@ import xarray as xr
 from lensframe_pd.capture.given import joined
 from lensframe_pd.capture.plan import ADDRESSED_BY, Address, followed, planned
 from lensframe_pd.errors import LensTypeError, LensValueError, unknown_names, warn
-from lensframe_pd.schema import (
-    labels,
-    main_path,
-    module_asked,
-    parsed,
-    path_of,
-    rows_of,
-    split_call,
-)
+from lensframe_pd.labels import labels, main_path, module_asked, parsed, path_of, split_call
+from lensframe_pd.schema import rows_of
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.tape.tape import Tape
 

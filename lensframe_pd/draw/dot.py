@@ -16,7 +16,8 @@ from lensframe_pd.draw.markup import escaped, plain_text
 from lensframe_pd.draw.node import Node, look, named, nodes_of, text
 from lensframe_pd.draw.render import LARGE, QUICK
 from lensframe_pd.errors import LensValueError, unknown_names
-from lensframe_pd.schema import distinct_labels, path_of, require
+from lensframe_pd.labels import distinct_labels, path_of
+from lensframe_pd.schema import require
 
 Boxes = dict[tuple[str, ...], list[Node]]
 """Nodes by the module calls that enclose them, outermost first."""

@@ -22,7 +22,8 @@ from lensframe_pd.draw.style import (
     TRAINABLE,
     text_on,
 )
-from lensframe_pd.schema import labels, names, path_of, plain_cells, quantity
+from lensframe_pd.labels import labels, path_of
+from lensframe_pd.schema import names, plain_cells, quantity
 from lensframe_pd.tape.functions import COMMUTATIVE
 
 _WIDTH = 38

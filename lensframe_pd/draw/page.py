@@ -21,7 +21,8 @@ from lensframe_pd.draw.boxes import COUNTED, SUMMED, Box, boxes_of, facts
 from lensframe_pd.draw.links import links
 from lensframe_pd.draw.node import Node, look, nodes_of, text
 from lensframe_pd.errors import LensRuntimeError
-from lensframe_pd.schema import model_class, names_of, path_of, unit_of
+from lensframe_pd.labels import names_of, path_of
+from lensframe_pd.schema import model_class, unit_of
 
 _NOT_TOLD = frozenset(("unrolled", "parent_passes", "op"))
 _SEARCHED = ("module", "module_type", "func", "shape_str", "params", "source", "path")

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from lensframe_pd.errors import LensTypeError, LensValueError
-from lensframe_pd.schema import labels
+from lensframe_pd.labels import labels
 
 ADDED = ("pool", "project", "chunk")
 BFLOAT16 = "bfloat16"

@@ -24,18 +24,16 @@ from lensframe_pd.graph.edges import frame_like, op_index
 from lensframe_pd.graph.outline import MOST, outline
 from lensframe_pd.graph.roll import roll, unroll
 from lensframe_pd.graph.runs import merge_runs
-from lensframe_pd.schema import (
+from lensframe_pd.labels import (
     asked_names,
     distinct_labels,
     label,
     labels,
-    names,
     names_of,
     path_of,
-    plain_cells,
-    require,
     split_call,
 )
+from lensframe_pd.schema import names, plain_cells, require
 
 
 def collapse(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lensframe_pd.schema import labels, names, require, split_call
+from lensframe_pd.labels import labels, split_call
+from lensframe_pd.schema import names, require
 
 if TYPE_CHECKING:
     import networkx

@@ -9,15 +9,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lensframe_pd.schema import (
-    distinct_labels,
-    names,
-    path_of,
-    plain,
-    plain_cells,
-    require,
-    split_call,
-)
+from lensframe_pd.labels import distinct_labels, path_of, split_call
+from lensframe_pd.schema import names, plain, plain_cells, require
 
 MOST = 24  #: boxes that a page shows and a reader takes in
 

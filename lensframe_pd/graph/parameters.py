@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lensframe_pd.schema import itemsize, labels, names, plain, require
+from lensframe_pd.labels import labels
+from lensframe_pd.schema import itemsize, names, plain, require
 
 
 class Parameter(NamedTuple):

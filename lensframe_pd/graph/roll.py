@@ -21,7 +21,8 @@ from lensframe_pd.graph.contract import (
     put_together,
 )
 from lensframe_pd.graph.edges import ROLLED, frame_like, op_index
-from lensframe_pd.schema import labels, names, plain, require, split_call
+from lensframe_pd.labels import labels, split_call
+from lensframe_pd.schema import names, plain, require
 
 
 def roll(frame: pd.DataFrame) -> pd.DataFrame:

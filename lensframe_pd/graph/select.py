@@ -17,7 +17,8 @@ from lensframe_pd.errors import (
     warn,
 )
 from lensframe_pd.graph.edges import edges, with_edges
-from lensframe_pd.schema import MODULE, asked_names, labels, module_asked, names, path_of, require
+from lensframe_pd.labels import MODULE, asked_names, labels, module_asked, path_of
+from lensframe_pd.schema import names, require
 
 Mask = pd.Series | Sequence[bool] | np.ndarray[Any, Any] | Callable[[pd.DataFrame], Any]
 

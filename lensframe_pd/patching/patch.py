@@ -23,9 +23,9 @@ from lensframe_pd.errors import (
     shown,
     unknown_names,
 )
+from lensframe_pd.labels import parsed
 from lensframe_pd.patching.forwards import Forwards
 from lensframe_pd.patching.recomputed import Doubt, Recomputed
-from lensframe_pd.schema import parsed
 from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.rebuilt import Unbuilt, with_others
 from lensframe_pd.tape.switches import Switches, standing

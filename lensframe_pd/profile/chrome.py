@@ -11,8 +11,9 @@ import pandas as pd
 
 from lensframe_pd.files.atomic import new_file
 from lensframe_pd.files.places import place_to_write
+from lensframe_pd.labels import labels, split_call
 from lensframe_pd.profile.profile import check_operations
-from lensframe_pd.schema import labels, model_class, names, require, split_call
+from lensframe_pd.schema import model_class, names, require
 
 _US = 1e6
 _NEEDED = (

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from lensframe_pd.errors import LensValueError
+from lensframe_pd.labels import distinct_labels
 from lensframe_pd.profile.meta import Cost, Costs, Given, Kept, Question
-from lensframe_pd.schema import KINDS, distinct_labels, itemsize, require, rows_of
+from lensframe_pd.schema import KINDS, itemsize, require, rows_of
 from lensframe_pd.tape.config import Encoded
 from lensframe_pd.tape.context import context_of
 from lensframe_pd.tape.tape import Context

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lensframe_pd.errors import LensValueError
+from lensframe_pd.labels import labels, names_of, path_of
 from lensframe_pd.profile.axes import (
     BESIDE,
     BLUE,
@@ -21,7 +22,7 @@ from lensframe_pd.profile.axes import (
 )
 from lensframe_pd.profile.memory import memory
 from lensframe_pd.profile.profile import profile
-from lensframe_pd.schema import labels, names, names_of, path_of, quantity
+from lensframe_pd.schema import names, quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

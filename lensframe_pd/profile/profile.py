@@ -12,8 +12,9 @@ import pandas as pd
 
 from lensframe_pd.errors import LensValueError, unknown_names, warn
 from lensframe_pd.graph.parameters import counted_once, parameters
+from lensframe_pd.labels import labels, names_of, path_of
 from lensframe_pd.profile.costs import with_costs
-from lensframe_pd.schema import labels, model_class, names, names_of, path_of, require
+from lensframe_pd.schema import model_class, names, require
 
 NEEDED = (
     "step", "kind", "layer", "func", "module", "module_type", "module_stack", "module_types",

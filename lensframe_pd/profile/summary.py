@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pandas as pd
 
+from lensframe_pd.labels import split_call
 from lensframe_pd.profile.costs import check_rows
 from lensframe_pd.profile.profile import NEEDED, profile
-from lensframe_pd.schema import names, quantity, require, split_call
+from lensframe_pd.schema import names, quantity, require
 
 
 def summary(frame: pd.DataFrame, depth: int | None = 2) -> pd.DataFrame:

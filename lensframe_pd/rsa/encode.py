@@ -15,6 +15,7 @@ from lensframe_pd.bars import bar
 from lensframe_pd.errors import LensTypeError, LensValueError, needs, shown, warn
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.files.stores import ORDER
+from lensframe_pd.labels import asked_names
 from lensframe_pd.rsa.designs import Designs
 from lensframe_pd.rsa.distances import Array
 from lensframe_pd.rsa.features import Pool, check_axes, executions, row_blocks
@@ -24,7 +25,7 @@ from lensframe_pd.rsa.reported import pool_text, reported
 from lensframe_pd.rsa.responses import Responses, responses_of
 from lensframe_pd.rsa.ridge import Fitted, Search, on_numpy
 from lensframe_pd.rsa.stores import DEFAULT_MEMORY, memory_of, opened
-from lensframe_pd.schema import STIMULUS, asked_names
+from lensframe_pd.schema import STIMULUS
 
 ALPHAS = tuple(np.logspace(-2, 7, 19).tolist())
 MEASURES = ("r", "r2")

@@ -13,12 +13,13 @@ import xarray as xr
 
 from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, shown
 from lensframe_pd.files.blocks import check_finished
+from lensframe_pd.labels import asked_names, labels, one_name
 from lensframe_pd.rsa.ids import ids_of, positions
 from lensframe_pd.rsa.joined import PASS, plain
 from lensframe_pd.rsa.repeated import Repeated, not_features, repeated_dims
 from lensframe_pd.rsa.stores import RowBlocks, opened
 from lensframe_pd.rsa.view import Named, as_array, resolved
-from lensframe_pd.schema import STIMULUS, asked_names, labels, one_name
+from lensframe_pd.schema import STIMULUS
 
 Pool = str | Mapping[str, Any] | None
 _SPACE = ("z", "y", "x")

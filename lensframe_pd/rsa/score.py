@@ -10,12 +10,12 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.errors import warn
+from lensframe_pd.labels import labels
 from lensframe_pd.rsa.features import Pool
 from lensframe_pd.rsa.intervals import Scored
 from lensframe_pd.rsa.matches import Match, Matches, Options, made_by, matches
 from lensframe_pd.rsa.measure import Resampling
 from lensframe_pd.rsa.stores import DEFAULT_MEMORY
-from lensframe_pd.schema import labels
 
 _FACTS = ("layer", "pass_num", "n_passes", "step", "func", "module", "module_type")
 _MADE = ("metric", "pool", "n_stimuli", "n_pairs", "bootstrap", "confidence", "seed", "resampled")

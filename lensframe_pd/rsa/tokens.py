@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from lensframe_pd.errors import LensTypeError, LensValueError
+from lensframe_pd.labels import one_name
 from lensframe_pd.rsa.ids import ids_of, positions
 from lensframe_pd.rsa.joined import (
     TOKEN,
@@ -22,7 +23,7 @@ from lensframe_pd.rsa.joined import (
     with_tokens,
 )
 from lensframe_pd.rsa.view import Named, as_array, resolved
-from lensframe_pd.schema import STEP, STIMULUS, TOKEN_START, one_name
+from lensframe_pd.schema import STEP, STIMULUS, TOKEN_START
 
 TOKEN_ID = "token_id"
 VALID = "valid"

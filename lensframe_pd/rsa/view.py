@@ -9,15 +9,9 @@ from typing import Any, NamedTuple, overload
 import xarray as xr
 
 from lensframe_pd.errors import LensKeyError, LensValueError, unknown_names, warn
+from lensframe_pd.labels import asked_names, calls_of, main_path, module_asked, split_call
 from lensframe_pd.rsa.joined import PASS, as_one, has_tokens, sequences, with_centres, with_tokens
-from lensframe_pd.schema import (
-    MODULE_ALIASES,
-    asked_names,
-    calls_of,
-    main_path,
-    module_asked,
-    split_call,
-)
+from lensframe_pd.schema import MODULE_ALIASES
 
 
 @overload

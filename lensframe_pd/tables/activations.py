@@ -11,7 +11,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lensframe_pd.schema import MODULE_ALIASES, RENAMED_DIMS, calls_text
+from lensframe_pd.labels import calls_text
+from lensframe_pd.schema import MODULE_ALIASES, RENAMED_DIMS
 from lensframe_pd.tables.centres import Centres, centres
 from lensframe_pd.tables.continued import continued
 from lensframe_pd.tables.dims import dimensions

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
-from lensframe_pd.schema import label
+from lensframe_pd.labels import label
 from lensframe_pd.tape.edited import EDIT, edited_row, has_edits, without_edits
 from lensframe_pd.tape.places import Places
 from lensframe_pd.tape.readings import Readings

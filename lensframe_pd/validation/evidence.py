@@ -28,7 +28,8 @@ from torch import Tensor
 from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.state import Origin, Start
 from lensframe_pd.errors import LensTypeError, LensValueError
-from lensframe_pd.schema import COLUMNS, Rows, labels, require, rows_of
+from lensframe_pd.labels import labels
+from lensframe_pd.schema import COLUMNS, Rows, require, rows_of
 from lensframe_pd.tape.context import RunFacts, context_now, context_of, run_facts
 from lensframe_pd.tape.edited import EDIT
 from lensframe_pd.tape.tape import Context, Tape

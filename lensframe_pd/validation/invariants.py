@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from lensframe_pd.schema import FACTS, KINDS, Rows, label, path_of
+from lensframe_pd.labels import label, path_of
+from lensframe_pd.schema import FACTS, KINDS, Rows
 
 Problems = dict[str, list[str]]
 """Op label to what is wrong with its row."""
