@@ -6,7 +6,7 @@ import array
 import operator
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import CellType
 from typing import Any, NamedTuple
 
@@ -61,6 +61,9 @@ class Snapshot:
         iterators = {}
         layouts: dict[type, _Layout] = {}
         for trail, key, value in walk(objects):
+            if type(value) is dict and not value:  # as three of four of those that modules hold
+                self._empty.append(value)
+                continue
             layout = layouts.get(type(value))
             if layout is None:
                 layout = layouts[type(value)] = _layout(value)
@@ -79,8 +82,8 @@ class Snapshot:
             elif not is_closed(value):
                 self._places += _places(value, layout)
         self._keep_iterators(iterators)
-        # three of four are the empty dictionaries of modules: a glance is enough for those
-        self._empty = [place.owner for place in self._places if place.is_empty()]
+        # a glance is enough for those
+        self._empty += [place.owner for place in self._places if place.is_empty()]
         self._places = [place for place in self._places if not place.is_empty()]
 
     def unchanged(self, tensor: Tensor) -> bool:
@@ -88,11 +91,28 @@ class Snapshot:
         kept = self._tensors.get(id(tensor))
         return kept is not None and kept.unchanged()
 
+    def unmoved(self, tensor: Tensor) -> bool:
+        """Whether it is known to lie where it lay then, with each bit as it was."""
+        kept = self._tensors.get(id(tensor))
+        return kept is not None and kept.unmoved()
+
     def holds(self, key: int) -> bool:
         """Whether a tensor with this id was there then; ids of those stay theirs."""
         return key in self._tensors
 
-    def restore(self) -> None:
+    def everything(self) -> Collection[int]:
+        """The ids of all tensors."""
+        return self._tensors.keys()
+
+    def restore(self, unmoved: Collection[int] = ()) -> None:
+        """Put all back.
+
+        Parameters
+        ----------
+        unmoved
+            Ids of tensors that were just seen to be `unmoved`, with nothing run since: their memory
+            is not gone through once more.
+        """
         fresh = self._fresh()
         for container in self._empty:
             if container:
@@ -103,8 +123,8 @@ class Snapshot:
             draws.put(source, state)
         for memory in self._memories:
             memory.restore()
-        for kept in self._tensors.values():
-            kept.restore()
+        for key, kept in self._tensors.items():
+            kept.restore(key in unmoved)
 
     def _keep(self, tensor: Tensor | None) -> None:
         while tensor is not None and id(tensor) not in self._tensors:
@@ -144,6 +164,7 @@ class _Kept:
         self.alias: Tensor | None = None
         self.copy: Tensor | None = None
         self.parts: list[Tensor] = []
+        self._bits: tuple[Tensor | None, Tensor | None] = None, None
         if isinstance(tensor, UninitializedTensorMixin):
             return
         self.requires_grad, self.grad = tensor.requires_grad, None
@@ -161,11 +182,24 @@ class _Kept:
     def unchanged(self) -> bool:
         return self.copy is not None and same(self.tensor, self.copy)
 
-    def restore(self) -> None:
+    def unmoved(self) -> bool:
+        mine, theirs = self._bits
+        if self.alias is None or mine is None or theirs is None or not self._lies(self.alias):
+            return False
+        return torch.equal(mine, theirs)  # a version counter does not see every write
+
+    def _lies(self, alias: Tensor) -> bool:
+        """Whether its memory and its shape are those it had: not after `.data = ...`, `t_()`."""
+        tensor = self.tensor
+        if storage_of(tensor) != self._storage or not same_view(tensor, alias):
+            return False
+        return alias.untyped_storage().nbytes() >= self._high
+
+    def restore(self, unmoved: bool = False) -> None:
         tensor = self.tensor
         if isinstance(tensor, UninitializedTensorMixin):
             return
-        if self.alias is not None and self.copy is not None:
+        if self.alias is not None and self.copy is not None and not unmoved:
             with torch.no_grad():
                 self._restore_data(self.alias, self.copy)
         if tensor.is_leaf:
@@ -175,10 +209,11 @@ class _Kept:
                 tensor.grad = self.grad
 
     def _restore_data(self, alias: Tensor, copy: Tensor) -> None:
-        """Its memory and its shape are those it had: not after `.data = ...`, `t_()`."""
         if self.parts:
             if _addresses(parts_of(self.tensor)) != _addresses(self.parts):
                 self.tensor.data = alias
+            return
+        if self.unmoved():
             return
         if storage_of(self.tensor) != self._storage or not same_view(self.tensor, alias):
             self.tensor.data = alias
@@ -186,7 +221,6 @@ class _Kept:
         if storage.nbytes() < self._high:
             storage.resize_(self._high)
         mine, theirs = self._bits
-        # a version counter does not see every write
         if not (same(alias, copy) if mine is None or theirs is None else torch.equal(mine, theirs)):
             alias.copy_(copy)
 

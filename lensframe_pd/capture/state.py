@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,13 +82,16 @@ class Start:
         self._switches = Switches()
         self._origin = origin
 
-    def again(self) -> None:
-        """Put all back for another run, which draws the numbers that `origin` says."""
-        self.restore()
+    def again(self, unmoved: Collection[int] = ()) -> None:
+        """Put all back for another run, which draws the numbers that `origin` says.
+
+        `unmoved` is as for `Snapshot.restore`.
+        """
+        self.restore(unmoved)
         torch.set_rng_state(self._origin.generator)
 
-    def restore(self) -> None:
-        self.snapshot.restore()
+    def restore(self, unmoved: Collection[int] = ()) -> None:
+        self.snapshot.restore(unmoved)
         self._generators.restore()
         self._switches.restore()
 
@@ -121,14 +124,23 @@ def repeatable(origin: Origin, asked: str, instead: str) -> Start:
     return before
 
 
+_FACTS = frozenset(map(id, (bool, int, float, str)))  # by id: a metaclass may have a hash
+
+
 class State:
     """What the modules hold after a run: tensors, numbers and flags, by path.
 
     Of tensors that are as in `before` only that is noted.
+
+    Attributes
+    ----------
+    unmoved
+        The ids of tensors that lie where they lay then, with each bit as it was.
     """
 
     def __init__(self, named: Iterable[tuple[str, nn.Module]], before: Snapshot) -> None:
         self.tensors: dict[str, Tensor] = {}
+        self.unmoved: set[int] = set()
         self._before = before
         self.facts: dict[str, Any] = {}
         named = list(named)
@@ -138,7 +150,7 @@ class State:
                 if tensor is not None:
                     self._keep(prefix + name, tensor)
             for name, value in vars(module).items():
-                if any([type(value) is kind for kind in (bool, int, float, str)]):
+                if id(type(value)) in _FACTS:
                     self.facts[prefix + name] = value
                 elif name.endswith("_hooks"):
                     self.facts[prefix + name] = len(value)
@@ -149,6 +161,10 @@ class State:
         if isinstance(tensor, UninitializedTensorMixin):
             return
         self.facts[f"{name}.requires_grad"] = tensor.requires_grad
+        if id(tensor) in self.unmoved or self._before.unmoved(tensor):
+            self.unmoved.add(id(tensor))
+            self.facts[f"{name} is"] = "as before"
+            return
         if self._before.unchanged(tensor):
             self.facts[f"{name} is"] = "as before"
             return

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from lensframe_pd.capture.process import switched
 from lensframe_pd.capture.roots import find_roots, named_modules
 from lensframe_pd.capture.run import Run, named_inputs
 from lensframe_pd.capture.snapshot import Snapshot
-from lensframe_pd.capture.state import Generators, State, outputs_of
+from lensframe_pd.capture.state import Generators, Start, State, outputs_of
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.capture.values import WRITTEN_UNSEEN
 from lensframe_pd.capture.watch import Stop, Watcher
@@ -65,14 +65,16 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
     named = named_modules(find_roots(evidence.origin.model))
     n, sites = _n_stimuli(evidence), evidence.sites
     with one_state(evidence) as again:
-        if unrestorable := again().unrestorable:
+        if unrestorable := again.snapshot.unrestorable:
             _not_run(unrestorable[0], evidence, verdicts)
             return None
 
         def left_by(forward: Callable[[], Any]) -> _Left:
             """What `forward` leaves, started from the one state."""
             snapshot = again()
-            return _Left(outputs_of(forward()), State(named, snapshot), Generators())
+            outputs, state = outputs_of(forward()), State(named, snapshot)
+            again.unmoved = state.unmoved  # nothing runs until all is put back
+            return _Left(outputs, state, Generators())
 
         def plain(mode: AbstractContextManager[Any]) -> Any:
             with switched(), mode:
@@ -108,24 +110,57 @@ def _edited(evidence: Evidence, n: int | None) -> Any:
     return Run(origin.model, sites=evidence.sites).execute(origin.args, origin.kwargs, n)
 
 
+class Again:
+    """Puts all back for another run, and gives that state.
+
+    Attributes
+    ----------
+    given
+        The arguments with what they were given for the runs, where that is not what was found.
+    switches
+        How they stand at the start of a run.
+    unmoved
+        Ids of tensors that are known to be as they were, for the next time that all is put back.
+    """
+
+    def __init__(self, start: Start) -> None:
+        self.snapshot = start.snapshot
+        self.given: Snapshot | None = None
+        self.unmoved: Collection[int] = ()
+        self.switches = Switches()
+        self._start = start
+
+    def __call__(self) -> Snapshot:
+        self._start.again(self._seen())
+        if self.given is not None:
+            self.given.restore()
+        self.switches.restore()
+        return self.snapshot
+
+    def leave(self) -> None:
+        """Put back what was found."""
+        self._start.restore(self._seen())
+
+    def _seen(self) -> Collection[int]:
+        seen, self.unmoved = self.unmoved, ()
+        return seen
+
+
 @contextmanager
-def one_state(evidence: Evidence) -> Iterator[Callable[[], Snapshot]]:
+def one_state(evidence: Evidence) -> Iterator[Again]:
     """What puts all back for another run, and gives that state; at the end all is as it was."""
     model, args, kwargs = evidence.origin[:3]
-    with evidence.before as start, Surroundings() as surroundings:
-        if evidence.tape is not None:
-            _give_inputs(model, args, kwargs, evidence.tape)
-        given = Snapshot([("args", args), ("kwargs", kwargs)])
-
+    is_new = "before" not in vars(evidence)
+    start = evidence.before
+    with ExitStack() as stack, Surroundings() as surroundings:
+        again = Again(start)
+        stack.callback(again.leave)
+        if evidence.tape is not None and _give_inputs(model, args, kwargs, evidence.tape):
+            again.given = Snapshot([("args", args), ("kwargs", kwargs)])
+        elif is_new:  # nothing has run since it was taken
+            again.unmoved = start.snapshot.everything()
         surroundings.enter(evidence.switches)
-        switches = evidence.origin.switches or Switches()
-
-        def again() -> Snapshot:
-            start.again()
-            given.restore()
-            switches.restore()
-            return start.snapshot
-
+        again.switches = evidence.origin.switches or Switches()
         yield again
 
 
@@ -191,16 +226,19 @@ def _is_given(row: LiveRow) -> bool:
     return row["kind"] in ("input", "constant", "edit")
 
 
-def _give_inputs(model: Any, args: Any, kwargs: Any, tape: Tape) -> None:
-    """Give the inputs the values they had at the trace, where they have been changed since."""
+def _give_inputs(model: Any, args: Any, kwargs: Any, tape: Tape) -> bool:
+    """Give the inputs the values they had at the trace; whether any had been changed since."""
+    given = False
     rows = [row for row, kind in tape.kinds.items() if kind == "input"]
     for (_, tensor), row in zip(
         named_inputs(by_parameter(model, args, kwargs)), rows, strict=False
     ):
         value = tape.values[row]
         if value is not None and not difference(tensor, value).same:
+            given = True
             with torch.no_grad():
                 _give(tensor, value, tape.rows[row].stride)
+    return given
 
 
 def _give(tensor: Tensor, value: Tensor, stride: Sequence[int]) -> None:
