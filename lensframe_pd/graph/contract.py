@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from lensframe_pd.graph.parameters import counted_once, parameters
+from lensframe_pd.graph.parameters import TOTALS, counted_once, parameters
 
 Cells = list[Any]
 """The cells of one column, row by row."""
@@ -116,10 +116,8 @@ LAYER: dict[str, Callable[[Cells], Any]] = {
     "stride": last,
     "saved": all,
     "config": same_settings,
-    # of one module call they must stay a stack, and of one parameter its own argument and shape
+    # of one module call they must stay a stack
     **dict.fromkeys(("module_stack", "module_types"), first),
-    **dict.fromkeys(("params", "param_args", "param_shapes", "param_dtypes"), first),
-    **dict.fromkeys(("buffers", "buffer_args", "buffer_shapes", "buffer_dtypes"), first),
 }
 
 #: How the operations of one module call do; what is not here is that of what it returned.
@@ -151,11 +149,31 @@ def held_once(cells: RowCells) -> Iterator[tuple[str, tuple[Any, ...]]]:
             yield column, tuple(entry[k] for entry in once.values())
 
 
+def held_by_passes(cells: RowCells) -> dict[str, Any]:
+    """What the passes of one layer read, and what its parameters come to; each counts once.
+
+    Passes of a module may read unlike parameters, as where feedback begins with the second.
+    """
+    held = dict(held_once(cells)) if _unlike(cells) else {}
+    names = {c for columns in HELD for c in columns if c in cells}
+    if not held:
+        return {name: cells[name][0] for name in names}
+    for k, params in enumerate(cells.get("params", ())):
+        if {*params} >= {*held["params"]}:  # a pass that reads all of them says what they come to
+            return held | {name: cells[name][k] for name in TOTALS if name in cells}
+    one = pd.DataFrame(cells)
+    return held | parameter_totals(one, [""] * len(one)).get("", {})
+
+
+def _unlike(cells: RowCells) -> bool:
+    columns = [cells[names[0]] for names in HELD if names[0] in cells]
+    return any([cell != column[0] for column in columns for cell in column])
+
+
 def parameter_totals(frame: pd.DataFrame, group: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Elements, bytes and trainable elements of each group's parameters, each counted once."""
-    totals = ["n_params", "params_nbytes", "n_trainable"]
-    there = [column for column in totals if column in frame.columns]
-    if {"params", "param_shapes", *totals} <= {*frame.columns}:
+    there = [column for column in TOTALS if column in frame.columns]
+    if {"params", "param_shapes", *TOTALS} <= {*frame.columns}:
         table = parameters(frame, "collapse")
         sums = counted_once(table.assign(group=[group[i] for i in table["row"]]), "group")
         found = sums.reindex([*dict.fromkeys(group)], fill_value=0)

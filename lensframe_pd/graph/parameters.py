@@ -29,7 +29,8 @@ _DTYPES = {
     "row": "int64", "name": "str", "arg": "str", "shape": "object", "numel": "int64",
     "nbytes": "float64", "trainable": "float64",
 }  # fmt: skip
-_TOTALS = ["n_params", "params_nbytes", "n_trainable"]
+#: What the parameters of a row, or of several, come to.
+TOTALS = ["n_params", "params_nbytes", "n_trainable"]
 
 
 def parameters(frame: pd.DataFrame, verb: str = "parameters") -> pd.DataFrame:
@@ -99,7 +100,7 @@ def counted_once(table: pd.DataFrame, by: str) -> pd.DataFrame:
     """
     once = table.drop_duplicates([by, "name"]).groupby(by, sort=False)
     sums = once[["numel", "nbytes", "trainable"]].sum()
-    return sums.round().astype("int64").set_axis(_TOTALS, axis=1)
+    return sums.round().astype("int64").set_axis(TOTALS, axis=1)
 
 
 def _parameters(frame: pd.DataFrame, verb: str) -> Iterator[Parameter]:

@@ -18,6 +18,7 @@ from lensframe_pd.graph.contract import (
     common,
     contract,
     grouped,
+    held_by_passes,
     put_together,
 )
 from lensframe_pd.graph.edges import ROLLED, frame_like, op_index
@@ -29,7 +30,8 @@ def roll(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per layer; a layer that ran several times has its passes in one row.
 
     Sizes and times are those of all passes together, `shape` is that of the last pass, and
-    `shape_str` shows the first and the last where they differ. Parents are layers; what an
+    `shape_str` shows the first and the last where they differ. Parameters and buffers are those
+    that any pass read, each once. Parents are layers; what an
     earlier pass carried round is among them. A frame in which neither a layer nor a module ran
     twice is given back as it is.
 
@@ -165,7 +167,7 @@ def unroll(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _rolled(layer: str, cells: RowCells, edges: dict[str, Any]) -> dict[str, Any]:
     """One row for the passes of a layer; beside it, what `unroll` needs."""
-    row = put_together(cells, LAYER, common) | edges
+    row = put_together(cells, LAYER, common) | held_by_passes(cells) | edges
     if "shape_str" in row:
         first, last = cells["shape_str"][0], cells["shape_str"][-1]
         row["shape_str"] = first if first == last else f"{first} ... {last}"

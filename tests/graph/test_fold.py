@@ -128,6 +128,79 @@ def test_a_shared_parameter_counts_once():
     assert row["params_nbytes"] == 80
 
 
+class Routed(nn.Module):
+    """Each call reads what the plan says of that call."""
+
+    def __init__(self, plan):
+        super().__init__()
+        self.plan, self.t = plan, 0
+        self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4, bias=False), nn.Linear(4, 4)
+        self.register_buffer("g", torch.ones(4))
+        self.b.weight.requires_grad_(False)
+
+    def forward(self, x):
+        for name in self.plan[self.t]:
+            x = x * self.g if name == "g" else self.get_submodule(name)(x)
+        self.t += 1
+        return x.tanh()
+
+
+class Looped(nn.Module):
+    def __init__(self, *plan):
+        super().__init__()
+        self.area = Routed(plan)
+
+    def forward(self, x):
+        for _ in self.area.plan:
+            x = self.area(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        ("a", "ab"),  # feedback begins with the second pass
+        ("ab", "a"),
+        ("ac", "c", "ac"),
+        ("a", "c"),  # no pass reads all
+        ("g", "ga"),
+        ("a", "", "a"),
+        ("b", "ab", "abc"),
+    ],
+)
+def test_a_rolled_module_has_the_parameters_of_all_its_calls(plan):
+    model = Looped(*plan).eval()
+    layers, _ = lf.trace(model, torch.rand(2, 4))
+    used = {f"area.{name}" for name in "".join(plan)}
+    read = {n: p for n, p in model.named_parameters() if n.rpartition(".")[0] in used}
+    rows = [layers.lens.roll().lens.collapse(1), layers.lens.collapse(1).lens.roll()]
+    for row in [rolled.loc["area"] for rolled in rows]:
+        assert {*row["params"]} == {*read}
+        assert len(row["params"]) == len(row["param_args"]) == len(row["param_dtypes"])
+        shapes = dict(zip(row["params"], row["param_shapes"], strict=True))
+        assert shapes == {name: tuple(p.shape) for name, p in read.items()}
+        assert row["n_params"] == sum(p.numel() for p in read.values())
+        assert row["params_nbytes"] == 4 * row["n_params"]
+        assert row["n_trainable"] == sum(p.numel() for p in read.values() if p.requires_grad)
+        assert row["buffers"] == (("area.g",) if "g" in "".join(plan) else ())
+    collapsed = layers.lens.collapse(1)
+    pd.testing.assert_frame_equal(collapsed.lens.roll().lens.unroll(), collapsed)
+
+
+def test_a_rolled_operation_has_what_its_first_pass_alone_read():
+    start = nn.Parameter(torch.ones(3))
+
+    def scan(x):
+        h = start
+        for t in range(4):
+            h = torch.tanh(x[t] + h)
+        return h
+
+    rolled = lf.trace(scan, torch.rand(4, 3)).layers.lens.roll()
+    assert rolled.loc["add_1", ["n_passes", "n_params", "n_trainable"]].tolist() == [4, 3, 3]
+    assert len(rolled.loc["add_1", "params"]) == 1
+
+
 def test_wrong_collapses(net):
     with pytest.raises(lf.LensTypeError, match="either module paths or depth="):
         net.lens.collapse()
