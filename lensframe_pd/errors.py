@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import os.path
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Any
+
+from rapidfuzz import fuzz, process
 
 #: Frames and warnings of files below this folder are this package's own, never the user's code.
 OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -69,12 +70,30 @@ def unknown_names(asked: Iterable[str], known: Iterable[str], what: str) -> Lens
     known = list(dict.fromkeys(known))
     lines = []
     for name in asked:
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        close = near_misses(name, known)
         hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
         lines.append(f"no {what} {name!r}{hint}")
     shown = known if len(known) <= 8 else [*known[:4], "...", *known[-3:]]
     lines.append(f"there are: {', '.join(shown)}" if known else "there are none")
     return LensKeyError("\n".join(lines))
+
+
+def near_misses(name: str, known: Sequence[str], n: int = 3) -> list[str]:
+    """Names that may have been meant: the last parts of a path first, then what is spelt alike.
+
+    Examples
+    --------
+    >>> near_misses("IT", ["areas.V4", "areas.IT", "areas.IT.ff"])
+    ['areas.IT']
+    >>> near_misses("Conv2d", ["conv2d_1", "conv2d_2", "relu_1"])
+    ['conv2d_1', 'conv2d_2']
+    """
+    asked = name.casefold()
+    ends = [k for k in known if k.casefold().endswith(f".{asked}")]
+    alike = process.extract(
+        asked, known, scorer=fuzz.ratio, processor=str.casefold, limit=n, score_cutoff=60
+    )
+    return list(dict.fromkeys([*ends, *(match for match, _, _ in alike)]))[:n]
 
 
 def needs(package: str, what: str) -> None:

@@ -16,7 +16,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensTypeError, LensValueError, shown
+from lensframe_pd.errors import (
+    LensKeyError,
+    LensTypeError,
+    LensValueError,
+    shown,
+    unknown_names,
+)
 from lensframe_pd.schema import require
 
 
@@ -204,6 +210,38 @@ def asked_names(given: Any, verb: str) -> list[str]:
             "layers; the label of the n-th row is layers.index[n]"
         )
     return listed
+
+
+def unknown_rows(asked: Iterable[str], known: Iterable[str], what: str) -> LensKeyError:
+    """As `unknown_names`, of names of rows; with what to do about functions and patterns.
+
+    Parameters
+    ----------
+    known
+        Labels, layers, paths of modules.
+    """
+    asked, known = [*asked], [*known]
+    functions = {said.func for name in known if (said := parsed(name)) is not None}
+    lines = [str(unknown_names(asked, known, what))]
+    for name in asked:
+        if name in functions:
+            lines.append(f'{name!r} is a function; its rows: layers.query("func == {name!r}")')
+        elif _PATTERN.search(name):
+            lines.append(
+                f"{name!r}: names are taken letter by letter; the rows whose module has a pattern: "
+                f"layers[layers['module'].str.contains({_as_pattern(name)!r})]"
+            )
+    return LensKeyError("\n".join(lines))
+
+
+_PATTERN = re.compile(r"[*?^$|\\+()\[\]]")
+
+
+def _as_pattern(name: str) -> str:
+    """A regular expression as it is; of wildcards, as of files, the expression that means them."""
+    if re.search(r"[.)\]][*?]|[\\^$|+()]", name):
+        return name
+    return re.escape(name).replace(r"\*", ".*").replace(r"\?", ".")
 
 
 def one_name(given: Any, verb: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable, Mapping
 from inspect import isfunction
@@ -12,7 +11,7 @@ from typing import Any, NoReturn
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import LensAttributeError, LensKeyError, LensTypeError
+from lensframe_pd.errors import LensAttributeError, LensKeyError, LensTypeError, near_misses
 from lensframe_pd.graph.select import find
 
 _TRACED = "lf.trace(model, args)"
@@ -53,8 +52,9 @@ def not_in_trace(name: str, own: Iterable[str]) -> LensAttributeError:
     found = places(name, "trace")
     if found:
         return LensAttributeError(f"a trace has no {name!r} of its own; it is {_either(found)}")
-    known = [n for n in {*own, *verbs_of(pd.DataFrame), *verbs_of(xr.Dataset)} if n[0] != "_"]
-    close = difflib.get_close_matches(name, known, n=3)
+    names = dict.fromkeys([*own, *verbs_of(pd.DataFrame), *verbs_of(xr.Dataset)])
+    known = [n for n in names if n[0] != "_"]
+    close = near_misses(name, known)
     shown = [c for n in close for c in ([f"trace.{n}"] if n in {*own} else places(n, "trace"))]
     hint = f"did you mean {_either(shown)}?" if shown else "it has layers, activations and output"
     return LensAttributeError(f"a trace has no {name!r}; {hint}")
@@ -69,7 +69,7 @@ def not_a_verb(name: str, accessor: type) -> LensAttributeError:
         return LensAttributeError(
             f"{name!r} is a verb of the other table: {path[other]}.lens.{name}(...)"
         )
-    close = difflib.get_close_matches(name, verbs_of(own), n=3)
+    close = near_misses(name, [*verbs_of(own)])
     if name in public():
         hint = f"it is lf.{name}(...)"
     elif hasattr(own, name) and name[0] != "_":

@@ -90,6 +90,20 @@ def test_all_unknown_names_are_reported_at_once_with_near_misses(net):
     assert "no label" in message
 
 
+@pytest.mark.parametrize(
+    ("save", "said"),
+    [
+        ("relu", "'relu' is a function: save=lambda row: row.func == 'relu'"),
+        (["encoder", "linear"], "'linear' is a function: save=lambda row: row.func == 'linear'"),
+        ("enc.*", "names are taken letter by letter"),
+    ],
+)
+def test_functions_and_patterns_in_save(net, save, said):
+    with pytest.raises(lf.LensKeyError) as caught:
+        lf.trace(net, torch.ones(2, 3), save=save)
+    assert said in str(caught.value)
+
+
 def test_rows_of_another_model(net):
     other = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
     rows = lf.trace(other, torch.ones(2, 3), save=None).layers.query("kind == 'op'")

@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 
 import lensframe_pd as lf
-from lensframe_pd.labels import asked_names, distinct_labels, one_name
+from lensframe_pd.labels import asked_names, distinct_labels, one_name, unknown_rows
 
 
 def test_labels_of_two_rows_are_all_named():
@@ -51,3 +51,40 @@ def test_one_name(given, n):
     assert one_name(["a"], "features") == "a"
     with pytest.raises(lf.LensTypeError, match=f"features takes one layer and got {n}"):
         one_name(given, "features")
+
+
+KNOWN = [
+    "input_1", "conv2d_1", "conv2d_2:1", "conv2d_2:2", "conv2d_2", "relu_1", "areas.V4", "areas.IT",
+    "areas.IT.ff", "heads.object", "heads.pose",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("IT", "no op 'IT'; did you mean 'areas.IT'?"),  # the last part of a path
+        ("it", "no op 'it'; did you mean 'areas.IT'?"),
+        ("object", "did you mean 'heads.object'?"),
+        ("V4", "did you mean 'areas.V4'?"),
+        ("IT.ff", "did you mean 'areas.IT.ff'"),
+        ("Relu_1", "did you mean 'relu_1'?"),
+        ("areas.It", "did you mean 'areas.IT'"),
+        ("conv2d_3", "did you mean 'conv2d_1'"),  # of alike ones the first
+        ("conv2d", """'conv2d' is a function; its rows: layers.query("func == 'conv2d'")"""),
+        ("relu", """'relu' is a function; its rows: layers.query("func == 'relu'")"""),
+        ("areas.*", "layers[layers['module'].str.contains('areas.*')]"),
+        ("^areas", "layers[layers['module'].str.contains('^areas')]"),
+        ("heads.(object|pose)", "str.contains('heads.(object|pose)')"),
+        ("*.ff", r"str.contains('.*\\.ff')"),  # as of files, which is no regular expression
+        ("areas*.ff", r"str.contains('areas.*\\.ff')"),
+        ("areas.V?", r"str.contains('areas\\.V.')"),
+    ],
+)
+def test_what_is_said_of_a_name_that_is_not_there(name, said):
+    assert said in str(unknown_rows([name], KNOWN, "op"))
+
+
+def test_of_a_name_like_none_only_what_there_is_is_said():
+    expected = "no op 'V1'\nthere are: input_1, conv2d_1, conv2d_2:1, conv2d_2:2, ..., "
+    assert str(unknown_rows(["V1"], KNOWN, "op")).startswith(expected)
+    assert len(str(unknown_rows(["V1"], KNOWN, "op")).splitlines()) == 2

@@ -19,8 +19,8 @@ from lensframe_pd.capture.plan import ADDRESSED_BY, Address, Addresses, planned
 from lensframe_pd.capture.roots import named_modules
 from lensframe_pd.capture.values import NoValues, Values
 from lensframe_pd.capture.watch import Stop, Watcher
-from lensframe_pd.errors import LensError, LensTypeError, LensValueError, unknown_names, warn
-from lensframe_pd.labels import label, labels, main_path, module_asked, parsed
+from lensframe_pd.errors import LensError, LensKeyError, LensTypeError, LensValueError, warn
+from lensframe_pd.labels import label, labels, main_path, module_asked, parsed, unknown_rows
 from lensframe_pd.tape.facts import CallFacts, LiveRow
 from lensframe_pd.tape.passes import Passes, passes
 from lensframe_pd.tape.places import Places
@@ -272,7 +272,7 @@ class Named(Save):
                 unknown.append(path)
         if unknown:
             known = sorted({*paths, *self.tape.aliases} - {""})
-            raise unknown_names(unknown, known, "label or module path")
+            raise _unknown(unknown, known)
 
     @property
     def selects(self) -> bool:
@@ -380,7 +380,18 @@ class Named(Save):
         if missing:
             rows = layers()
             known = [*rows.index, *rows["layer"], *(m.path for m in self.tape.modules[1:])]
-            raise unknown_names(sorted(missing), known, "label, layer or called module")
+            raise unknown_rows(sorted(missing), known, "label, layer or called module")
+
+
+def _unknown(names: list[str], known: list[str]) -> LensKeyError:
+    """Before the run, which alone has labels: names of functions and patterns are told by those."""
+    lines = [str(unknown_rows(names, known, "label or module path"))]
+    lines += [
+        f"{name!r} is a function: save=lambda row: row.func == {name!r}"
+        for name in names
+        if name not in known and _may_come(f"{name}_1")
+    ]
+    return LensKeyError("\n".join(lines))
 
 
 def _may_come(name: str) -> bool:

@@ -12,7 +12,15 @@ import xarray as xr
 from lensframe_pd.capture.given import joined
 from lensframe_pd.capture.plan import ADDRESSED_BY, Address, followed, planned
 from lensframe_pd.errors import LensTypeError, LensValueError, unknown_names, warn
-from lensframe_pd.labels import labels, main_path, module_asked, parsed, path_of, split_call
+from lensframe_pd.labels import (
+    labels,
+    main_path,
+    module_asked,
+    parsed,
+    path_of,
+    split_call,
+    unknown_rows,
+)
 from lensframe_pd.schema import rows_of
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.tape.tape import Tape
@@ -209,7 +217,7 @@ def resolved(
     rows = [*rows]
     by_name: dict[str, list[Plain]] = {}
     for row in rows:
-        names = {row.label, row.layer, _with_pass(row)}
+        names = dict.fromkeys((row.label, row.layer, _with_pass(row)))
         for name in names:
             by_name.setdefault(name, []).append(row)
     sites = Sites()
@@ -237,8 +245,8 @@ def resolved(
         elif path is not None:
             sites.modules[path] = site
     if unknown:
-        known = [*by_name, *sorted(paths - {""}), *aliases]
-        raise unknown_names(unknown, known, "label or module path")
+        known = [*(row.label for row in rows), *by_name, *sorted(paths - {""}), *aliases]
+        raise unknown_rows(unknown, known, "label or module path")
     if wrong:
         raise LensValueError("values: " + "\n".join(wrong))
     return sites

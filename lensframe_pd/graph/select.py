@@ -13,11 +13,17 @@ from lensframe_pd.errors import (
     LensTypeError,
     LensValueError,
     shown,
-    unknown_names,
     warn,
 )
 from lensframe_pd.graph.edges import edges, with_edges
-from lensframe_pd.labels import MODULE, asked_names, labels, module_asked, path_of
+from lensframe_pd.labels import (
+    MODULE,
+    asked_names,
+    labels,
+    module_asked,
+    path_of,
+    unknown_rows,
+)
 from lensframe_pd.schema import names, require
 
 Mask = pd.Series | Sequence[bool] | np.ndarray[Any, Any] | Callable[[pd.DataFrame], Any]
@@ -196,9 +202,7 @@ def _named(frame: pd.DataFrame, key: str) -> np.ndarray[Any, Any]:
     if not any(inside):
         known = [*ops, *frame.get("layer", ())] if path is None else []
         known += [path_of(call) for stack in stacks for call in stack]
-        if path is None and key in {*frame.get("func", ())}:
-            raise LensKeyError(f"{key!r} is a function: layers.query(\"func == '{key}'\")")
-        raise unknown_names([asked], known, "op, layer or module" if path is None else "module")
+        raise unknown_rows([asked], known, "op, layer or module" if path is None else "module")
     return np.array(inside, bool)
 
 
@@ -236,7 +240,8 @@ def asked(frame: pd.DataFrame, rows: Any, verb: str) -> list[str]:
     known = _by_name(frame, verb)
     unknown = [name for name in given if name not in known]
     if unknown:
-        raise unknown_names(unknown, known, "op, layer or module")
+        named = sorted(known, key=lambda name: name.startswith(MODULE))
+        raise unknown_rows(unknown, named, "op, layer or module")
     found = {op for name in given for op in known[name]}
     return [op for op in labels(frame, verb) if op in found]
 

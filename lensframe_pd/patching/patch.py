@@ -21,9 +21,8 @@ from lensframe_pd.errors import (
     LensTypeError,
     LensValueError,
     shown,
-    unknown_names,
 )
-from lensframe_pd.labels import parsed
+from lensframe_pd.labels import parsed, unknown_rows
 from lensframe_pd.patching.forwards import Forwards
 from lensframe_pd.patching.recomputed import Doubt, Recomputed
 from lensframe_pd.tape.objects import tensors_in
@@ -137,10 +136,10 @@ def _given(run: Run, values: Any, rows: list[str] | None) -> list[tuple[int, Pla
     if is_function(values) or not hasattr(values, "items"):
         return [(i, row, values) for i, row in numbered if wanted is None or row.label in wanted]
     by_key = asked(values).values
-    known = {name for row in plain for name in (row.label, row.layer)}
+    known = dict.fromkeys(name for row in plain for name in (row.label, row.layer))
     unknown = [key for key in by_key if key not in known]
     if unknown:
-        raise unknown_names(unknown, known, "op or layer")
+        raise unknown_rows(unknown, known, "op or layer")
     found = []
     for i, row in numbered:
         key = row.label if row.label in by_key else row.layer

@@ -8,8 +8,15 @@ from typing import Any, NamedTuple, overload
 
 import xarray as xr
 
-from lensframe_pd.errors import LensKeyError, LensValueError, unknown_names, warn
-from lensframe_pd.labels import asked_names, calls_of, main_path, module_asked, split_call
+from lensframe_pd.errors import LensKeyError, LensValueError, warn
+from lensframe_pd.labels import (
+    asked_names,
+    calls_of,
+    main_path,
+    module_asked,
+    split_call,
+    unknown_rows,
+)
 from lensframe_pd.rsa.joined import PASS, as_one, has_tokens, sequences, with_centres, with_tokens
 from lensframe_pd.schema import MODULE_ALIASES
 
@@ -27,8 +34,8 @@ def select(dataset: xr.Dataset, key: Any) -> Any:
         The activations of a trace, or any selection of their variables.
     key
         An op label (`"relu_3"`, `"linear_1:2"`), a layer (`"linear_1"`), or the path of a module
-        (`"layer1.0"`): what a forward hook on it receives; of a module that is held in several
-        places any of its paths. A label goes before a layer, and a
+        (`"layer1.0"`): what a forward hook on it receives, `"layer1.0:2"` of its second call; of a
+        module that is held in several places any of its paths. A label goes before a layer, and a
         layer before a module of the same name. Several in a list, or rows of `layers`.
 
     Returns
@@ -147,23 +154,32 @@ def resolved(dataset: xr.Dataset, key: str) -> Named:
         _warn_of_module(key, found.variables, calls)
         return found
     if not calls:
-        raise unknown_names([key], _known(dataset), "op, layer or module")
+        calls = _one_call(dataset, key if path is None else path)
+    if not calls:
+        raise unknown_rows([key], _known(dataset), "op, layer or module")
     return Named("module", calls)
 
 
 def as_array(key: str, named: Named, tidy: bool = True) -> xr.DataArray:
     """What a name stands for as one array, see `select`; not `tidy`: extents stay in the names."""
-    several = [str(a.name) for arrays in named.runs.values() if len(arrays) > 1 for a in arrays]
+    several = [array for arrays in named.runs.values() if len(arrays) > 1 for array in arrays]
     if several:
         raise LensValueError(
             f"module {key!r} returns several tensors in one call, which are no one array; "
-            f"ask for one of {', '.join(several)}"
+            f"ask for one of {', '.join(_few_names(several))}"
         )
     arrays = {number: named.runs[number][0] for number in sorted(named.runs)}
     if named.kind == "op" or (named.kind == "module" and list(arrays) == [1]):
         one = next(iter(arrays.values()))
         return with_tokens(one) if tidy else one
     return as_one(key, arrays, tidy)
+
+
+def _few_names(arrays: Sequence[xr.DataArray]) -> list[str]:
+    """The layers of arrays, which have all their passes, where there are fewer of them."""
+    ops = [str(array.name) for array in arrays]
+    layers = list(dict.fromkeys(str(array.attrs.get("layer", array.name)) for array in arrays))
+    return layers if len(layers) < len(ops) else ops
 
 
 def _layer(dataset: xr.Dataset, key: str) -> Executions:
@@ -183,6 +199,13 @@ def _module(dataset: xr.Dataset, key: str) -> Executions:
             if path in (key, main):
                 names.setdefault(number, []).append(name)
     return _arrays(dataset, names)
+
+
+def _one_call(dataset: xr.Dataset, key: str) -> Executions:
+    """What one call of a module returned, of `"layer1.0:2"`."""
+    path, number = split_call(key)
+    found = _module(dataset, path) if number else {}
+    return {1: found[number]} if number in found else {}
 
 
 def variables(dataset: xr.Dataset) -> Iterable[tuple[str, xr.Variable]]:

@@ -226,3 +226,39 @@ def test_selecting_leaves_the_dataset_alone(recurrent):
     for key in ("tanh_1", "tanh_1:2", "head"):
         activations.lens[key]
     xr.testing.assert_identical(activations, before)
+
+
+class Again(nn.Module):
+    """A module that is called three times, and one that gives two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.pair = nn.Linear(3, 3), nn.LSTMCell(3, 3)
+
+    def forward(self, x):
+        state = None
+        for _ in range(3):
+            x = self.cell(x)
+            state = self.pair(x, state)
+        return state[0]
+
+
+def test_one_call_of_a_module_as_it_is_written_elsewhere():
+    model, got = Again().eval(), []
+    model.cell.register_forward_hook(lambda _m, _a, out: got.append(out.detach().numpy()))
+    _, activations = lf.trace(model, torch.rand(4, 3), stimulus=list("abcd"))
+    for name, number in [("cell:1", 0), ("cell:3", 2), ("module=cell:2", 1)]:
+        found = activations.lens[name]
+        assert found.dims == ("stimulus", "feature")
+        np.testing.assert_array_equal(found.values, got[number])
+    assert activations.lens.features("cell:2").shape == (4, 3)
+    assert list(activations.lens.rdm(["cell:2", "cell:3"])["layer"]) == ["cell:2", "cell:3"]
+    for absent in ("cell:4", "cell:0", "cell:x"):
+        with pytest.raises(lf.LensKeyError, match=f"'{absent}'; did you mean 'cell'"):
+            activations.lens[absent]
+
+
+def test_of_several_tensors_a_call_the_layers_are_named_that_have_all_passes():
+    _, activations = lf.trace(Again().eval(), torch.rand(4, 3))
+    with pytest.raises(lf.LensValueError, match=r"ask for one of (lstm_cell_\d, lstm_cell_\d)$"):
+        activations.lens["pair"]
