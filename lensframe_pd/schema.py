@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -264,12 +264,33 @@ def itemsize(dtype: str) -> int:
 _BITS = re.compile(r"\d+")
 
 
+def cells_of(frame: pd.DataFrame, columns: Sequence[str]) -> list[list[Any]]:
+    """The cells of these columns as traced, column by column."""
+    if len(frame) <= _FEW:
+        return [[*map(plain, cells)] for cells in raw_cells(frame, columns)]
+    frame = frame.copy(deep=False)
+    frame.attrs = {}  # which pandas would copy with each column
+    return [plain_cells(frame[name]) for name in columns]
+
+
+def raw_cells(frame: pd.DataFrame, columns: Sequence[str]) -> list[list[Any]]:
+    """The cells of these columns as they are, column by column."""
+    if len(frame) > _FEW:
+        return [[*frame[name]] for name in columns]
+    # A column takes longer than a few cells: with its name, its attrs and its iterator.
+    at, rows = frame.iat, range(len(frame))
+    places = [cast("int", frame.columns.get_loc(name)) for name in columns]
+    return [[at[row, place] for row in rows] for place in places]
+
+
+_FEW = 4
+"""Rows whose cells are sooner read one by one."""
+
+
 def rows_of(frame: pd.DataFrame, ops: Sequence[str], columns: Iterable[str] = COLUMNS) -> Rows:
     """These cells of the frame, as traced, by label; the last row where a label comes twice."""
     columns = tuple(columns)
-    frame = frame.copy(deep=False)
-    frame.attrs = {}  # which pandas would copy with each column
-    cells = zip(*(plain_cells(frame[name]) for name in columns), strict=True)
+    cells = zip(*cells_of(frame, columns), strict=True)
     return {op: dict(zip(columns, row, strict=True)) for op, row in zip(ops, cells, strict=True)}
 
 

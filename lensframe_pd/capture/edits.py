@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import nullcontext
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -34,7 +34,9 @@ from lensframe_pd.tape.regions import Region, overlap, region_of
 from lensframe_pd.tape.storage import holders, storage_of, unwrapped
 from lensframe_pd.tape.tape import Tape
 
+_MODEL = ("", 1)  # the call of the model itself, as `ModuleCall` has it
 _ALIASING = frozenset("detach data".split())
+_n_modes = torch._C._len_torch_dispatch_stack
 _CHECKPOINT = torch.utils.checkpoint.__file__
 
 
@@ -50,6 +52,16 @@ class Refused(BaseException):
     def __init__(self, error: LensError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+class _Every(Container[str]):
+    """Holds each name."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+_EVERY = _Every()
 
 
 class _View(NamedTuple):
@@ -84,13 +96,16 @@ class Edits:
         self.sites = sites
         self._tape = tape
         #: The values of rows by function, module call and number within that call.
-        self._rows: dict[str, dict[str, dict[int, Site]]] = {}
+        self._rows: dict[str, dict[tuple[str, int], dict[int, Site]]] = {}
         for address, site in sites.rows.items():
             calls = self._rows.setdefault(address.func, {})
-            calls.setdefault(address.module, {})[address.ordinal] = site
-        self._modules = sites.modules
-        #: The paths of modules in which rows get values.
-        self._within = {split_call(a.module)[0] if a.module else "" for a in sites.rows}
+            called = split_call(address.module) if address.module else _MODEL
+            calls.setdefault(called, {})[address.ordinal] = site
+        self._modules = {**sites.modules}
+        #: The functions whose rows `of_row` is shown: what is in it is asked for each row.
+        self.functions: Container[str] = self._rows.keys()
+        #: The paths of the modules whose calls `of_module` is shown.
+        self.paths = {path for path, _ in sites.modules}
         self._counts: dict[tuple[int, str], int] = defaultdict(int)
         self._views: list[_View] = []
         #: Edits of views that what they were views of has written since: by whom.
@@ -98,6 +113,8 @@ class Edits:
         self._reached: set[str] = set()
         #: Rows that were given a value.
         self.rows: set[int] = set()
+        #: Those of them whose value was given for every pass of their layer.
+        self._every: list[int] = []
         #: Why the run ended, where an interpreter that is not Python's may have lost the reason.
         self.refused: LensError | None = None
         self._grad = torch.is_grad_enabled()
@@ -106,12 +123,10 @@ class Edits:
         """The run is over: hold no tensor any more."""
         self._views.clear()
 
-    def concerns(self, func: str) -> bool:
-        """Whether rows of a function are shown to `of_row`: asked for each, so in few steps."""
-        return func in self._rows or bool(self._views)
-
     def of_row(self, tracer: Rows, row: int, tensor: Tensor, inplace: bool) -> Tensor:
         """The tensor that the program goes on with, instead of that of a new row."""
+        if not (inplace or self._stale or self._rows):
+            return tensor  # as most do that follow an edit of a view
         call = self._tape.calls[self._tape.rows[row].call]
         func = call.function.name
         if self._views:
@@ -132,18 +147,15 @@ class Edits:
 
     def _site(self, module: int, func: str) -> Site | None:
         """The value for a row of `func` that was made just now in a module call."""
-        called = self._tape.modules[module]
-        if called.path not in self._within:
-            return None
-        key = called.key if module else ""
+        called = self._tape.modules[module][:2]  # path and number, as few steps are left to it
         calls = self._rows[func]
-        here = calls.get(key)
+        here = calls.get(called)
         if here is None:
             return None
         self._counts[module, func] += 1
         site = here.pop(self._counts[module, func], None)
         if not here:  # nobody is asked any more once every place was come to
-            del calls[key]
+            del calls[called]
             if not calls:
                 del self._rows[func]
         return site
@@ -151,13 +163,17 @@ class Edits:
     def of_module(self, tracer: Rows, index: int, result: Any) -> Any:
         """What a module call hands over instead of `result`; None where that is it."""
         called = self._tape.modules[index]
-        site = self._modules.get((called.path, called.number))
-        site = site or self._modules.get((called.path, 0))
+        site = self._modules.pop((called.path, called.number), None)
+        if site is None:
+            site = self._modules.get((called.path, 0))
+        elif all(path != called.path for path, _ in self._modules):
+            self.paths.discard(called.path)  # nobody is asked any more
         if site is None:
             return None
         tensors = {id(tensor): tensor for _, tensor in tensors_in(result)}
         # In a hook the mode would see what follows, and a ScriptModule's is still there.
-        with torch._C.DisableTorchFunction(), _disable_current_modes():
+        modes = _disable_current_modes() if _n_modes() else nullcontext()
+        with torch._C.DisableTorchFunction(), modes:
             if len(tensors) != 1:
                 self._refuse_count(tracer, site, [*tensors.values()])
             ((key, tensor),) = tensors.items()
@@ -177,6 +193,8 @@ class Edits:
 
     def of_inputs(self, tracer: Rows, rows: list[tuple[int, Tensor]], given: Any) -> Any:
         """The arguments, with other inputs."""
+        if "input" not in self.functions:
+            return given
         new = {id(t): self.of_row(tracer, row, t, False) for row, t in rows}
         changed = {key: new[key] for key in new if id(new[key]) != key}
         try:
@@ -189,6 +207,8 @@ class Edits:
     ) -> Tensor:
         self._check_checkpoint(site)
         self.rows.add(row)
+        if site.key in self.sites.every:
+            self._every.append(row)
         if inplace:
             self._write(tracer, site, row, tensor)
             return tensor
@@ -198,6 +218,7 @@ class Edits:
             storage, given = storage_of(tensor), storage_of(new)
             view = _View(site.key, edit, storage, region_of(tensor), new, given)
             self._views.append(view)
+            self.functions = _EVERY  # any of them may write it, or read it afterwards
         return new
 
     def _write(self, tracer: Rows, site: Site, row: int, tensor: Tensor) -> None:
@@ -298,21 +319,38 @@ class Edits:
                 f"values: {shown(missed)}: never reached in this run, which went another way than "
                 "the plain one, or does not call that; the trace is in this exception's .trace"
             )
-        n = sum(kind == "edit" for kind in self._tape.kinds.values())
-        if not self.sites.every or self.sites.n_rows == len(self._tape.rows) - n:
-            return None
-        grouped = passes_of_run()
-        late = [
-            f"pass {p} of {layer!r}"
-            for row, (layer, p) in enumerate(zip(grouped.layers, grouped.pass_nums, strict=True))
-            if layer in self.sites.every and row not in self.rows
-        ]
+        late = self._late(passes_of_run)
         if late:
             return LensValueError(
                 f"values: {shown(late)} is not in the plain run and has no value: give one to the "
                 "module; the trace is in this exception's .trace"
             )
         return None
+
+    def _late(self, passes_of_run: Callable[[], Passes]) -> list[str]:
+        """Passes that have no value, of layers which were given one for every pass."""
+        tape = self._tape
+        n = sum(kind == "edit" for kind in tape.kinds.values())
+        if not self._every or self.sites.n_rows == len(tape.rows) - n:
+            return []
+        # To tell layers takes much longer than to see that nothing else can be of these.
+        could = {self._kind_of(row) for row in self._every}
+        others = [row for row in range(len(tape.rows)) if self._kind_of(row) in could]
+        if len(others) == len(self._every):
+            return []
+        layers, pass_nums, _ = passes_of_run()
+        every = {layers[row] for row in self._every}
+        return [
+            f"pass {pass_nums[row]} of {layers[row]!r}"
+            for row in others
+            if layers[row] in every and row not in self.rows
+        ]
+
+    def _kind_of(self, row: int) -> tuple[str, int, str]:
+        """What all passes of a layer share: function, place in its result, module."""
+        made = self._tape.rows[row]
+        call = self._tape.calls[made.call]
+        return call.function.name, made.slot, self._tape.modules[call.module].path
 
 
 def _fitted(site: Site, tensor: Tensor) -> Tensor:

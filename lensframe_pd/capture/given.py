@@ -115,21 +115,27 @@ def _filled(key: str, value: Any, tensor: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return _cast(key, value, tensor).expand(tensor.shape).clone()
     number = value.item() if hasattr(value, "item") else value
-    full = torch.full_like(tensor, 0, requires_grad=False)
     try:
-        full.fill_(number)
+        full = torch.full_like(tensor, number, requires_grad=False)
     except (RuntimeError, TypeError, OverflowError) as error:
         raise _unfit(key, f"{number!r}", tensor) from error
-    if full.numel() and not _holds(full.flatten()[0].item(), number, tensor.dtype):
+    if full.numel() and not _holds(full, number):
         raise _unfit(key, f"{number!r}", tensor)
     return full
 
 
-def _holds(held: Any, number: Any, dtype: torch.dtype) -> bool:
-    """Whether what a tensor made of a number is that number, but for rounding of floats."""
-    if dtype.is_floating_point or dtype.is_complex:
+def _holds(full: Tensor, number: Any) -> bool:
+    """Whether what a tensor was filled with is that number, but for rounding of floats."""
+    if full.dtype.is_floating_point and abs(number) < _SMALL:
+        return True  # almost always, and to ask the tensor takes several operations
+    held = full.flatten()[0].item()
+    if full.dtype.is_floating_point or full.dtype.is_complex:
         return bool(np.isfinite(held)) or not np.isfinite(number)
     return bool(held == number)
+
+
+_SMALL = 200
+"""Every type of floats has numbers as large."""
 
 
 def _cast(key: str, given: Tensor, tensor: Tensor) -> Tensor:

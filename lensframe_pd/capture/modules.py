@@ -80,8 +80,8 @@ class ModuleStack:
     ) -> None:
         self.tape = tape
         self.current = 0
-        #: Whether modules may hand over something else than what they computed.
-        self.edits_modules = False
+        #: Paths of modules that may hand over something else than what they computed.
+        self.edited: set[str] = set()
         #: Code ids at which a call site ends: what is further out is not the user's, or another's.
         self.stops = {*_CALL_CODES, *map(id, ends)}
         self._met: dict[int, _Met] = {}
@@ -163,7 +163,8 @@ class ModuleStack:
             while opened[-1][0] is not module:  # calls that an exception left open
                 self._close(None)
         other = None
-        if self.edits_modules and self.current != opened[-1][1]:
+        edited, index = self.edited, self.current
+        if edited and index != opened[-1][1] and self.tape.modules[index][0] in edited:
             other = self._listener().hands_over(result, self.current)
             result = result if other is None else other
         if module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:

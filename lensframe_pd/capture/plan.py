@@ -8,7 +8,7 @@ not, and what happens in other modules does not move it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from lensframe_pd.capture.watch import Watcher
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.labels import labels
-from lensframe_pd.schema import names
+from lensframe_pd.schema import cells_of, names
 from lensframe_pd.tape.tape import Tape
 
 #: The columns that an address is read from.
@@ -50,9 +50,13 @@ def planned(frame: pd.DataFrame, verb: str = "save=") -> dict[Address, str]:
     LensValueError
         Two rows with one address: they are of different runs.
     """
+    return by_address(labels(frame, verb), cells_of(frame, ADDRESSED_BY), verb)
+
+
+def by_address(ops: Iterable[str], cells: Iterable[Iterable[Any]], verb: str) -> dict[Address, str]:
+    """As `planned`, of labels and the cells of the columns `ADDRESSED_BY`."""
     found: dict[Address, str] = {}
-    cells = zip(*(frame[column] for column in ADDRESSED_BY), strict=True)
-    for op, (stack, func, ordinal) in zip(labels(frame, verb), cells, strict=True):
+    for op, stack, func, ordinal in zip(ops, *cells, strict=True):
         calls = names("module_stack", stack)
         address = Address(calls[-1] if calls else "", str(func), int(ordinal))
         other = found.setdefault(address, op)

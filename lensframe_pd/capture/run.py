@@ -105,8 +105,8 @@ class Run:
 
     def give(self, sites: Sites) -> None:
         """Let the run go on with other values."""
-        self.tracer.edits = Edits(sites, self.tape)
-        self.tracer.modules.edits_modules = bool(sites.modules)
+        edits = self.tracer.edits = Edits(sites, self.tape)
+        self.tracer.modules.edited = edits.paths
 
     def execute(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], n_stimuli: int | None = None

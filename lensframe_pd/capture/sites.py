@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -10,8 +11,8 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.capture.given import joined
-from lensframe_pd.capture.plan import ADDRESSED_BY, Address, followed, planned
-from lensframe_pd.errors import LensTypeError, LensValueError, unknown_names, warn
+from lensframe_pd.capture.plan import ADDRESSED_BY, Address, by_address, followed
+from lensframe_pd.errors import LensTypeError, LensValueError, shown, unknown_names, warn
 from lensframe_pd.labels import (
     labels,
     main_path,
@@ -21,11 +22,12 @@ from lensframe_pd.labels import (
     split_call,
     unknown_rows,
 )
-from lensframe_pd.schema import rows_of
+from lensframe_pd.schema import names, raw_cells, require
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.tape.tape import Tape
 
 _COLUMNS = ("value", "values")
+_TOLD = (*ADDRESSED_BY, "layer", "kind", "returned_by")
 _UNEDITABLE = {
     "output": "it is what the model returns: edit the row it shows, its parent",
     "alias": "it is what a write elsewhere made of a view: edit the row that was written",
@@ -65,7 +67,7 @@ class Sites:
     passed_over: list[str] = field(default_factory=list)
     n_rows: int | None = None
     given: Sites | None = None
-    """These with the values as they were given, for stimuli of every id."""
+    """These with the values as they were given, of stimuli of every id; None if these are."""
 
     def joined(self, ids: pd.Index | None) -> Sites:
         """These with the values of the stimuli of a run, in their order.
@@ -75,6 +77,9 @@ class Sites:
         LensValueError
             A value has none for some of them.
         """
+        sites = (*self.rows.values(), *self.modules.values())
+        if not any(isinstance(site.value, xr.DataArray) for site in sites):
+            return self  # only these know their stimuli
         made: dict[int, Site] = {}
 
         def of(site: Site) -> Site:
@@ -154,27 +159,25 @@ def asked(values: Any) -> Asked:
 
 
 def _of_frame(frame: pd.DataFrame) -> Asked:
+    require(frame, "values=")
     column = next((name for name in _COLUMNS if name in frame.columns), None)
     if column is None:
         raise unknown_names(["value"], map(str, frame.columns), "column")
-    frame = frame.copy(deep=False)
-    frame.attrs = {}  # pandas copies them for each column that is asked for
     ops = labels(frame, "values=")
-    given = dict(zip(ops, frame[column], strict=True))
-    if not {*ADDRESSED_BY, "layer", "kind", "returned_by"} <= {*frame.columns}:
-        return Asked(given)
-    cells = rows_of(frame, ops, ("layer", "kind", "returned_by"))
+    if len({*ops}) < len(ops):
+        twice = [op for op, n in Counter(ops).items() if n > 1]
+        raise LensValueError(f"values: {shown(twice)}: in several rows; give each value once")
+    if any(name not in frame.columns for name in _TOLD):
+        return Asked(dict(zip(ops, raw_cells(frame, [column])[0], strict=True)))
+    *cells, values = raw_cells(frame, [*_TOLD, column])
+    addresses = by_address(ops, cells[:3], "values=")
     rows = [
         Plain(
-            op,
-            cells[op]["layer"],
-            cells[op]["kind"],
-            address,
-            tuple([path_of(call) for call in cells[op]["returned_by"]]),
+            op, layer, kind, address, tuple([path_of(call) for call in names("returned_by", calls)])
         )
-        for address, op in planned(frame, "values=").items()
+        for (address, op), layer, kind, calls in zip(addresses.items(), *cells[3:], strict=True)
     ]
-    return Asked(given, rows)
+    return Asked(dict(zip(ops, values, strict=True)), rows)
 
 
 def needs_rows(asked: Asked, paths: set[str], aliases: Mapping[str, str]) -> bool:
@@ -253,8 +256,7 @@ def resolved(
 
 
 def _with_pass(row: Plain) -> str:
-    said = parsed(row.label)
-    return f"{row.layer}:{said.pass_num if said and said.pass_num else 1}"
+    return f"{row.layer}:1" if row.label == row.layer else row.label
 
 
 def _place(sites: Sites, site: Site, rows: Iterable[Plain]) -> list[str]:

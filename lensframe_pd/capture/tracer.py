@@ -95,7 +95,7 @@ class Tracer(Recorder):
                 if function.selects is not None:
                     self._note_selection(call, function.selects, args, kwargs)
                 row = self._row(result, call, 0)
-                if self.edits is not None and self.edits.concerns(function.name):
+                if self.edits is not None and function.name in self.edits.functions:
                     return self.edits.of_row(self, row, result, False)
             elif type(result) in _NUMBERS:  # a decision: Python has it now, and no tensor does
                 self._note_read(function.name, args, kwargs or NO_KWARGS)

@@ -102,7 +102,7 @@ def first_of(model: Any, batch: Batch, chosen: Settings, table: pd.DataFrame) ->
     plan, stored = make_plan(done, asked, chosen, batch.given)
     check_ragged(chosen.ragged, plan)
     attrs = {k: v for k, v in done.activations.attrs.items() if k not in _OF_ONE_RUN}
-    sites = None if done._sites is None else done._sites.given
+    sites = None if done._sites is None else done._sites.given or done._sites
     layers = done.layers.copy(deep=False)
     # a text of other length in each run, so that a plan could not tell the bytes of a store
     layers.attrs = {k: v for k, v in layers.attrs.items() if k != _MEASURED}

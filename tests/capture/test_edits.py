@@ -388,6 +388,87 @@ def test_rows_with_a_column_need_no_other_run(column):
     assert torch.equal(trace.output, torch.full((3, 4), 2.0))
 
 
+def _listed(rows):
+    """As from a file: sequences are arrays, and text is what the reader makes of it."""
+    return rows.assign(
+        module_stack=[np.array(stack, object) for stack in rows["module_stack"]],
+        returned_by=[np.array(calls, object) for calls in rows["returned_by"]],
+        func=pd.Categorical(rows["func"]),
+        ordinal=rows["ordinal"].astype("int32"),
+    )
+
+
+ROWS = {
+    "as traced": lambda rows: rows,
+    "as from a file": _listed,
+    "in another order": lambda rows: rows.iloc[::-1],
+    "with attrs": lambda rows: rows.assign().pipe(lambda r: r.attrs.update(notes=["a"] * 9) or r),
+    "with columns of one's own": lambda rows: rows.assign(mine=1.5),
+    "with the labels in a column": lambda rows: rows.reset_index(),
+}
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 9])  # few rows are read cell by cell, more by column
+@pytest.mark.parametrize("what", ROWS)
+def test_rows_are_read_alike_whether_few_or_many(n, what):
+    model = nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(9)]).eval()
+    layers = lf.trace(model, X, save=None).layers
+    picked = layers[layers["func"] == "tanh"].iloc[:n]
+    given = [torch.full((3, 4), k / 10) for k in range(n)]
+    hooks = [
+        model[k][1].register_forward_hook(lambda m, args, out, v=value: v.clone())
+        for k, value in enumerate(given)
+    ]
+    expected = model(X)
+    for hook in hooks:
+        hook.remove()
+    trace = lf.trace(model, X, values=ROWS[what](picked.assign(value=given)))
+    assert torch.equal(trace.output, expected)
+    assert (trace.layers["kind"] == "edit").sum() == n
+
+
+WRONG_ROWS = {
+    "no column of values": (lambda rows: rows, "value"),
+    "a label in two rows": (
+        lambda rows: pd.concat([rows.assign(value=0.0), rows.assign(value=1.0)]),
+        "'tanh_1'.*several rows",
+    ),
+    "two columns of values": (
+        lambda rows: pd.concat([rows, rows.assign(value=0.0)[["value"]]] * 2, axis=1),
+        "columns twice",
+    ),
+    "a stack that is text": (
+        lambda rows: rows.assign(value=0.0, module_stack="('0:1',)"),
+        "sequence of names",
+    ),
+    "another module's": (
+        lambda rows: rows.assign(
+            value=0.0, module_stack=[(f"other.{k}:1",) for k in range(len(rows))]
+        ),
+        "never reached",
+    ),
+    "a later one of its function": (
+        lambda rows: rows.assign(value=0.0, ordinal=7),
+        "never reached",
+    ),
+    "a row that no value can take the place of": (
+        lambda rows: rows.assign(value=0.0, kind="output"),
+        "cannot be given a value",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_ROWS)
+@pytest.mark.parametrize("n", [1, 6])
+def test_wrong_rows_are_refused(what, n):
+    spoilt, message = WRONG_ROWS[what]
+    model = nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(6)]).eval()
+    layers = lf.trace(model, X, save=None).layers
+    picked = layers[layers["func"] == "tanh"].iloc[:n]
+    with pytest.raises(lf.LensError, match=message):
+        lf.trace(model, X, values=spoilt(picked))
+
+
 def test_paths_need_no_other_run_and_labels_one_that_leaves_nothing():
     class Counts(nn.Module):
         def __init__(self):
@@ -624,6 +705,65 @@ def test_passes_that_the_plain_run_does_not_have():
     with pytest.raises(lf.LensValueError, match="pass 3 of 'mul_1'") as caught:
         lf.trace(forward, x, values={"mul_1": lambda t: t * 1.5})
     assert caught.value.trace.output is not None
+
+
+class Branches(nn.Module):
+    """Runs one more block where the sum is negative."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.more, self.last = nn.Sequential(nn.ReLU()), nn.Sequential(nn.ReLU())
+
+    def forward(self, x):
+        if x.sum() < 0:
+            x = self.more(x)
+        return self.last(x) + 1
+
+
+NUMBERS = [
+    (torch.float32, 3e38, True), (torch.float32, 3.5e38, False), (torch.float32, -1e39, False),
+    (torch.float16, 6e4, True), (torch.float16, 1e5, False), (torch.bfloat16, 201.3, True),
+    (torch.float16, float("nan"), True), (torch.float64, float("-inf"), True),
+    (torch.int64, 2**62, True), (torch.int64, 2**64, False), (torch.int64, 1.5, False),
+    (torch.uint8, 255, True), (torch.uint8, 256, False), (torch.int8, -129, False),
+    (torch.bool, True, True), (torch.bool, 2, False), (torch.float32, 1 + 2j, False),
+    (torch.complex64, 1 - 2j, True), (torch.complex64, 2.5, True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "number", "fits"), NUMBERS)
+def test_a_number_fills_where_the_type_holds_it(dtype, number, fits):
+    x = torch.zeros(2, 3, dtype=dtype)
+
+    def forward(x):
+        return x.clone().flip(0)
+
+    if not fits:
+        with pytest.raises(lf.LensError, match="does not hold exactly"):
+            lf.trace(forward, x, values={"clone_1": number})
+        return
+    found = lf.trace(forward, x, values={"clone_1": number}).output
+    assert found.dtype is dtype
+    expected = torch.tensor(number, dtype=dtype).expand(2, 3)
+    assert torch.allclose(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_layer_of_another_number_in_this_run_is_the_one_of_the_plain_run():
+    x = torch.ones(3)
+    trace = lf.trace(Branches(), x, values={"sum_1": -1, "relu_1": 5})
+    assert torch.equal(trace.output, torch.full((3,), 6.0))
+    assert trace.layers.loc["edit_2", "parents"] == ("relu_2",)
+    assert trace.layers.loc["relu_2", "module"] == "last.0"
+
+
+def test_a_call_and_every_call_of_one_module():
+    shared = nn.Linear(4, 4)
+    model = nn.Sequential(shared, nn.Tanh(), shared, nn.Tanh(), shared)
+    trace = lf.trace(model, X, values={"0": 3, "0:2": lambda t: t * 0})
+    found = trace.activations
+    assert [float(found[f"edit_1:{k}"].max()) for k in (1, 2, 3)] == [3.0, 0.0, 3.0]
+    assert torch.equal(trace.output, torch.full((3, 4), 3.0))
 
 
 def test_nothing_is_left_on_the_model():
