@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pandas.api.extensions import ExtensionArray
 
 from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, shown
 
@@ -208,11 +209,16 @@ def plain(cell: Any) -> Any:
     return cell.item() if isinstance(cell, np.generic) else cell
 
 
-def plain_cells(column: pd.Series[Any]) -> list[Any]:
+def plain_cells(column: pd.Series[Any] | ExtensionArray | np.ndarray[Any, Any]) -> list[Any]:
     """The cells of a column, each as `plain` gives it."""
     cells = list(column.tolist())
     if isinstance(column.dtype, (np.dtype, pd.StringDtype)) and column.dtype != object:
         return cells
+    return each_plain(cells)
+
+
+def each_plain(cells: Sequence[Any]) -> list[Any]:
+    """As `plain` gives each cell."""
     once = {id(cell): cell for cell in cells}  # rows share cells: `()`, the stack of one module
     made = {key: plain(cell) for key, cell in once.items()}
     return [made[id(cell)] for cell in cells]
@@ -268,9 +274,9 @@ def cells_of(frame: pd.DataFrame, columns: Sequence[str]) -> list[list[Any]]:
     """The cells of these columns as traced, column by column."""
     if len(frame) <= _FEW:
         return [[*map(plain, cells)] for cells in raw_cells(frame, columns)]
-    frame = frame.copy(deep=False)
-    frame.attrs = {}  # which pandas would copy with each column
-    return [plain_cells(frame[name]) for name in columns]
+    # as arrays: pandas would make a Series of each column, and copy the attrs with it
+    arrays = dict(zip(frame.columns, frame._iter_column_arrays(), strict=True))  # type: ignore[operator]
+    return [plain_cells(arrays[name]) for name in columns]
 
 
 def raw_cells(frame: pd.DataFrame, columns: Sequence[str]) -> list[list[Any]]:
@@ -290,8 +296,15 @@ _FEW = 4
 def rows_of(frame: pd.DataFrame, ops: Sequence[str], columns: Iterable[str] = COLUMNS) -> Rows:
     """These cells of the frame, as traced, by label; the last row where a label comes twice."""
     columns = tuple(columns)
-    cells = zip(*cells_of(frame, columns), strict=True)
-    return {op: dict(zip(columns, row, strict=True)) for op, row in zip(ops, cells, strict=True)}
+    return rows_by_label(ops, columns, cells_of(frame, columns))
+
+
+def rows_by_label(
+    ops: Sequence[str], columns: Sequence[str], cells: Iterable[Sequence[Any]]
+) -> Rows:
+    """The cells, which stand column by column, as rows."""
+    rows = zip(*cells, strict=True)
+    return {op: dict(zip(columns, row, strict=True)) for op, row in zip(ops, rows, strict=True)}
 
 
 def model_class(frame: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from lensframe_pd.schema import CELLS, COLUMNS, TEXT
+from lensframe_pd.schema import CELLS, COLUMNS, TEXT, Rows, rows_by_label
 from lensframe_pd.tape.facts import CallFacts, Sources, ordinals, tensor_facts
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
@@ -20,6 +20,7 @@ _LARGE = pa.large_string()
 _FEW = 1000  # cells: what is kept takes little memory
 _NAMES = pd.Index([*COLUMNS])
 _NUMBERS = {"count": np.int64, "seconds": np.float64, "flag": np.bool_}
+_LISTED: dict[Any, Any] = {np.int64: int, np.float64: float, np.bool_: bool}
 _DTYPES = {column: _NUMBERS[kind] for column, kind in CELLS.items() if kind in _NUMBERS}
 
 
@@ -37,6 +38,27 @@ Column = Sequence[Any] | _Sparse
 def layers(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> pd.DataFrame:
     """One row per tensor of `tape`, indexed by label, with the columns of `schema.COLUMNS`."""
     labels = grouped.labels()
+    columns = _columns(tape, grouped, unsaved)
+    arrays = [_array(name, columns[name]) for name in COLUMNS]
+    # The public constructors look at each array again, at a tenth of a small trace's whole cost.
+    index = pd.Index._simple_new(_array("op", labels), name="op")  # type: ignore[attr-defined]
+    frame: pd.DataFrame = pd.DataFrame._from_arrays(  # type: ignore[attr-defined]
+        arrays, columns=_NAMES, index=index, verify_integrity=False
+    )
+    frame.attrs.update(tape.attrs())
+    return frame
+
+
+def cells(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> Rows:
+    """The cells of `layers`, as `schema.rows_of` gives them, without a frame in between."""
+    columns = _columns(tape, grouped, unsaved)
+    return rows_by_label(
+        grouped.labels(), [*COLUMNS], [_listed(name, columns[name]) for name in COLUMNS]
+    )
+
+
+def _columns(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> dict[str, Column]:
+    labels = grouped.labels()
     n = len(labels)
     columns: dict[str, Column] = {
         "layer": grouped.layers,
@@ -51,14 +73,18 @@ def layers(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> pd.DataFrame
     columns["returned_first"] = _Sparse((), _returned_first(tape), n)
     columns["saved"] = [v is not None and i not in unsaved for i, v in enumerate(tape.values)]
     columns["unsaved_reason"] = _Sparse("", unsaved, n)
-    arrays = [_array(name, columns[name]) for name in COLUMNS]
-    # The public constructors look at each array again, at a tenth of a small trace's whole cost.
-    index = pd.Index._simple_new(_array("op", labels), name="op")  # type: ignore[attr-defined]
-    frame: pd.DataFrame = pd.DataFrame._from_arrays(  # type: ignore[attr-defined]
-        arrays, columns=_NAMES, index=index, verify_integrity=False
-    )
-    frame.attrs.update(tape.attrs())
-    return frame
+    return columns
+
+
+def _listed(name: str, column: Column) -> list[Any]:
+    """As the array made of it would be listed."""
+    if isinstance(column, _Sparse):
+        listed = [column.usual] * column.n
+        for i, cell in column.others.items():
+            listed[i] = cell
+    else:
+        listed = [*column]
+    return [*map(_LISTED[_DTYPES[name]], listed)] if name in _DTYPES else listed
 
 
 def _array(name: str, cells: Column) -> Any:

@@ -13,7 +13,7 @@ from lensframe_pd.capture.run import bound_arguments
 from lensframe_pd.capture.state import Generators, Origin
 from lensframe_pd.errors import LensValidationError, LensValueError
 from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
-from lensframe_pd.schema import Rows, rows_of
+from lensframe_pd.schema import Rows
 from lensframe_pd.tables import layers as frames
 from lensframe_pd.tables.activations import unsaved_reasons
 from lensframe_pd.tables.stimuli import stimulus_table
@@ -175,8 +175,7 @@ def _judge(
         return None
     with verdicts.timing("invariants"):
         grouped = passes(reference)
-        fresh = frames.layers(reference, grouped, unsaved_reasons(reference))
-        new = rows_of(fresh, list(fresh.index))
+        new = frames.cells(reference, grouped, unsaved_reasons(reference))
         _check_frame(rows, evidence.ops, new, verdicts)
     with verdicts.timing("facts"):
         check_facts(evidence, reference, grouped, new, verdicts)

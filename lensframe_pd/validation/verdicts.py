@@ -99,7 +99,7 @@ class Verdicts:
         cells = {check: self._cells(check, ops) for check in CHECKS}
         index = pd.Index(ops, name="op")
         columns |= {check: _column(found, index) for check, found in cells.items()}
-        report = pd.DataFrame(columns, index=index)
+        report = pd.DataFrame(columns, index=index, copy=False)
         took = {f"{check}_seconds": seconds for check, seconds in self.seconds.items()}
         took["seconds"] = perf_counter() - self._began
         report.attrs.update(_counts(columns["passed"], cells) | self.totals | took)
@@ -121,10 +121,12 @@ class Verdicts:
         return "; ".join([*failures, *self.notes.get(op, ())])
 
 
-def _column(cells: list[Any], index: pd.Index) -> pd.Series:
-    texts = any([isinstance(cell, str) for cell in cells])
-    # a Series keeps truth and text apart, where pandas would make an array of text of them
-    return pd.Series(cells, index=index, dtype="object" if texts else "boolean")
+def _column(cells: list[Any], index: pd.Index) -> Any:
+    if any([isinstance(cell, str) for cell in cells]):
+        # a Series keeps truth and text apart, where pandas would make an array of text of them
+        return pd.Series(cells, index=index, dtype="object")
+    missing = np.array([cell is pd.NA for cell in cells], dtype=np.bool_)
+    return pd.arrays.BooleanArray(np.array([cell is True for cell in cells], np.bool_), missing)
 
 
 def _counts(passed: list[bool], cells: dict[str, list[Any]]) -> dict[str, int]:
