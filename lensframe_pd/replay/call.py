@@ -16,6 +16,7 @@ from lensframe_pd.tape.storage import (
     Performed,
     bits_of,
     faithful_clone,
+    may_write,
     misalignment,
     perform,
     placed,
@@ -97,11 +98,15 @@ class Rerun:
         writable = written_arguments(args, kwargs, function)
         if call.generator is not None and kwargs.get("generator") is None:
             torch.set_rng_state(call.generator)
+        if self.switches is None:
+            return perform(function, args, kwargs, writable)
         with standing(self.switches):
             return perform(function, args, kwargs, writable)
 
-    def _spared(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def _spared(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """The tensors, copied where the call may write."""
+        if not may_write(self.call.function, self.call.kwargs):
+            return tensors
         args, kwargs = filled(self.call, tensors)
         ids = {id(t) for t in written_arguments(args, kwargs, self.call.function)}
         copies = {id(t): copied(t) for t in tensors if id(t) in ids}
@@ -112,13 +117,19 @@ def filled(call: Call, tensors: Sequence[Tensor]) -> tuple[list[Any], dict[str, 
     """The arguments of a call with `tensors` in its slots."""
     remaining = iter(tensors)
     args = [_fill(value, remaining, call) for value in call.args]
-    kwargs = {name: _fill(value, remaining, call) for name, value in call.kwargs.items()}
-    return args, kwargs
+    if not call.kwargs:
+        return args, {}
+    return args, {name: _fill(value, remaining, call) for name, value in call.kwargs.items()}
+
+
+_NUMBERS = frozenset(map(id, (int, float, bool, type(None), torch.dtype)))
 
 
 def _fill(value: Any, tensors: Iterator[Tensor], call: Call) -> Any:
     if value is SLOT:
         return next(tensors)
+    if id(type(value)) in _NUMBERS:
+        return value
     if isinstance(value, Array):
         return value.value
     if isinstance(value, Opaque):

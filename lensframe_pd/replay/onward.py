@@ -52,13 +52,19 @@ def _is_carried(
     held: Collection[str],
 ) -> bool:
     """Whether a call reads what has changed, by the frame's own cells, and may be run again."""
+    if not carries(recording, recorded, skipped):
+        return False
+    row = recording.rows[recording.ops(recorded)[0]]
+    reads_changed = any([parent in values for parent in row["parents"]])
+    return reads_changed or any([param in held for param in row["params"]])
+
+
+def carries(recording: Recording, recorded: Recorded, skipped: Collection[str]) -> bool:
+    """Whether a call is run again where something that it reads has changed."""
     ops = recording.ops(recorded)
     if not ops or not recorded.call.sources or is_given(recorded):
         return False
-    row = recording.rows[ops[0]]
-    reads_changed = any(parent in values for parent in row["parents"])
-    reads_held = any(param in held for param in row["params"])
-    return (reads_changed or reads_held) and not any(op in skipped for op in ops)
+    return not any([op in skipped for op in ops])
 
 
 def differentiated(

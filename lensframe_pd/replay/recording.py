@@ -37,14 +37,34 @@ class Saved:
         self._rows = rows
         self.bits = bits or {}
         """Of the rows whose memory held the conjugate or the negative of their value."""
+        self._holdable: dict[np.dtype[Any], bool] = {}
+        #: Those that are seen in the memory of the Dataset, so that to keep them takes none.
+        self._seen: dict[str, Tensor] = {}
 
     def __contains__(self, op: str) -> bool:
-        return op in self._variables and has_tensors(self._variables[op].dtype)
+        if op in self._seen:
+            return True
+        if op not in self._variables:
+            return False
+        dtype = self._variables[op].dtype
+        if dtype not in self._holdable:
+            self._holdable[dtype] = has_tensors(dtype)
+        return self._holdable[dtype]
 
     def tensor(self, op: str) -> Tensor:
         """A value."""
+        seen = self._seen.get(op)
+        if seen is not None:
+            return seen
+        array = np.asarray(self._variables[op].values)
+        value = self._as_seen(op, to_tensor(array))
+        if value.data_ptr() == array.ctypes.data:
+            self._seen[op] = value
+        return value
+
+    def _as_seen(self, op: str, value: Tensor) -> Tensor:
+        """With the type, device and layout that the operation saw."""
         row = self._rows[op]
-        value = self._stored(op)
         dtype = getattr(torch, row["dtype"], None)
         if isinstance(dtype, torch.dtype):
             value = value.to(dtype)
@@ -144,6 +164,7 @@ class Recording:
         self.tape = tape
         self.seeded = seeded
         self._facts = CallFacts(tape)
+        self._arguments: dict[int, list[Argument]] = {}
         self._held_now = {h.name: h.tensor for h in tape.held}
         self._held_before = {tape.held[k].name: value for k, value in tape.before.items()}
 
@@ -176,16 +197,26 @@ class Recording:
         Misfit
             The frame's arguments are not those of the call.
         """
+        first = recorded.rows[0]
+        if first not in self._arguments:  # each of several replays asks
+            self._arguments[first] = self._named(recorded)
+        return self._arguments[first]
+
+    def _named(self, recorded: Recorded) -> list[Argument]:
         row = self.rows[self.ops(recorded)[0]]
+        call, parents = recorded.call, row["parents"]
+        roles = self._facts.roles(call.function, call.args, call.kwargs, call.sources)
+        holds_none = not (row["params"] or row["buffers"])
+        if holds_none and roles == row["parent_args"] and len(roles) == len(parents):
+            return [Argument(*given, "") for given in zip(roles, parents, strict=True)]
         named: dict[str, list[tuple[str | None, str]]] = {}
         for role, parent in zip(row["parent_args"], row["parents"], strict=False):
             named.setdefault(role, []).append((parent, ""))
         for kind, arg in (("params", "param_args"), ("buffers", "buffer_args")):
             for role, name in zip(row[arg], row[kind], strict=False):
                 named.setdefault(role, []).append((None, name))
-        call = recorded.call
         found = []
-        for role in self._facts.roles(call.function, call.args, call.kwargs, call.sources):
+        for role in roles:
             if not named.get(role):
                 raise Misfit(f"no parent for the argument {role!r} of the call")
             found.append(Argument(role, *named[role].pop(0)))

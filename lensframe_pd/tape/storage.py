@@ -114,11 +114,14 @@ def holders(tensor: Tensor) -> int:
     return use_count(storage._cdata) - _ASKING
 
 
+#: Whether it is a wrapper of `torch.vmap` or `torch.func.grad`.
+is_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
+
+
 def unwrapped(tensor: Tensor) -> Tensor:
     """The plain tensor inside the wrappers of `torch.vmap` and `torch.func.grad`."""
-    functorch = torch._C._functorch
-    while functorch.is_functorch_wrapped_tensor(tensor):
-        tensor = functorch.get_unwrapped(tensor)
+    while is_wrapped(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
     return tensor
 
 
@@ -197,7 +200,8 @@ PLAIN = Bits(False, False)
 
 
 def bits_of(tensor: Tensor) -> Bits:
-    return Bits(tensor.is_conj(), tensor.is_neg())
+    conj, neg = tensor.is_conj(), tensor.is_neg()
+    return Bits(conj, neg) if conj or neg else PLAIN
 
 
 def through(tensor: Tensor, bits: Bits) -> Tensor:
@@ -222,11 +226,16 @@ def distinct(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 def written_arguments(args: Any, kwargs: Any, function: Function) -> list[Tensor]:
     """The tensors in the arguments that `function` writes, or may write if it is not `certain`."""
-    if not _switched_on(function, args, kwargs):
+    if not may_write(function, kwargs) or not _switched_on(function, args, kwargs):
         return []
     found: list[Any] = [args[i] for i in function.written if i < len(args)]
     found += [kwargs[name] for name in (*function.written_names, "out") if name in kwargs]
     return distinct([t for value in found for _, t in tensors_in(value)])
+
+
+def may_write(function: Function, kwargs: Any) -> bool:
+    """Whether a call of it, with these keywords, can have anything to write into."""
+    return bool(function.written or function.written_names or "out" in kwargs)
 
 
 def _switched_on(function: Function, args: Any, kwargs: Any) -> bool:
@@ -266,7 +275,7 @@ def perform(function: Function, args: Any, kwargs: Any, writable: Sequence[Tenso
     if not function.certain:
         before = zip(written, versions, strict=True)
         written = [t for t, v in before if v is None or version_of(t) != v]
-    made = [t for _, t in tensors_in(result)]
+    made = [result] if type(result) is Tensor else [t for _, t in tensors_in(result)]
     if written:
         made = distinct([*made, *written])
     return Performed(result, made, written, seconds)

@@ -104,7 +104,7 @@ class _Probed:
         """The narrowest of the places where a tensor stands."""
         function = self.run.call.function
         found = [domain_of(function, self.roles[k], self.tensors[k].dtype) for k in slots]
-        return max(found, key=[*Domain].index)
+        return found[0] if len(found) == 1 else max(found, key=[*Domain].index)
 
     def others(self, slots: Sequence[int]) -> Iterator[Tensor]:
         """Other values for the tensor in `slots`."""

@@ -24,11 +24,13 @@ def probes(tensor: Tensor, domain: Domain, beside: Iterable[float]) -> Iterator[
         Numbers among the other arguments, which a comparison may look for.
     """
     plain = tensor.detach()
+    stride, bits = tensor.stride(), bits_of(tensor)
     for other in _others(plain, domain, beside):
-        other = other.to(tensor.dtype)
+        if other.dtype is not tensor.dtype:
+            other = other.to(tensor.dtype)
         if domain is not Domain.ANY and same(other, plain):
             continue
-        other = laid_out(other, tensor.stride(), bits_of(tensor))
+        other = laid_out(other, stride, bits)
         yield other.requires_grad_() if tensor.requires_grad else other
 
 
@@ -57,6 +59,8 @@ def _others(tensor: Tensor, domain: Domain, beside: Iterable[float]) -> Iterator
         yield from _orders(tensor)
         return
     if tensor.is_floating_point() or tensor.is_complex():
+        if domain is Domain.ANY:
+            yield _turned(tensor)
         if domain is not Domain.ORDER:
             yield from _floats_within(tensor)
         yield from _orders(tensor)
@@ -115,12 +119,22 @@ def _where(finite: Tensor | bool, other: Tensor, tensor: Tensor) -> Tensor:
     return other if finite is True else torch.where(torch.as_tensor(finite), other, tensor)
 
 
+def _turned(tensor: Tensor) -> Tensor:
+    """Of another sign, order and size, at the price of one operation."""
+    wide = tensor
+    if tensor.dtype not in _COMPUTED:
+        wide = tensor.to(torch.complex64) if tensor.is_complex() else tensor.float()
+    return torch.rsub(wide, 1.37, alpha=0.73)
+
+
+_COMPUTED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+
+
 def _other_floats(tensor: Tensor, beside: Iterable[float]) -> Iterator[Tensor]:
-    """Of another sign, order or size, or all one special number."""
-    yield torch.add(torch.full_like(tensor, 1.37), tensor, alpha=-0.73)
+    """Of another order or size, or all one special number."""
     finite = tensor[tensor.isfinite()].abs()
     reach = max(float(finite.max()), 1.0) if finite.numel() else 1.0
-    yield _noise(tensor, -reach, reach)  # the first keeps every order, turned round
+    yield _noise(tensor, -reach, reach)  # those before it keep every order, turned round
     for number in (0, *beside, torch.inf, -torch.inf, torch.nan):
         yield torch.full_like(tensor, number)
 

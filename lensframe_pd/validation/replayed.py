@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from lensframe_pd.bars import counted
@@ -14,15 +16,26 @@ from lensframe_pd.tape.compare import Difference
 from lensframe_pd.tape.context import Surroundings
 from lensframe_pd.tape.domains import may_be_given_anything
 from lensframe_pd.tape.functions import is_accessor
+from lensframe_pd.tape.storage import PLAIN, bits_of
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.dependence import dependence
 from lensframe_pd.validation.determinism import not_deterministic
 from lensframe_pd.validation.verdicts import Verdicts
 
 
+class Replayed(NamedTuple):
+    """What the replays showed."""
+
+    excused: set[str]
+    """The rows whose replay is not bit for bit and has an excuse."""
+    exact: set[int]
+    """The first rows on the tape of calls that gave, bit for bit and in the recorded layout, the
+    saved value of each of their rows."""
+
+
 def replay(
     recording: Recording, verdicts: Verdicts, tolerance: float | None, given: Tape | None
-) -> set[str]:
+) -> Replayed:
     """Check replay and dependence of every call.
 
     Parameters
@@ -31,13 +44,9 @@ def replay(
         Largest absolute difference; None for bit for bit.
     given
         A tape with the inputs and constants the model is given now, to compare with the saved.
-
-    Returns
-    -------
-    set of str
-        The rows whose replay is not bit for bit and has an excuse.
     """
     excused: set[str] = set()
+    exact: set[int] = set()
     with Surroundings() as surroundings:
         for recorded in counted(recording.calls, "validate: replay", "calls"):
             ops = recording.ops(recorded)
@@ -49,14 +58,17 @@ def replay(
                 continue
             surroundings.enter(recorded.call.context)
             try:
-                excused |= _Check(recording, recorded, ops, verdicts, tolerance).run()
+                check = _Check(recording, recorded, ops, verdicts, tolerance)
+                excused |= check.run()
+                if check.is_exact:
+                    exact.add(recorded.rows[0])
             except Misfit as reason:
                 verdicts.fails("replay", ops[0], str(reason))
             except Unreplayable as reason:
                 for op in ops:
                     verdicts.could_not(op, f"not replayed: {reason}")
                 verdicts.count("not_replayed", len(ops))
-    return excused
+    return Replayed(excused, exact)
 
 
 def _check_given(recording: Recording, recorded: Recorded, given: Tape, verdicts: Verdicts) -> None:
@@ -101,6 +113,8 @@ class _Check:
         self.tensors = recording.tensors(self.arguments)
         self.rerun = recording.rerun(recorded)
         function = recorded.call.function
+        #: Whether it gave each of its rows as it was saved and laid out.
+        self.is_exact = False
         #: It differentiates what came before, so its arguments alone do not give its result.
         self.is_gradient = function.name == "grad" and not is_accessor(function.func)
 
@@ -117,6 +131,7 @@ class _Check:
                 self.verdicts.fails("replay", op, reason)
             return set()
         inexact = {op for op, slot in self._saved() if not self._is_same(result, slot, op)}
+        self.is_exact = not (inexact or self.is_gradient) and self._is_laid_out(result)
         if not inexact and not self.is_gradient:
             with self.verdicts.timing("dependence"):
                 self._check_dependence(result)
@@ -164,6 +179,20 @@ class _Check:
         else:
             verdicts.fails("replay", op, apart.reason)
         return False
+
+    def _is_laid_out(self, result: list[Tensor]) -> bool:
+        """Whether each row was saved, and the result lies in memory as the saved value is given."""
+        recorded, recording = self.recorded, self.recording
+        if [op for op, _ in self._saved()] != recorded.ops:
+            return False
+        for row, op in zip(recorded.rows, recorded.ops, strict=True):
+            known, made = recording.tape.rows[row], result[recording.tape.rows[row].slot]
+            strided = made.layout is torch.strided and not made.is_nested
+            if not strided or made.stride() != tuple(known.stride):
+                return False
+            if bits_of(made) != recording.saved.bits.get(op, PLAIN):
+                return False
+        return True
 
     def _excuse(self, slot: int, op: str, apart: Difference) -> str:
         """Why a result may be this far from the saved value; empty if it may not."""

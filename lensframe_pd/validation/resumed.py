@@ -1,30 +1,37 @@
-"""The forward resumed from saved values: does it reach the model's own output?"""
+"""The forward resumed from saved values: does it reach the model's own output?
+
+A resumed forward runs each later call that reads what was carried on. Where the replay of such a
+call gave, on the saved values, each of its rows to the bit and in the recorded layout, the carried
+values are the saved ones over again, one call after the other: the call would be the very one that
+was replayed, on the same arguments. So where that holds of every call from a start to the outputs,
+the outputs are reached, and nothing need be run twice. Where it does not of one (a row that was not
+saved, not replayed, excused or wrong), the forward is run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 from lensframe_pd.bars import counted
-from lensframe_pd.replay.onward import carry
+from lensframe_pd.replay.onward import carries, carry
 from lensframe_pd.replay.recording import Recorded, Recording
 from lensframe_pd.tape.domains import may_be_given_anything
+from lensframe_pd.validation.replayed import Replayed
 from lensframe_pd.validation.verdicts import Verdicts
 
 _SAMPLE = (0.1, 0.4, 0.8)  # how far into the forward it is resumed from
 
 
-def resume(
-    recording: Recording, verdicts: Verdicts, downstream: str, excused: Collection[str]
-) -> None:
+def resume(recording: Recording, verdicts: Verdicts, downstream: str, replayed: Replayed) -> None:
     """Resume the forward from saved values, each change carried on to the outputs.
 
     Parameters
     ----------
     downstream
         `"all"` resumes from every call that an output depends on, `"sample"` from three.
-    excused
-        Rows whose replay need not be bit for bit, and is not: their saved values stand for them.
-        A row whose replay failed is run again: what it gives, not what was saved, is the model's.
+    replayed
+        For rows whose replay need not be bit for bit, and is not, their saved values stand. A row
+        whose replay failed is run again: what it gives, not what was saved, is the model's.
     """
     calls = recording.calls
     needed = _needed(recording)
@@ -32,11 +39,12 @@ def resume(
     if downstream == "sample" and starts:
         starts = sorted({starts[int(part * len(starts))] for part in _SAMPLE})
     last = _last_uses(recording)
-    passed_over = {*excused, *_unchecked(recording, verdicts)}
+    passed_over = {*replayed.excused, *_unchecked(recording, verdicts)}
+    shown = _shown(recording, replayed, passed_over)
     for k in counted(starts, "validate: downstream", "resumed forwards"):
         begun = calls[k].ops
         try:
-            reached = _resume(recording, k, last, passed_over)
+            reached = shown[k] or _resume(recording, k, last, passed_over)
         except Exception as error:
             problems = [f"it fails: {error}"]
         else:
@@ -82,6 +90,32 @@ def _resume(
         for op in last.get(k, ()):
             values.pop(op, None)
     return reached
+
+
+def _shown(
+    recording: Recording, replayed: Replayed, passed_over: Collection[str]
+) -> list[dict[str, str]]:
+    """By call an output that the forward resumed from it is known to reach; empty where it is not.
+
+    It is known if each call that would be carried on gives what was saved.
+    """
+    calls, rows = recording.calls, recording.rows
+    call_of = {op: k for k, recorded in enumerate(calls) for op in recorded.ops}
+    settled = [True] * len(calls)
+    reached: list[dict[str, str]] = [{} for _ in calls]
+    for k in range(len(calls) - 1, -1, -1):
+        recorded = calls[k]
+        if not carries(recording, recorded, passed_over):
+            continue
+        ops = recording.ops(recorded)
+        exact = recorded.rows[0] in replayed.exact
+        outputs = {op: "" for op in ops if rows[op]["kind"] == "output"}
+        for parent in rows[ops[0]]["parents"]:
+            above = call_of.get(parent, k)
+            if above < k:
+                settled[above] &= exact and settled[k]
+                reached[above] = reached[above] or outputs or reached[k]
+    return [to if known else {} for to, known in zip(reached, settled, strict=True)]
 
 
 def _needed(recording: Recording) -> list[bool]:

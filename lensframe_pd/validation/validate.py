@@ -190,10 +190,10 @@ def _judge(
         calls = recorded_calls(reference, again or reference, grouped)
         recording = Recording(calls, rows, saved, reference, evidence.replays_random_numbers)
         given_now = None if evidence.tape else reference
-        excused = replay(recording, verdicts, tolerance, given_now)
+        replayed = replay(recording, verdicts, tolerance, given_now)
     if downstream:
         with verdicts.timing("downstream"):
-            resume(recording, verdicts, downstream, excused)
+            resume(recording, verdicts, downstream, replayed)
     with verdicts.timing("alignment"):
         check_ids(evidence, verdicts)
         if alignment and again is not None:

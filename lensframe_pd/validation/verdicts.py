@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -45,16 +43,19 @@ class Verdicts:
     _since: float = field(default_factory=perf_counter)
     _began: float = field(default_factory=perf_counter)
 
-    @contextmanager
-    def timing(self, check: str) -> Iterator[None]:
+    def timing(self, check: str) -> _Timing:
         """What runs inside is for this check."""
+        return _Timing(self, check)
+
+    def begin(self, check: str) -> None:
+        """What runs from here on is for this check."""
         self._lap()
         self._timed.append(check)
-        try:
-            yield
-        finally:
-            self._lap()
-            self._timed.pop()
+
+    def end(self) -> None:
+        """What runs from here on is for the check that was before."""
+        self._lap()
+        self._timed.pop()
 
     def _lap(self) -> None:
         now = perf_counter()
@@ -119,6 +120,22 @@ class Verdicts:
     def _reason_shown(self, op: str) -> str:
         failures = [f"{check}: {reason}" for check, reason in self.reasons.get(op, ())]
         return "; ".join([*failures, *self.notes.get(op, ())])
+
+
+class _Timing:
+    """A context in which time is one check's; a class, as it is entered at every call."""
+
+    __slots__ = ("_check", "_verdicts")
+
+    def __init__(self, verdicts: Verdicts, check: str) -> None:
+        self._verdicts = verdicts
+        self._check = check
+
+    def __enter__(self) -> None:
+        self._verdicts.begin(self._check)
+
+    def __exit__(self, *_: object) -> None:
+        self._verdicts.end()
 
 
 def _column(cells: list[Any], index: pd.Index) -> Any:

@@ -1,6 +1,11 @@
 """The forward, resumed from a saved value, must reach the saved output."""
 
+import pandas as pd
 import pytest
+import torch
+from torch import nn
+
+import lensframe_pd as lf
 
 from .reports import failed, validate, writable
 
@@ -33,3 +38,56 @@ def test_how_many_starts(model, traced, downstream, n):
     report = validate(layers, activations, model, downstream=downstream)
     assert report["downstream"].notna().sum() == n
     assert not failed(report, "downstream")
+
+
+class Between(nn.Module):
+    """Two layers, and between them what may not be replayed."""
+
+    def __init__(self, between):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.between = between
+
+    def forward(self, x):
+        return self.last(self.between(torch.relu(self.first(x)))).sigmoid()
+
+
+def _halved(h):
+    left, right = h.chunk(2, 1)
+    return torch.cat([right, left], 1)
+
+
+def _written(h):
+    h = h * 2
+    h[:, 0].add_(1)
+    return h.tanh()
+
+
+@pytest.mark.parametrize(
+    ("between", "unsaved", "replayed"),
+    [
+        (torch.tanh, "tanh_1", False),
+        (_halved, "cat_1", False),
+        (_halved, "chunk_2", True),
+        (_written, "tanh_1", False),
+        (_written, "mul_1", True),
+        (_written, "alias_1", True),
+    ],
+)
+def test_a_forward_is_run_where_replays_do_not_tell_where_it_leads(between, unsaved, replayed):
+    model, x = Between(between).eval(), torch.ones(3, 4) + torch.eye(3, 4)
+    with torch.no_grad():
+        layers, activations = lf.trace(model, x)
+        layers.loc[unsaved, "saved"] = False
+        kept = activations.drop_vars(unsaved)
+        honest = layers.lens.validate(model, x, activations=kept, downstream="all")
+        wrong = kept["linear_2"].to_numpy() + 1
+        after = torch.sigmoid(torch.from_numpy(wrong)).numpy()
+        values = {"linear_2": wrong, "sigmoid_1": after, "output_1": after}
+        forged = kept.assign({op: (kept[op].dims, v, kept[op].attrs) for op, v in values.items()})
+        report = layers.lens.validate(model, x, activations=forged, downstream="all")
+    assert honest["passed"].all()
+    assert honest.loc[["linear_1", "relu_1"], "downstream"].all()
+    assert failed(report, "downstream") >= {"linear_1", "relu_1"}
+    assert failed(report, "replay") == ({"linear_2"} if replayed else set())
