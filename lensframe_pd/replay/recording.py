@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lensframe_pd.replay.call import Rerun, Unreplayable, laid_out
 from lensframe_pd.schema import Rows
-from lensframe_pd.tables.activations import has_tensors, to_tensor
+from lensframe_pd.tables.activations import has_tensors, tensor_of
 from lensframe_pd.tape.compare import Difference, difference, same
 from lensframe_pd.tape.edited import EDIT
 from lensframe_pd.tape.facts import CallFacts
@@ -56,9 +56,9 @@ class Saved:
         seen = self._seen.get(op)
         if seen is not None:
             return seen
-        array = np.asarray(self._variables[op].values)
-        value = self._as_seen(op, to_tensor(array))
-        if value.data_ptr() == array.ctypes.data:
+        stored, in_place = tensor_of(self._variables[op])
+        value = self._as_seen(op, stored)
+        if in_place and value is stored:
             self._seen[op] = value
         return value
 
@@ -74,7 +74,7 @@ class Saved:
         return laid_out(value, row["stride"], self.bits.get(op, PLAIN))
 
     def _stored(self, op: str) -> Tensor:
-        return to_tensor(np.asarray(self._variables[op].values))
+        return tensor_of(self._variables[op])[0]
 
     def is_rounded(self, op: str) -> bool:
         """Whether a value, saved in a wider dtype, is none that its own dtype could hold."""

@@ -76,6 +76,15 @@ def to_tensor(array: np.ndarray[Any, Any]) -> Tensor:
     return torch.from_numpy(array.copy() if backwards else array)
 
 
+def tensor_of(variable: xr.Variable) -> tuple[Tensor, bool]:
+    """The values of a variable, and whether they are seen in its memory, so that none is taken."""
+    array = variable._data
+    if not isinstance(array, np.ndarray):  # in a file, or to be computed
+        return to_tensor(np.asarray(variable.values)), False
+    value = to_tensor(array)
+    return value, value.data_ptr() == array.ctypes.data
+
+
 def has_tensors(dtype: np.dtype[Any]) -> bool:
     """Whether torch has tensors of this element type."""
     try:

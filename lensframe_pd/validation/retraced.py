@@ -5,7 +5,7 @@ Nothing is kept of such a run, so that it needs no more memory than the model it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -15,7 +15,7 @@ from lensframe_pd.bars import bar
 from lensframe_pd.capture.run import Run
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.capture.watch import Stop, Watcher
-from lensframe_pd.tape.tape import Tape
+from lensframe_pd.tape.tape import Call, Tape
 from lensframe_pd.validation.arranged import Arranged, Order, Unarrangeable
 from lensframe_pd.validation.evidence import Evidence
 from lensframe_pd.validation.twice import one_state
@@ -130,7 +130,7 @@ class _Following(Watcher):
             raise _Apart(problem)
         if row in self._rows:
             try:
-                with torch._C.DisableTorchFunction(), torch.no_grad():
+                with torch._C.DisableTorchFunction():  # what is detached takes no gradients
                     self._look(row, tensor.detach())
             except Exception as error:
                 raise _Apart(f"values cannot be compared: {error}") from error
@@ -144,10 +144,9 @@ def _other_way(tape: Tape, reference: Tape, row: int) -> str:
         return f"the model goes on after {row} rows"
     here, there = tape.rows[row], reference.rows[row]
     call, known = tape.calls[here.call], reference.calls[there.call]
-    parents = [[s for s in c.sources if s >= 0] for c in (call, known)]
-    same_place = tape.modules[call.module].key == reference.modules[known.module].key
     same_call = call.function is known.function and here.slot == there.slot
-    if not (same_place and same_call and parents[0] == parents[1]):
+    same_parents = call.sources == known.sources or _rows(call.sources) == _rows(known.sources)
+    if not (same_call and same_parents and _same_place(tape, call, reference, known)):
         return (
             f"labels differ: row {row} is by {call.function.name} and was by {known.function.name}"
         )
@@ -155,3 +154,14 @@ def _other_way(tape: Tape, reference: Tape, row: int) -> str:
         return "" if call.generator is known.generator else "another call draws random numbers"
     drawn = torch.equal(call.generator, known.generator)
     return "" if drawn else "how many random numbers are drawn depends on the stimuli"
+
+
+def _rows(sources: Sequence[int]) -> list[int]:
+    """Those of them that are rows."""
+    return [source for source in sources if source >= 0]
+
+
+def _same_place(tape: Tape, call: Call, reference: Tape, known: Call) -> bool:
+    """Whether both were made in the same call of the same module."""
+    here, there = tape.modules[call.module], reference.modules[known.module]
+    return here.number == there.number and here.path == there.path

@@ -1,6 +1,5 @@
 """The forward, resumed from a saved value, must reach the saved output."""
 
-import pandas as pd
 import pytest
 import torch
 from torch import nn
