@@ -43,7 +43,7 @@ from lensframe_pd.rsa.score_picture import plot_scores
 from lensframe_pd.rsa.stats import stats
 from lensframe_pd.rsa.tokens import tokens
 from lensframe_pd.rsa.view import select
-from lensframe_pd.signposts import not_a_verb
+from lensframe_pd.signposts import keywords, no_such_keyword, not_a_verb
 from lensframe_pd.validation.validate import validate
 
 Table = TypeVar("Table")
@@ -72,8 +72,13 @@ def verb(
 ) -> Callable[Concatenate[Verbs[Table], Options], Result]:
     """A function of a table as a method of its accessor, with the same words and signature."""
 
+    _, *known = keywords(function)
+    any_name = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+
     @functools.wraps(function)
     def method(self: Verbs[Table], /, *args: Options.args, **kwargs: Options.kwargs) -> Result:
+        for name in () if any_name else kwargs.keys() - {*known}:
+            raise no_such_keyword(function, name, known)
         return function(self._table, *args, **kwargs)
 
     signature = inspect.signature(function)

@@ -78,7 +78,7 @@ def unknown_names(asked: Iterable[str], known: Iterable[str], what: str) -> Lens
     return LensKeyError("\n".join(lines))
 
 
-def near_misses(name: str, known: Sequence[str], n: int = 3) -> list[str]:
+def near_misses(name: str, known: Iterable[str], n: int = 3) -> list[str]:
     """Names that may have been meant: the last parts of a path first, then what is spelt alike.
 
     Examples
@@ -88,7 +88,7 @@ def near_misses(name: str, known: Sequence[str], n: int = 3) -> list[str]:
     >>> near_misses("Conv2d", ["conv2d_1", "conv2d_2", "relu_1"])
     ['conv2d_1', 'conv2d_2']
     """
-    asked = name.casefold()
+    asked, known = name.casefold(), [*known]
     ends = [k for k in known if k.casefold().endswith(f".{asked}")]
     alike = process.extract(
         asked, known, scorer=fuzz.ratio, processor=str.casefold, limit=n, score_cutoff=60

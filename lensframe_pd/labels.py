@@ -16,13 +16,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.errors import (
-    LensKeyError,
-    LensTypeError,
-    LensValueError,
-    shown,
-    unknown_names,
-)
+from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, shown, unknown_names
 from lensframe_pd.schema import require
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from inspect import isfunction
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from inspect import Parameter, isfunction, signature
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import pandas as pd
 import xarray as xr
 
 from lensframe_pd.errors import LensAttributeError, LensKeyError, LensTypeError, near_misses
 from lensframe_pd.graph.select import find
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _TRACED = "lf.trace(model, args)"
 _ON_DISK = frozenset(
@@ -79,6 +83,56 @@ def not_a_verb(name: str, accessor: type) -> LensAttributeError:
     else:
         hint = f"{path[own]}.lens shows its verbs"
     return LensAttributeError(f"{path[own]}.lens has no verb {name!r}; {hint}")
+
+
+def explains_keywords(
+    elsewhere: Mapping[str, str], more: Callable[[str], str]
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A function that says of keywords it has not where they belong.
+
+    Parameters
+    ----------
+    elsewhere
+        What others call it, to what to write.
+    more
+        What to say of any other.
+    """
+
+    def explained(function: Callable[P, R]) -> Callable[P, R]:
+        known = keywords(function)
+
+        @wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            for name in kwargs.keys() - {*known}:
+                if name in elsewhere:
+                    raise LensTypeError(f"{_unexpected(function, name)}: {elsewhere[name]}")
+                raise no_such_keyword(function, name, known, more(name))
+            return function(*args, **kwargs)
+
+        return checked
+
+    return explained
+
+
+def keywords(function: Callable[..., Any]) -> list[str]:
+    """The arguments that can be given by name."""
+    by_name = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return [p.name for p in signature(function).parameters.values() if p.kind in by_name]
+
+
+def no_such_keyword(
+    function: Callable[..., Any], name: str, known: Sequence[str], more: str = ""
+) -> LensTypeError:
+    """Python's error for an argument that a function has not, with what it has."""
+    close = near_misses(name, known)
+    hints = [f"did you mean {', '.join(close)}?"] if close else []
+    hints += [more] if more else []
+    said = " ".join(hints) or f"it has {', '.join(known)}"
+    return LensTypeError(f"{_unexpected(function, name)}: {said}")
+
+
+def _unexpected(function: Callable[..., Any], name: str) -> str:
+    return f"{function.__name__}() got an unexpected keyword argument {name!r}"
 
 
 def not_subscriptable(key: Any, layers: pd.DataFrame, activations: xr.Dataset) -> Exception:

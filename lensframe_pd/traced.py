@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 import xarray as xr
@@ -284,6 +284,18 @@ class Trace:
 
     def __getattr__(self, name: str) -> Any:
         raise not_in_trace(name, vars(Trace))
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise LensTypeError(
+            "a trace holds the run itself, which is neither pickled nor copied in depth: "
+            "lf.write(trace, path) keeps its tables, and these can be pickled: trace.layers, "
+            "trace.activations"
+        )
+
+    def __copy__(self) -> Trace:
+        copied = object.__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
 
     def _repr_html_(self) -> str:
         name = str(self.tape.facts.get("model", ""))

@@ -20,6 +20,7 @@ from lensframe_pd.capture.state import Origin, repeatable
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.errors import OURS, LensRuntimeError, LensValueError, warn
 from lensframe_pd.profile.repeats import retime
+from lensframe_pd.signposts import explains_keywords
 from lensframe_pd.tables import activations
 from lensframe_pd.tables import layers as frame
 from lensframe_pd.tables.dims import renames
@@ -35,7 +36,27 @@ from lensframe_pd.traced import Trace
 
 _SHOWN = 5  # broken links named in one warning
 
+_ELSEWHERE = {
+    **dict.fromkeys(
+        ("layers", "layer", "layers_to_save", "return_nodes", "modules", "names"),
+        "which values to keep is save=, names or rows",
+    ),
+    **dict.fromkeys(
+        ("stimuli", "ids", "image_ids", "labels"), "the ids of what is shown are stimulus="
+    ),
+    "device": "it runs where the model and the input are; move both: .to(device)",
+    "batch_size": "a trace is of one batch; a data set is for lf.extract(model, data, to=...)",
+}
 
+
+def _of_the_model(name: str) -> str:
+    return (
+        f"if it is one of the model, give it in the third, a dict: lf.trace(model, args, "
+        f"{{{name!r}: ...}})"
+    )
+
+
+@explains_keywords(_ELSEWHERE, _of_the_model)
 def trace(
     model: Callable[..., Any],
     args: Any = (),
@@ -188,6 +209,9 @@ def trace(
     if table is not None and may_be_generated(table):
         _check_columns(result, table)
     return result
+
+
+__test__ = {"trace": trace}  # whose examples doctest would not look for below a decorator
 
 
 def _add_hints(error: BaseException, model: Any, args: Any, kwargs: Any) -> None:

@@ -36,6 +36,11 @@ def hints(args: Any, kwargs: Mapping[str, Any] | None, error: BaseException) -> 
                 "lf.trace: a mapping is keyword arguments, one for each key; where it is itself "
                 "the argument of the model, give it in a tuple: (args,)"
             ]
+        if type(args) is tuple and isinstance(args[-1], Mapping) and not kwargs:
+            return [
+                "lf.trace: the dict at the end of args is one more positional argument; keyword "
+                "arguments are the third: (model, args[:-1], args[-1])"
+            ]
     if _is_shape(args):
         sizes = ", ".join(map(str, args))
         was = "a tuple is the positional arguments" if type(args) is tuple else "args are numbers"

@@ -62,7 +62,8 @@ def stimuli(given: Mapping[str, Any], n: int | None) -> tuple[int, list[tuple[Te
     if n is None:
         return 0, []
     found = f"axis 0 of the input has {extents[0]}" if extents else "there is no tensor with axis 0"
-    raise LensValueError(f"stimulus gives {n} ids, but {found}; give one id per item")
+    ids = f"{n} id{'s' * (n != 1)}"
+    raise LensValueError(f"stimulus gives {ids}, but {found}; give one id per item")
 
 
 def _is_like(tensor: Tensor, first: Tensor) -> bool:

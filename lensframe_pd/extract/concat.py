@@ -46,7 +46,10 @@ def concat(datasets: Iterable[xr.Dataset]) -> xr.Dataset:
         raise LensValueError("concat was given no datasets")
     for part in parts:
         if not isinstance(part, xr.Dataset):
-            raise LensTypeError(f"concat takes Datasets of activations, not {type(part).__name__}")
+            more = ": give its .activations" if hasattr(part, "activations") else ""
+            raise LensTypeError(
+                f"concat takes Datasets of activations, not {type(part).__name__}{more}"
+            )
     if len(parts) == 1:
         return parts[0]
     _check_alike(parts)

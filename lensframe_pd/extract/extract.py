@@ -13,8 +13,29 @@ from lensframe_pd.extract.parts import checked_part, extraction_of, run_on
 from lensframe_pd.extract.report import warn_of_overflows
 from lensframe_pd.extract.store import codecs, target_of
 from lensframe_pd.files.blocks import read_blocks
+from lensframe_pd.signposts import explains_keywords
+
+_ELSEWHERE = {
+    **dict.fromkeys(("path", "out", "out_path", "output_dir"), "where the store goes is to="),
+    **dict.fromkeys(("layers", "layer", "modules", "names"), "what to store is save="),
+    **dict.fromkeys(("stimuli", "ids", "labels"), "the ids of what is shown are stimulus="),
+    "device": "it runs where the model and its batches are: model.to(device), and args=lambda "
+    "batch: batch.to(device)",
+    **dict.fromkeys(
+        ("dtype", "pool", "project", "chunk"), "it is a column of the rows in save=: rows.assign("
+        "dtype='float16')",
+    ),
+}  # fmt: skip
 
 
+def _of_a_batch(name: str) -> str:
+    return (
+        "if it is one of the model, give all by name with each batch: args=lambda batch: "
+        f"{{'x': batch, {name!r}: ...}}"
+    )
+
+
+@explains_keywords(_ELSEWHERE, _of_a_batch)
 def extract(
     model: Callable[..., Any],
     data: Any,
@@ -161,3 +182,6 @@ def extract(
         extraction.fill(target, share, sync)
     warn_of_overflows(target)
     return read_blocks(target)
+
+
+__test__ = {"extract": extract}  # whose examples doctest would not look for below a decorator

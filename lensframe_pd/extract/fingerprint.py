@@ -100,6 +100,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], what: str = "
         path = f"{what}{name}"
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             lines += differences(a, b, f"{path}: " if path else "")
+        elif isinstance(a or b, Mapping) and None in (a, b):  # as a row that save= has not any more
+            lines.append(f"{path} is new" if a is None else f"{path} is missing, and was there")
         elif isinstance(a, str) and len(a) == 64:  # a checksum tells nobody anything
             lines.append(f"{path} has other values" if b is not None else f"{path} is missing")
         else:

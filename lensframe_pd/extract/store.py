@@ -113,6 +113,11 @@ def codecs(compress: Any) -> list[Any]:
     )
 
 
+_OF_OTHERS = frozenset(
+    ".nc .h5 .hdf5 .npy .npz .pt .pth .pkl .csv .parquet .feather .arrow .arrows".split()
+)
+
+
 def target_of(to: Any) -> Any:
     """`to=` as what zarr takes: a Path for what is in a folder, else as it is.
 
@@ -135,6 +140,11 @@ def target_of(to: Any) -> Any:
         _check_url(str(place))
     if not isinstance(place, Path):
         return to
+    if place.suffix.lower() in _OF_OTHERS and not is_blocks(place):
+        raise LensValueError(
+            f"lf.extract makes a store of zarr's, no {place.suffix} file: give to= such a path as "
+            f"{str(place.with_suffix('.zarr'))!r}"
+        )
     if place.exists() and not is_blocks(place) and not _is_empty(place):
         raise LensValueError(
             f"{place} is there and is no store that lf.extract made; give another path, or remove "

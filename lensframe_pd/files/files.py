@@ -28,6 +28,7 @@ from lensframe_pd.files import arrow, blocks, checksums, frames, packed, stores
 from lensframe_pd.files.atomic import alone, new_file, new_folder
 from lensframe_pd.files.damage import check_inside, refused
 from lensframe_pd.files.places import MARK, check_path, place_to_write, present, stamp
+from lensframe_pd.schema import model_class
 
 _KIND = "trace"
 _ACTIVATIONS = {
@@ -64,6 +65,13 @@ class Saved(NamedTuple):
 
     layers: pd.DataFrame
     activations: xr.Dataset
+
+    def __repr__(self) -> str:
+        model = model_class(self.layers)
+        return (
+            f"<Saved trace{f' of {model}' if model else ''}: {len(self.layers)} rows, "
+            f"{len(self.activations.data_vars)} values; layers, activations = it>"
+        )
 
 
 def write(what: Any, path: str | os.PathLike[str], format: str = "arrow") -> Path:

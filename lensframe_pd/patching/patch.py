@@ -15,13 +15,7 @@ from lensframe_pd.bars import counted
 from lensframe_pd.capture.given import fitted, is_function, joined
 from lensframe_pd.capture.sites import Plain, asked, plain_rows
 from lensframe_pd.capture.state import Generators
-from lensframe_pd.errors import (
-    LensError,
-    LensRuntimeError,
-    LensTypeError,
-    LensValueError,
-    shown,
-)
+from lensframe_pd.errors import LensError, LensRuntimeError, LensTypeError, LensValueError, shown
 from lensframe_pd.labels import parsed, unknown_rows
 from lensframe_pd.patching.forwards import Forwards
 from lensframe_pd.patching.recomputed import Doubt, Recomputed

@@ -173,7 +173,11 @@ def of_rows(dataset: xr.Dataset, frame: pd.DataFrame) -> list[str]:
     """
     there = [op for op in labels(frame, "layers=") if op in dataset and _has_both(dataset[op])]
     if not there:
-        raise LensKeyError("no row of this frame has a value with a stimulus axis in the Dataset")
+        have = shown(map(str, dataset.data_vars), 4)
+        raise LensKeyError(
+            "no row of this frame has a value with stimuli and features in the Dataset, which has "
+            f"{have}; give both tables of one trace, or names of the Dataset's instead of the frame"
+        )
     return there
 
 
@@ -191,7 +195,7 @@ def pooled(array: xr.DataArray, pool: Pool, name: str, strict: bool = True) -> x
     if lacking and strict:
         raise LensValueError(
             f"cannot pool {shown(lacking)} of {name!r}: its axes are "
-            f"{', '.join(map(str, array.dims))}"
+            f"{', '.join(map(str, array.dims))}{_of_text(pool)}"
         )
     for axis, how in todo.items():
         if axis in array.dims:
@@ -281,8 +285,14 @@ def check_axes(arrays: Mapping[str, xr.DataArray], pool: Pool) -> None:
     if lacking:
         raise LensValueError(
             f"cannot pool {shown(lacking)}: none of these layers has such an axis; there are "
-            f"{', '.join(sorted(there))}"
+            f"{', '.join(sorted(there))}{_of_text(pool)}"
         )
+
+
+def _of_text(pool: Pool) -> str:
+    """Why a text means the axis `token`, which whoever wrote it may not know."""
+    is_text = isinstance(pool, str)
+    return f"; pool={pool!r} is the name of a token, 'mean' and 'max' are not" if is_text else ""
 
 
 def _named(dataset: xr.Dataset, key: str) -> tuple[Named, tuple[str, ...]]:

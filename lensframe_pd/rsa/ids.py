@@ -68,6 +68,9 @@ def positions(wanted: pd.Index, found: pd.Index, of_wanted: str, of_found: str) 
             lines.append(f"only in {of_wanted}: {shown(only_wanted)}")
         if len(only_found):
             lines.append(f"only in {of_found}: {shown(only_found)}")
-        lines.append("select the ids that both have, e.g. .sel(stimulus=ids) or .loc[ids]")
+        if len(only_wanted) == len(wanted):
+            lines.append("none is in both: are they written alike, and of one type?")
+        else:
+            lines.append("select the ids that both have, e.g. .sel(stimulus=ids) or .loc[ids]")
         raise LensValueError("\n".join(lines))
     return np.asarray(found.get_indexer(wanted))

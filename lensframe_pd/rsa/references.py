@@ -66,7 +66,10 @@ def reference(name: str, value: Any, ids: pd.Index) -> Reference:
         return _from_frame(of, value, ids)
     if isinstance(value, xr.DataArray):
         return _from_array(of, value, ids)
-    raise LensTypeError(f"{of} is a DataFrame or DataArray with ids, not {type(value).__name__}")
+    raise LensTypeError(
+        f"{of} is a DataFrame or DataArray with ids, not {type(value).__name__}: nothing is joined "
+        "by position; give pd.DataFrame(values, index=ids), and columns=ids too if it is an RDM"
+    )
 
 
 def _from_frame(of: str, frame: pd.DataFrame, ids: pd.Index) -> Reference:

@@ -64,7 +64,7 @@ def responses_of(given: Any) -> Responses:
     else:
         raise LensTypeError(
             f"{_OF} are a DataFrame indexed by id, or a DataArray with ids along {STIMULUS}; not "
-            f"{type(given).__name__}"
+            f"{type(given).__name__}: give pd.DataFrame(values, index=ids)"
         )
     return _sorted(index, targets, real_numbers(_OF, values), labels)
 

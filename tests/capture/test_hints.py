@@ -90,6 +90,13 @@ def test_a_keyword_argument():
     assert "kwargs['mask'] is a NumPy array" in "\n".join(caught.value.__notes__)
 
 
+def test_keyword_arguments_in_the_tuple():
+    with pytest.raises(TypeError) as caught:
+        lf.trace(NET, (IMAGES, {"steps": 2}))
+    notes = "\n".join(caught.value.__notes__)
+    assert "keyword arguments are the third: (model, args[:-1], args[-1])" in notes
+
+
 @pytest.mark.parametrize(
     ("model", "args"),
     [

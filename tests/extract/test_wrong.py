@@ -192,3 +192,11 @@ def test_a_store_that_lost_a_variable_is_not_read_without_it(variable, tmp_path)
     shutil.rmtree(place / variable)
     with pytest.raises(LensError, match=f"variables are gone, .*{variable}"):
         lf.read(place)
+
+
+@pytest.mark.parametrize("name", ["acts.h5", "acts.nc", "acts.NPY", "a.b.parquet"])
+def test_a_file_of_another_kind_is_not_made_a_folder(name, tmp_path):
+    place = tmp_path / name
+    with pytest.raises(lf.LensValueError, match=r"makes a store of zarr's, no .*\.zarr'$"):
+        lf.extract(torch.nn.ReLU(), torch.ones(4, 2), to=place, batch_size=2)
+    assert not place.exists()

@@ -258,3 +258,11 @@ def test_verbs_work_on_what_is_read(suffix, chunks, tmp_path):
 def test_an_open_file_object_is_no_path():
     with pytest.raises(TypeError):
         read(io.BytesIO())
+
+
+def test_a_trace_that_was_read_shows_itself_in_a_line(tmp_path):
+    trace = lf.trace(nn.Sequential(nn.Linear(3, 2)).eval(), torch.ones(4, 3))
+    shown = "<Saved trace of Sequential: 3 rows, 3 values; layers, activations = it>"
+    assert repr(lf.read(lf.write(trace, tmp_path / "t"))) == shown
+    function = lf.trace(torch.exp, torch.ones(2))
+    assert repr(lf.read(lf.write(function, tmp_path / "f"))).startswith("<Saved trace: 3 rows")

@@ -187,6 +187,12 @@ def test_interval_of_a_perfect_score_has_no_width(trace):
 
 def test_ids_must_agree(trace, brain_rdm):
     activations = trace.activations
+    with pytest.raises(lf.LensValueError, match="none is in both: are they written alike"):
+        score(activations, {"it": pd.DataFrame(brain_rdm.to_numpy())})
+    with pytest.raises(lf.LensTypeError, match=r"not ndarray: .*give pd\.DataFrame\(values"):
+        score(activations, {"it": brain_rdm.to_numpy()})
+    with pytest.raises(lf.LensKeyError, match="which has 'mine'; give both tables of one trace"):
+        score(activations[["linear_1"]].rename(linear_1="mine"), {"it": brain_rdm}, trace.layers)
     with pytest.raises(lf.LensValueError, match="only in the Dataset: 's0'"):
         score(activations, {"it": brain_rdm.iloc[1:, 1:]})
     with pytest.raises(lf.LensValueError, match="the Dataset has no stimulus ids"):
