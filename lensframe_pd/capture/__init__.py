@@ -5,8 +5,8 @@ Read `run` (one run, from arguments to a finished tape) first; then `tracer` (se
 `writes` (into one storage) and `unseen` (those that no call shows), `modules` (which module call is
 running), `roots` (the modules a callable works with), `origins` (names of tensors nobody was seen
 to make) and `stimuli` (where they are among the arguments); `model` says what cannot be run, and
-what is in train mode; `fused` sees where torch left its fused attention for us, and
-`selections` which entries of tensors a call takes.
+what is in train mode, and `inventory` what it is made of; `fused` sees where torch left its fused
+attention for us, and `selections` which entries of tensors a call takes.
 `watch` is the seam for whoever looks on: `values` and `save` (what is kept), `plan` (an earlier run
 as what to expect), `gradients` (where autograd has each tensor). `process` holds what is set
 process-wide meanwhile, `state` what a run may change, to put it back: `snapshot`, with `iterators`.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from itertools import chain
 from time import perf_counter
 from typing import Any
 
@@ -14,20 +13,13 @@ from torch import Tensor, nn
 
 from lensframe_pd.capture.edits import Edits
 from lensframe_pd.capture.holding import held_by_python
-from lensframe_pd.capture.origins import (
-    Origins,
-    cached_by_methods,
-    extra_tensors,
-    held_by_callable,
-    own_attributes,
-)
+from lensframe_pd.capture.inventory import Inventory, inventory
+from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.process import switched
-from lensframe_pd.capture.roots import find_roots, is_compile_wrapper, module_aliases, named_modules
 from lensframe_pd.capture.save import save_of
 from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.capture.tracer import Tracer
-from lensframe_pd.capture.unseen import may_write_unseen
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensRuntimeError, LensTypeError
 from lensframe_pd.tape.objects import tensors_in
@@ -53,6 +45,8 @@ class Run:
         The kind of tracer.
     sites
         What is given other values.
+    made_of
+        `inventory(model)`, where it is known that the model is as it was then.
 
     Raises
     ------
@@ -69,26 +63,25 @@ class Run:
         also: Callable[[Tape], Watcher] | None = None,
         tracer: type[Tracer] = Tracer,
         sites: Sites | None = None,
+        made_of: Inventory | None = None,
     ) -> None:
         if getattr(_running, "busy", False):
             raise LensRuntimeError(
                 "a trace was asked for inside a model that is being traced; trace the inner model "
                 "alone"
             )
-        roots = find_roots(model)
+        made_of = inventory(model) if made_of is None else made_of
+        roots = made_of.roots
         self.model = roots[""] if isinstance(model, nn.Module) else model
-        named = self.named = named_modules(roots)
-        self.compiled = any([is_compile_wrapper(module) for _, module in named])
+        named = self.named = made_of.named
+        self.compiled = made_of.compiled
         self.root = roots.get("")
         self.tape = Tape(caller=caller, facts={"model": _name(model), "torch": torch.__version__})
-        self.tape.aliases = module_aliases(roots, named)
+        self.tape.aliases = dict(made_of.aliases)
         self.save = save_of(save, stop, self.tape, roots)
         self.values = self.save.values
-        own = own_attributes(named)
-        cached = cached_by_methods([module for _, module in named])
         ends = (Run._call.__code__, Run._execute.__code__)
-        state = chain(extra_tensors(own), cached, held_by_callable(model))
-        self.origins = Origins(state, ends)
+        self.origins = Origins(made_of.state, ends)
         watchers: list[Watcher] = [self.save]
         #: Whether autograd's graph is kept, which shares the memory of values.
         self.keeps_graph = False
@@ -97,7 +90,7 @@ class Run:
         if self.also is not None:
             watchers.append(self.also)
         self.tracer = tracer(self.tape, self.values, self.origins, roots, named, watchers, ends)
-        self.tracer.writes_unseen = may_write_unseen(model, [module for _, module in named], own)
+        self.tracer.writes_unseen = made_of.writes_unseen
         if sites is not None:
             self.give(sites)
         for path, module in named:

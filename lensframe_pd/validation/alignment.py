@@ -109,11 +109,12 @@ class _Check:
         """Replace stimuli by their neighbours: what else than their entries moves?"""
         self.mixed -= {*rows}
         self.doubtful -= {*rows}
-        for some in _bits(self.n) if how == "all" else _halves(self.n):
+        made = _bits(self.n) if how == "all" else _halves(self.n)
+        for some in made:
             self._replace_some(rows, some)
         doubtful = (self.doubtful - self.mixed) & {*rows}
         if how == "sample" and doubtful:
-            for some in _bits(self.n):
+            for some in [some for some in _bits(self.n) if some not in made]:
                 self._replace_some(doubtful - self.mixed, some)
 
     def _replace_some(self, rows: Collection[int], some: Collection[int]) -> None:

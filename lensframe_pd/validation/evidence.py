@@ -25,6 +25,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from lensframe_pd.capture.inventory import Inventory, inventory
 from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.state import Origin, Start
 from lensframe_pd.errors import LensTypeError, LensValueError
@@ -90,6 +91,11 @@ class Evidence:
     def before(self) -> Start:
         """What model and arguments hold before a second run: every run begins and ends with it."""
         return Start(self.start)
+
+    @cached_property
+    def made_of(self) -> Inventory:
+        """What the model is made of, before every run."""
+        return inventory(self.origin.model)
 
     @property
     def start(self) -> Origin:

@@ -42,6 +42,7 @@ class Retraced:
         self._origin = evidence.start
         self._seed = evidence.seed
         self._sites = evidence.sites
+        self._made_of = evidence.made_of
         self._reference = reference
         self._again = again
         self._arranged = arranged
@@ -72,6 +73,7 @@ class Retraced:
             model,
             also=lambda tape: _Following(tape, self._reference, rows, look),
             sites=self._sites,
+            made_of=self._made_of,
         )
         run.tape.seed = self._seed
         self._again()

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lensframe_pd.capture.process import switched
-from lensframe_pd.capture.roots import find_roots, named_modules
 from lensframe_pd.capture.run import Run, named_inputs
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.capture.state import Generators, Start, State, outputs_of
@@ -62,7 +61,7 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
     _, args, kwargs = evidence.origin[:3]
     with verdicts.timing("completeness"):
         run, tracer = _witnessed(evidence)
-    named = named_modules(find_roots(evidence.origin.model))
+    named = evidence.made_of.named
     n, sites = _n_stimuli(evidence), evidence.sites
     with one_state(evidence) as again:
         if unrestorable := again.snapshot.unrestorable:
@@ -107,7 +106,8 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
 def _edited(evidence: Evidence, n: int | None) -> Any:
     """What the model gives under the same values, in a run that keeps and witnesses nothing."""
     origin = evidence.origin
-    return Run(origin.model, sites=evidence.sites).execute(origin.args, origin.kwargs, n)
+    run = Run(origin.model, sites=evidence.sites, made_of=evidence.made_of)
+    return run.execute(origin.args, origin.kwargs, n)
 
 
 class Again:
@@ -198,7 +198,8 @@ def _witnessed(evidence: Evidence, end: End | None = None) -> tuple[Run, Witness
         return _is_given(row) or row["step"] in claimed
 
     model, sites = evidence.origin.model, evidence.sites
-    run = Run(model, wanted, also=also, tracer=WitnessedTracer, sites=sites)
+    made_of = evidence.made_of
+    run = Run(model, wanted, also=also, tracer=WitnessedTracer, sites=sites, made_of=made_of)
     run.tape.seed = evidence.seed
     assert isinstance(run.tracer, WitnessedTracer)
     return run, run.tracer

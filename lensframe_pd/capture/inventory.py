@@ -1,0 +1,47 @@
+"""What a run asks of a model before it begins: its modules, what these hold, its code."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from lensframe_pd.capture.origins import (
+    cached_by_methods,
+    extra_tensors,
+    held_by_callable,
+    own_attributes,
+)
+from lensframe_pd.capture.roots import find_roots, is_compile_wrapper, module_aliases, named_modules
+from lensframe_pd.capture.unseen import may_write_unseen
+
+
+class Inventory(NamedTuple):
+    """It is the same for all runs that begin from one state, so one serves them."""
+
+    roots: dict[str, nn.Module]
+    named: list[tuple[str, nn.Module]]
+    aliases: dict[str, str]
+    state: list[tuple[str, Tensor]]
+    """Tensors that are held as no parameters and buffers, with their names."""
+    compiled: bool
+    writes_unseen: bool
+    """Whether it may write what no function mode sees."""
+
+
+def inventory(model: Any) -> Inventory:
+    """Of a model as it is now."""
+    roots = find_roots(model)
+    named = named_modules(roots)
+    modules = [module for _, module in named]
+    own = own_attributes(named)
+    state = chain(extra_tensors(own), cached_by_methods(modules), held_by_callable(model))
+    return Inventory(
+        roots,
+        named,
+        module_aliases(roots, named),
+        [*state],
+        any([is_compile_wrapper(module) for module in modules]),
+        may_write_unseen(model, modules, own),
+    )
