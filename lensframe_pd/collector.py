@@ -22,6 +22,7 @@ def collector_paused() -> Iterator[None]:
 
 
 _OWED = 8  # collections of what a run made, for one of all that there is
+_OF_TAPE = 10  # new objects while a model is traced, for one that its calls alone would make
 
 
 class _Aside:
@@ -30,6 +31,8 @@ class _Aside:
     A tape is many objects, none of them garbage, and makes the collector of cycles look again and
     again through all that was imported. So once what is young has been looked through, it is set
     aside with all that is older: what the model makes from there on is looked through as ever.
+    And it begins to look after as many more objects as the tape makes beside the model's: so it
+    looks after as many of the model's calls as without a tape.
     """
 
     def __init__(self) -> None:
@@ -38,6 +41,8 @@ class _Aside:
         #: Whether there is something aside: ours, or somebody else's, who would lose it.
         self._ours = self._theirs = False
         self._owed = 0
+        #: How many new objects made the collector look, before and while something runs.
+        self._after = (0, 0)
 
     def __call__(self, phase: str, info: dict[str, int]) -> None:
         if phase != "stop" or info["generation"] < 1 or self._theirs:
@@ -53,6 +58,9 @@ class _Aside:
         with self._lock:
             if not self._users:
                 gc.callbacks.append(self)
+                first, *others = gc.get_threshold()
+                self._after = (first, first * _OF_TAPE)
+                gc.set_threshold(self._after[1], *others)
             self._users += 1
 
     def leave(self) -> None:
@@ -61,6 +69,9 @@ class _Aside:
             if self._users:
                 return
             gc.callbacks.remove(self)
+            first, *others = gc.get_threshold()
+            if first == self._after[1]:  # else the model has set another
+                gc.set_threshold(self._after[0], *others)
             if self._ours:
                 gc.unfreeze()
             self._ours = self._theirs = False

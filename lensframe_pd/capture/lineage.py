@@ -324,7 +324,7 @@ class Lineage:
         plain = is_plain(tensor)  # as nearly all are: what is asked of the others takes its time
         shape: tuple[int, ...] = ()
         numel = nbytes = 0
-        if not is_uninitialized(tensor):
+        if plain or not is_uninitialized(tensor):
             shape, numel = tuple(tensor.shape), tensor.numel()
             nbytes = numel * tensor.element_size()
         facts = (shape, tensor.dtype, numel, nbytes, tensor.requires_grad)

@@ -33,6 +33,10 @@ _CALL_CODES = frozenset(
     )
 )
 
+#: What a frame with some code is for a call site: one of it, its end, or where a composite was
+#: opened, whose own site goes on from there.
+GOES_ON, ENDS, OPENED = True, False, "opened"
+
 _HOOKS = 3  # frames from a global hook out to what `module(...)` runs
 _new = tuple.__new__  # a NamedTuple without the cost of its constructor
 _thread = threading.get_ident
@@ -82,8 +86,8 @@ class ModuleStack:
         self.current = 0
         #: Paths of modules that may hand over something else than what they computed.
         self.edited: set[str] = set()
-        #: Code ids at which a call site ends: what is further out is not the user's, or another's.
-        self.stops = {*_CALL_CODES, *map(id, ends)}
+        #: By code ids; a call site ends where what is further out is not the user's, or another's.
+        self.frames: dict[int, bool | str] = dict.fromkeys((*_CALL_CODES, *map(id, ends)), ENDS)
         self._met: dict[int, _Met] = {}
         self._weak_tracer = ref(tracer)  # it holds this object: a circle would keep the tape alive
         self._running: Listener | None = None
@@ -200,16 +204,17 @@ class ModuleStack:
         if self.closing:
             self.closing.pop(depth, None)
         index = self.current
-        tracer = self._listener()
-        is_model = index == before
-        if type(result) is Tensor and not is_model:
-            tracer.returned(result, index)
-        elif result is not None and not is_model:
-            for _, tensor in tensors_in(result):
-                tracer.returned(tensor, index)
+        tracer = self._running
+        assert tracer is not None
+        if index != before:  # of the model itself, all is known
+            if type(result) is Tensor:
+                tracer.returned(result, index)
+            elif result is not None:
+                for _, tensor in tensors_in(result):
+                    tracer.returned(tensor, index)
         if tracer.handed.some:
             tracer.handed.end(result, depth, n_rows)
-        if not is_model:
+        if index != before:
             self.current = before
             for left in tracer.left:
                 left(index)
@@ -222,15 +227,15 @@ class ModuleStack:
     def site(self, frame: FrameType | None) -> tuple[int, ...]:
         """The frames from here outward, to the next module call around it."""
         site: tuple[int, ...] = ()  # grown as a tuple, as most are one or two frames long
-        codes, stops = self.tape.codes, self.stops
+        frames = self.frames
         while frame is not None:
             code = frame.f_code
             key = id(code)
-            if key in stops:
-                break
-            if key not in codes:
-                codes[key] = code
+            kind = frames.get(key)
+            if kind is None:
                 self._listener().met_code(code)
+            elif not kind:
+                break
             here = (key, frame.f_lasti)
             site = site + here if site else here
             frame = frame.f_back

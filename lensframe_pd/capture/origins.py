@@ -150,6 +150,7 @@ def extra_tensors(own: Iterable[Own]) -> Iterator[tuple[str, Tensor]]:
 
 
 _USUAL = frozenset((int, bool, float, str, type(None)))  # values, told in a step less
+_NO_CACHES = _USUAL | {dict, list, tuple, property}
 _PLAIN_ATTRIBUTES = frozenset(nn.Module().__dict__)
 
 
@@ -161,6 +162,7 @@ def cached_by_methods(modules: Iterable[nn.Module]) -> Iterator[tuple[str, Tenso
         for base in _bases(kinds.values())
         if issubclass(base, nn.Module) and base is not nn.Module
         for name, method in list(class_dict(base).items())
+        if type(method) not in _NO_CACHES
         if type(method) is not FunctionType or method.__closure__  # else there can be none
         for cache in _caches(method)
     )

@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from lensframe_pd.capture.handed import HandedBack
 from lensframe_pd.capture.lineage import Known, Lineage
-from lensframe_pd.capture.modules import ModuleStack
+from lensframe_pd.capture.modules import GOES_ON, OPENED, ModuleStack
 from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.watch import Watcher, overridden, together
@@ -38,6 +38,7 @@ ATOMS = frozenset(
     (int, float, bool, str, type(None), complex, bytes, type(Ellipsis), torch.dtype,
      torch.device, torch.layout, torch.memory_format, torch.Size, type)
 )  # fmt: skip
+_NOWHERE = False  # instead of a frame
 _CPU = torch.device("cpu")
 _SMALL = 2**16  # bytes of a NumPy argument that is kept as it was, not only described
 NO_KWARGS: dict[str, Any] = {}
@@ -76,10 +77,8 @@ class Recorder(TorchFunctionMode):
         self._calls, self._rows = tape.calls, tape.rows
         self._live, self._newest = self.lineage.live, self.lineage.newest
         self._writes = self.lineage.writes
-        self._codes = tape.codes
-        self._stops: set[int] = set()
-        #: The id of the code that runs what is inside an opened composite, and whose site this has.
-        self._opens = 0
+        self._frames: dict[int, bool | str] = {}
+        #: The site of the composite that was opened last.
         self._outer: Site = ()
         self._script_site: Site = ()
         self._differentiated: list[int] = []
@@ -90,6 +89,8 @@ class Recorder(TorchFunctionMode):
 
     def met_code(self, code: CodeType) -> None:
         """Code runs that did not before."""
+        self.tape.codes[id(code)] = code
+        self._frames[id(code)] = GOES_ON
 
     def _call(
         self,
@@ -134,18 +135,19 @@ class Recorder(TorchFunctionMode):
 
     def _site(self, frame: Any) -> Site:
         """Where the call came from: the frames inside the innermost module call."""
-        codes, stops, opens = self._codes, self._stops, self._opens
+        frames = self._frames
         site: Site = ()  # grown as a tuple, as most are one or two frames long
-        while frame is not None:
+        while frame:
             code = frame.f_code
             key = id(code)
-            if key in stops:
-                break
-            if key == opens:  # inside an opened composite: its caller's site is known
-                return site + self._outer
-            if key not in codes:
-                codes[key] = code
-                self.met_code(code)
+            kind = frames.get(key)
+            if kind is not GOES_ON:
+                if kind is None:
+                    self.met_code(code)
+                elif kind is OPENED:  # inside an opened composite: its caller's site is known
+                    return site + self._outer
+                else:
+                    break
             here = (key, frame.f_lasti)
             site = site + here if site else here
             frame = frame.f_back
@@ -315,7 +317,9 @@ class Recorder(TorchFunctionMode):
     ) -> int:
         """A row that no torch function made."""
         args = (SLOT,) * len(sources)
-        call = self._call(SYNTHETIC[kind], (args, config, sources))
+        # What the model is given and gives is where the trace was asked for.
+        frame = _NOWHERE if kind in ("input", "output") else None
+        call = self._call(SYNTHETIC[kind], (args, config, sources), 0.0, None, frame)
         row = len(self._rows)
         self.tape.kinds[row] = kind
         if path:

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lensframe_pd.capture.edits import Edits
 from lensframe_pd.capture.fused import ATTENTION, leaves_fused
 from lensframe_pd.capture.handed import HandedBack
-from lensframe_pd.capture.modules import ModuleStack
+from lensframe_pd.capture.modules import OPENED, ModuleStack
 from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.recorder import ATOMS, NO_KWARGS, SYNTHETIC, Recorder, caller_frame
 from lensframe_pd.capture.selections import selection_of
@@ -46,7 +46,8 @@ _NUMBERS = frozenset((bool, int, float, complex))
 _HANDLE = handle_torch_function.__code__
 _push = torch._C._push_on_torch_function_stack
 _pop = torch._C._pop_torch_function_stack
-_PLAIN = Action.PLAIN  # a look-up in an Enum is dear
+_PLAIN, _SKIP = Action.PLAIN, Action.SKIP  # a look-up in an Enum is dear
+_NOTED = frozenset(("backward", "grad"))  # what is skipped, but says where a gradient is from
 
 
 class Tracer(Recorder):
@@ -64,9 +65,10 @@ class Tracer(Recorder):
     ) -> None:
         super().__init__(tape, values, origins, watchers)
         self.modules = ModuleStack(tape, roots, named, self, ends)
-        self._stops, self._closing = self.modules.stops, self.modules.closing
+        self._frames, self._closing = self.modules.frames, self.modules.closing
+        self._frames[id(_OPEN)] = OPENED
+        self.tape.codes[id(_OPEN)] = _OPEN
         self.handed.running = self.modules.open
-        self._opens = id(Tracer._open.__code__)
         self._returned = overridden(watchers, "returned")
         self.left = overridden(watchers, "left")
         self._about_to_write = overridden(watchers, "about_to_write")
@@ -84,7 +86,7 @@ class Tracer(Recorder):
         if self._closing:  # first: what a module has handed back is told when it is closed
             self.modules.settle(sys._getframe(1))
         function = KNOWN.get(func) or describe(func)
-        action = function.action
+        action = function[3]  # by number, for speed
         if action is _PLAIN and (not kwargs or kwargs.get("out") is None):
             start = perf_counter()
             result = func(*args, **kwargs) if kwargs else func(*args)
@@ -102,13 +104,11 @@ class Tracer(Recorder):
             elif result is not None and type(result) not in ATOMS:
                 return self._rows_of(result, function, args, kwargs, seconds)
             return result
-        if action is Action.SKIP:
+        if action is _SKIP:
             if function.lends:
                 self.values.expose(args[0])
-            elif function.name == "backward":
-                self._note_backward(args)
-            elif function.name == "grad" and isinstance(args[-1], Tensor):  # it is assigned
-                self._assigned[id(args[-1])] = ref(args[-1])
+            elif function.name in _NOTED:
+                self._note_gradient(function.name, args)
             return func(*args, **(kwargs or NO_KWARGS))
         if action is Action.OPEN and func is not self._opening:
             return self._open(func, types, args, kwargs)
@@ -235,8 +235,12 @@ class Tracer(Recorder):
         if selection:
             self.tape.selections[call] = selection
 
-    def _note_backward(self, args: Any) -> None:
-        """`.grad`, when read later, comes from this loss."""
+    def _note_gradient(self, name: str, args: Any) -> None:
+        """`.grad`, when read later, comes from the loss `args[0]`; or it is assigned."""
+        if name == "grad":
+            if isinstance(args[-1], Tensor):
+                self._assigned[id(args[-1])] = ref(args[-1])
+            return
         for tensor in args[:1]:
             known = self._live.get(id(tensor))
             if known is not None and known.source >= 0:
@@ -298,6 +302,7 @@ class Tracer(Recorder):
 
     def met_code(self, code: CodeType) -> None:
         """Code runs that did not before."""
+        super().met_code(code)
         if self._unseen is not None and writes_unseen(code):
             self._unseen.enter()
 
@@ -320,6 +325,9 @@ class Tracer(Recorder):
         self.lineage.forget()
         self.handed = HandedBack(self.tape, self._live)
         self.modules.forget()
+
+
+_OPEN = Tracer._open.__code__
 
 
 class _ScriptOperators(TorchDispatchMode):

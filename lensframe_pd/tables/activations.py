@@ -62,10 +62,10 @@ def to_numpy(value: Tensor) -> np.ndarray[Any, Any]:
     """The value as a read-only array: zero-copy on CPU, bfloat16 as float32 (exact)."""
     value = widened(value)
     try:
-        array = value.numpy()
+        array: np.ndarray[Any, Any] = value.numpy()
     except (RuntimeError, TypeError):  # another device, a conjugate or negative view
         array = value.resolve_conj().resolve_neg().cpu().numpy()
-    array.flags.writeable = False
+    array.setflags(write=False)
     return array
 
 
@@ -130,34 +130,35 @@ def described(
     """Of each of these rows its dimensions and the attrs of its variable."""
     found = dimensions(tape)
     calls, returned, keys = tape.calls, tape.returned, tape.module_keys()
-    paths = [module.path for module in tape.modules]
+    paths = [module[0] for module in tape.modules]  # module.path
+    layers, pass_nums = grouped.layers, grouped.pass_nums
     dtypes: dict[torch.dtype, str] = {}
     of = made_of(tape, labels or grouped.labels(), rows)
     of_sequence, centred, places = continued(tape, grouped), centres(tape), Centres(tape.renamed)
     for i, (parents, nonfinite) in zip(rows, of, strict=True):
         row = tape.rows[i]
         call = calls[row[0]]  # by number, for speed: row.call, row.dtype
-        tokens = of_sequence.get(i)
         dtype = dtypes.get(row[4])
         if dtype is None:
             dtype = dtypes[row[4]] = str(row[4]).removeprefix("torch.")
-        yield (
-            i,
-            found[i],
-            {
-                "layer": grouped.layers[i],
-                "pass_num": grouped.pass_nums[i],
-                "func": call[0][1],  # call.function.name
-                "module": paths[call[5]],  # call.module
-                "torch_dtype": dtype,
-                "returned_by": _keys(keys, returned[i]) if i in returned else "",
-                "parents": parents,
-                "nonfinite_args": nonfinite,
-                **({} if tokens is None else tokens.attrs(found[i])),
-                **(places.of(centred[i], found[i]) if i in centred else {}),
-            },
-        )
+        attrs: dict[str, Any] = {
+            "layer": layers[i],
+            "pass_num": pass_nums[i],
+            "func": call[0][1],  # call.function.name
+            "module": paths[call[5]],  # call.module
+            "torch_dtype": dtype,
+            "returned_by": _keys(keys, returned[i]) if i in returned else "",
+            "parents": parents,
+            "nonfinite_args": nonfinite,
+        }
+        if i in of_sequence:
+            attrs.update(of_sequence[i].attrs(found[i]))
+        if i in centred:
+            attrs.update(places.of(centred[i], found[i]))
+        yield i, found[i], attrs
 
 
 def _keys(keys: list[str], indices: list[int]) -> str:
+    if len(indices) == 1:  # as most are
+        return calls_text((keys[indices[0]],))
     return calls_text(dict.fromkeys([keys[i] for i in indices]))

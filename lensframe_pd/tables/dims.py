@@ -133,7 +133,8 @@ class _Followed:
         self._memo: dict[Any, int] = {}
         self._by_entry: dict[str, bool] = {}
         self._inputs = input_names(tape)
-        self._shapes: tuple[int, tuple[tuple[int, ...], ...]] = (-1, ())
+        #: The call of which a row was looked at last, and what a rule may look at of it.
+        self._last: tuple[int, Case] | None = None
         for i in range(len(tape.rows)):
             self._follow(i)
 
@@ -216,9 +217,7 @@ class _Followed:
     def _made(self, i: int, call: Call, ids: tuple[int, ...]) -> Operand:
         row = self.tape.rows[i]
         shape = tuple(row.shape)
-        operands = [self.operands[k] for k in ids]
-        shapes = self._shapes_of(i) if _is_apart(call.function.name) else ()
-        case = case_of(self.tape, i, operands, self.n, shapes)
+        case = self._case(i, ids)
         ruled = self._ruled(i, call, case)
         names, whole = ruled if isinstance(ruled, Ruled) else (ruled, None)
         if names is None or len(names) != len(shape):
@@ -252,11 +251,14 @@ class _Followed:
         except Exception:  # arguments that the rule does not expect, of whatever kind
             return None
 
-    def _shapes_of(self, i: int) -> tuple[tuple[int, ...], ...]:
-        call = self.tape.rows[i].call
-        if self._shapes[0] != call:
-            self._shapes = (call, shapes_of(self.tape, i))
-        return self._shapes[1]
+    def _case(self, i: int, ids: tuple[int, ...]) -> Case:
+        """What a rule may look at; of the results of one call much is the same."""
+        row = self.tape.rows[i]
+        if self._last is not None and self._last[0] == row.call:
+            return self._last[1]._replace(shape=tuple(row.shape), slot=row.slot)
+        case = case_of(self.tape, i, [self.operands[k] for k in ids], self.n)
+        self._last = (row.call, case)
+        return case
 
     def _alias(self, call: Call, case: Case) -> Ruled | None:
         """What a tensor is after writes through others into its storage."""
@@ -291,25 +293,11 @@ class _Followed:
         return False
 
 
-def case_of(
-    tape: Tape,
-    i: int,
-    operands: list[Operand],
-    n: int,
-    shapes: tuple[tuple[int, ...], ...] | None = None,
-) -> Case:
-    """What a rule may look at of the call that made row `i`.
-
-    Parameters
-    ----------
-    shapes
-        Of all its results, if they are known; else they are looked up for the rules that need them.
-    """
+def case_of(tape: Tape, i: int, operands: list[Operand], n: int) -> Case:
+    """What a rule may look at of the call that made row `i`."""
     row = tape.rows[i]
     call = tape.calls[row.call]
     name = call.function.name
-    if shapes is None:
-        shapes = shapes_of(tape, i) if _is_apart(name) else ()
     chosen = tape.selections.get(row.call)
     return Case(
         operands,
@@ -318,7 +306,7 @@ def case_of(
         row.slot,
         n,
         {} if chosen is None else _entries(chosen),
-        shapes,
+        shapes_of(tape, i) if _is_apart(name) else (),
         _stride_of(tape, call) if name in _BY_MEMORY else (),
     )
 

@@ -104,7 +104,10 @@ def _sparse_array(name: str, usual: Any, others: Mapping[int, Any], n: int) -> A
     if name not in _DTYPES and name not in _TUPLE_COLUMNS:
         if not others:
             return _repeated(usual, n)
-        return _text(pa.array([others.get(i, usual) for i in range(n)], _LARGE))
+        texts = [usual] * n
+        for i, cell in others.items():
+            texts[i] = cell
+        return _text(pa.array(texts, _LARGE))
     array: np.ndarray[Any, Any] = np.empty(n, dtype=_DTYPES.get(name, object))
     array.fill(usual)  # of a tuple, too, each cell gets the whole
     for i, cell in others.items():
@@ -203,8 +206,8 @@ def _tensor_columns(tape: Tape) -> dict[str, list[Any]]:
         columns.append(found)
     names = ("shape", "shape_str", "stride", "dtype", "device", "numel", "nbytes")
     result: dict[str, list[Any]] = {name: [c[name] for c in columns] for name in names}
-    result["requires_grad"] = [row.requires_grad for row in tape.rows]
-    result["inplace"] = [row.inplace for row in tape.rows]
+    result["requires_grad"] = [row[6] for row in tape.rows]  # row.requires_grad
+    result["inplace"] = [row[7] for row in tape.rows]  # row.inplace
     return result
 
 

@@ -33,14 +33,20 @@ def made_of(tape: Tape, labels: Sequence[str], rows: Iterable[int]) -> Iterator[
     versions = tape.versions or [None] * len(tape.held)
     masks: dict[int, bool] = {}
     calls, made = tape.calls, tape.rows
+    parents, given, before = "", "", -1
     for i in rows:
-        function, args, kwargs, sources, *_ = calls[made[i][0]]  # once per row, so in few steps
+        number = made[i][0]  # once per row, so in few steps
+        if number == before:
+            yield parents, given
+            continue
+        call, before = calls[number], number
+        args, kwargs, sources = call[1], call[2], call[3]
         if len(sources) == 1 and sources[0] >= 0:  # as most are
             parents = labels[sources[0]]
         else:
             parents = " ".join([labels[s] for s in sources if s >= 0])
-        given = "" if not kwargs and _are_finite(args) else _kinds((*args, *kwargs.values()))
-        if sources and min(sources) < 0 and function[1] not in _NORMS and "inf" not in given:
+        given = "" if not kwargs and _are_finite(args) else _in(args, kwargs)
+        if sources and min(sources) < 0 and call[0][1] not in _NORMS and "inf" not in given:
             for source in sources:
                 if source < 0 and source not in masks:
                     masks[source] = _is_mask(tape.held[-1 - source], versions[-1 - source])
@@ -61,9 +67,9 @@ def _are_finite(args: tuple[Any, ...]) -> bool:
     return True
 
 
-def _kinds(values: Iterable[Any]) -> str:
+def _in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     found = set[str]()
-    _add_kinds(values, found)
+    _add_kinds((*args, *kwargs.values()), found)
     return " ".join(sorted(found, reverse=True))
 
 

@@ -26,6 +26,7 @@ from lensframe_pd.tape.tape import SCRIPT, SLOT, Call, Context, Held, Site, Tape
 #: Frames of torch and of this package are never the user's code.
 _FOLDERS = (os.path.dirname(torch.__file__) + os.sep, OURS)
 _SCALARS = frozenset((type(SLOT), int, float, bool, str, type(None)))
+_SLOTS = (SLOT,) * 16  # the arguments of most calls are some of these
 
 #: The cells of the columns `CallFacts.of_arguments`.
 Arguments = tuple[str, int, tuple[str, ...]]
@@ -85,17 +86,20 @@ class CallFacts:
         self, function: Function, args: Any, kwargs: dict[str, Any], sources: tuple[int, ...]
     ) -> tuple[str, ...]:
         """The argument each slot stands for."""
-        names = function.arg_names
-        if not kwargs and sum([a is SLOT for a in args]) == len(sources):
-            if len(sources) == 1 and args[0] is SLOT:
-                return names[:1] or ("0",)
-            key = (names, tuple([a is SLOT for a in args]))
-            found = self._roles.get(key)
-            if found is None:
-                found = tuple([arg_name(names, i) for i, slot in enumerate(key[1]) if slot])
-                self._roles[key] = found
-            return found
-        return slot_roles(function, args, kwargs)
+        if kwargs:
+            return slot_roles(function, args, kwargs)
+        slots: Any = len(sources)
+        if _SLOTS[:slots] != args:
+            slots = tuple([a is SLOT for a in args])
+            if sum(slots) < len(sources):  # some are in lists
+                return slot_roles(function, args, kwargs)
+        key = (id(function), slots)
+        found = self._roles.get(key)
+        if found is None:
+            names = function.arg_names
+            found = tuple([arg_name(names, i) for i, a in enumerate(args) if a is SLOT])
+            self._roles[key] = found
+        return found
 
     def held(self, sources: tuple[int, ...], roles: tuple[str, ...]) -> tuple[Any, ...]:
         key = (roles, tuple([s if s < 0 else 0 for s in sources]))
@@ -121,19 +125,18 @@ class CallFacts:
     def module(self, index: int) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
         found = self._modules.get(index)
         if found is None:
-            modules = self.tape.modules
-            module = modules[index]
+            path, number, parent, type_name, _ = self.tape.modules[index]
             stack: tuple[str, ...] = ()
             types: tuple[str, ...] = ()
             if index > 0:
-                _, _, stack, types = self.module(module.parent)
-                stack, types = (*stack, module.key), (*types, module.type_name)
-            found = self._modules[index] = (module.path, module.type_name, stack, types)
+                _, _, stack, types = self.module(parent)
+                stack, types = (*stack, f"{path}:{number}"), (*types, type_name)
+            found = self._modules[index] = (path, type_name, stack, types)
         return found
 
     def arguments(self, function: Function, args: Any, kwargs: dict[str, Any]) -> Arguments:
         """The columns `of_arguments`."""
-        if not kwargs and all([a is SLOT for a in args]):
+        if not kwargs and _SLOTS[: len(args)] == args:
             return "{}", len(args), ()
         key = (id(function), _exactly(args, kwargs))
         found = self._arguments.get(key)
@@ -163,7 +166,7 @@ def _exactly(args: Any, kwargs: dict[str, Any]) -> Hashable:
     it, a tuple is quicker than text.
     """
     kinds = tuple(map(type, args))
-    if not kwargs and _SCALARS.issuperset(kinds) and 0 not in args:
+    if not kwargs and _SCALARS.issuperset(kinds) and (float not in kinds or 0 not in args):
         return args, kinds
     return repr((args, kwargs))
 

@@ -84,21 +84,22 @@ class Places:
 
     def _add_module(self) -> None:
         """The anchor of the next module call, and its call sites from there inward."""
-        modules, i = self._tape.modules, len(self.anchors)
-        called = modules[i]
-        if i == 0 or called.path in self._tape.holding:
-            self.anchors.append(i)
-            self._outer.append(0)
+        modules, anchors, outer = self._tape.modules, self.anchors, self._outer
+        i = len(anchors)
+        path, _, parent, _, site = modules[i]
+        if i == 0 or path in self._tape.holding:
+            anchors.append(i)
+            outer.append(0)
             return
-        around = called.parent
-        while around != self.anchors[around]:
-            if modules[around].path == called.path:  # it calls itself: the same place at any depth
-                self.anchors.append(self.anchors[around])
-                self._outer.append(self._outer[around])
+        around = parent
+        while around != anchors[around]:
+            if modules[around].path == path:  # it calls itself: the same place at any depth
+                anchors.append(anchors[around])
+                outer.append(outer[around])
                 return
             around = modules[around].parent
-        self.anchors.append(self.anchors[called.parent])
-        self._outer.append(self._number((self._site(called.site), self._outer[called.parent])))
+        anchors.append(anchors[parent])
+        outer.append(self._number((self._sites.get(site) or self._site(site), outer[parent])))
 
     def _site(self, site: Site) -> int:
         known = self._sites.get(site)

@@ -24,6 +24,11 @@ SCRIPT = -1
 class _Slot:
     """Stands for a tensor in the recorded arguments."""
 
+    def __eq__(self, other: object) -> bool:
+        return self is other  # and no code of `other` is asked
+
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         return "<tensor>"
 

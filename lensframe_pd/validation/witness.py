@@ -77,7 +77,7 @@ class WitnessedTracer(Tracer):
 
         With such frames every operation of an opened composite would be in one recursion.
         """
-        site, codes = super()._site(frame), self._codes
+        site, codes = super()._site(frame), self.tape.codes
         frames = zip(site[::2], site[1::2], strict=True)
         users = [here for here in frames if not codes[here[0]].co_filename.startswith(OURS)]
         return tuple(chain.from_iterable(users))

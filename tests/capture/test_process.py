@@ -102,7 +102,7 @@ class Node:
 
 def busy(x):
     """As many objects as make the collector look twice."""
-    kept = [[i] for i in range(20_000)]
+    kept = [[i] for i in range(200_000)]
     return x + len(kept)
 
 
@@ -159,6 +159,29 @@ def test_what_was_set_aside_is_back_after_an_exception():
         lf.trace(model, torch.ones(2))
     assert gc.get_freeze_count() == 0
     assert gc.callbacks == callbacks
+
+
+def test_the_collector_looks_as_rarely_as_without_a_tape_and_then_as_before():
+    seen = []
+
+    def model(x):
+        seen.append(gc.get_threshold())
+        return x + 1
+
+    before = gc.get_threshold()
+    lf.trace(model, torch.ones(2))
+    assert seen[0][0] > before[0]
+    assert seen[0][1:] == before[1:]
+    assert gc.get_threshold() == before
+
+
+def test_it_goes_on_as_the_model_has_set_it():
+    before = gc.get_threshold()
+    try:
+        lf.trace(lambda x: gc.set_threshold(123, 4, 5) or x + 1, torch.ones(2))
+        assert gc.get_threshold() == (123, 4, 5)
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_what_others_set_aside_stays_so():
