@@ -236,8 +236,7 @@ class ModuleStack:
                 self._listener().met_code(code)
             elif not kind:
                 break
-            here = (key, frame.f_lasti)
-            site = site + here if site else here
+            site += (key, frame.f_lasti)
             frame = frame.f_back
         return site
 

@@ -148,8 +148,7 @@ class Recorder(TorchFunctionMode):
                     return site + self._outer
                 else:
                     break
-            here = (key, frame.f_lasti)
-            site = site + here if site else here
+            site += (key, frame.f_lasti)
             frame = frame.f_back
         return site
 
@@ -187,11 +186,11 @@ class Recorder(TorchFunctionMode):
         kind = type(value)
         if kind in ATOMS:
             return value
+        if kind is tuple or kind is list:  # first: torch's own `isinstance` is dear
+            return kind([v if type(v) in ATOMS else self._fold(v, sources) for v in value])
         if isinstance(value, Tensor):
             sources.append(self.lineage.source(value))
             return SLOT
-        if kind is tuple or kind is list:
-            return kind([v if type(v) in ATOMS else self._fold(v, sources) for v in value])
         if kind is slice:
             parts = (value.start, value.stop, value.step)
             return slice(*(self._fold(part, sources) for part in parts))

@@ -12,6 +12,7 @@ from torch.nn import Parameter
 from lensframe_pd.tape.storage import unwrapped
 
 _MOST_SELECTED = 2**20  # entries of an index
+_NUMBERS = frozenset((bool, int, float, str, type(None)))
 _SELECTING = frozenset((torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
 
 
@@ -46,10 +47,12 @@ def _narrowed(tensor: Tensor) -> Tensor:
 def _in_order(values: Iterable[Any]) -> Iterator[Tensor]:
     """The tensors among arguments, in the order of the slots of a template."""
     for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
+        if type(value) in _NUMBERS:  # as many are, and torch's own `isinstance` is dear
+            continue
+        if isinstance(value, (tuple, list)):
             yield from _in_order(value)
+        elif isinstance(value, Tensor):
+            yield value
         elif isinstance(value, slice):
             yield from _in_order((value.start, value.stop, value.step))
         elif isinstance(value, dict):

@@ -11,8 +11,8 @@ import torch
 from lensframe_pd.tape.storage import version_of
 from lensframe_pd.tape.tape import SLOT, Array, Held, Opaque, Tape
 
-_PLAIN = frozenset((type(SLOT), type(None), bool, int, str, torch.dtype, torch.device, float))
-"""What most arguments are: nothing with parts, and nothing with code of somebody else's."""
+_PLAIN = frozenset((type(SLOT), type(None), bool, int, str, torch.dtype, torch.device))
+"""What most arguments are: no floats, nothing with parts or code of somebody else's."""
 _WHOLE = frozenset((type(SLOT), int))
 
 _NORMS = frozenset(("batch_norm", "instance_norm"))  # their buffers are statistics, and no masks
@@ -59,10 +59,12 @@ def _are_finite(args: tuple[Any, ...]) -> bool:
     """Whether arguments are plain, and finite; False where that has to be looked at closely."""
     for value in args:  # once per row, so in few steps
         kind = type(value)
+        if kind in _PLAIN:
+            continue
         if kind is tuple or kind is list:  # sizes, strides and axes
             if not _WHOLE.issuperset(map(type, value)):
                 return False
-        elif kind not in _PLAIN or (kind is float and value - value != 0):
+        elif kind is not float or value - value != 0:
             return False
     return True
 

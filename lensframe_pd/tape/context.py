@@ -13,10 +13,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from lensframe_pd.tape.tape import Context
 
 _AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
+
+
+_NO_GENERATORS = frozenset(
+    (Tensor, Parameter, tuple, list, bool, int, float, str, type(None), torch.dtype)
+)
 
 
 def context_now() -> Context:
@@ -35,7 +41,8 @@ def generator_state(args: Any, kwargs: Any) -> Tensor:
     """State of the generator that a call with these arguments would draw from."""
     generator = kwargs.get("generator")
     if generator is None:
-        generator = next((a for a in args if isinstance(a, torch.Generator)), None)
+        others = [a for a in args if type(a) not in _NO_GENERATORS]  # `isinstance` is dear here
+        generator = next((a for a in others if isinstance(a, torch.Generator)), None)
     if generator is not None:
         state: Tensor = generator.get_state()
         return state
