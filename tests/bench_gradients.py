@@ -2,7 +2,8 @@
 
 Run as `python tests/bench_gradients.py [--quick] [--only PART ...]`. Each contender has a process
 of its own with one thread; they are asked in turn, round after round, and the table shows lower
-quartiles of CPU seconds. What is not installed of TorchLens, Captum and nnsight is left out.
+quartiles of CPU seconds. Memory is that of another process, with the allocator as it is by itself.
+What is not installed of TorchLens, Captum and nnsight is left out.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ BASES = ("to the first layer", "to the weights")
 WITH_GRADIENTS = ("ResNet-50, batch 8", "GPT-2, 4 layers")
 
 
-def started(case: str, **request: str) -> Served:
+def started(case: str, allocator: dict[str, str] = ALLOCATOR, **request: str) -> Served:
     folder = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
-    process = Served(SCRIPT, ALLOCATOR | {"PYTHONPATH": folder, "TQDM_DISABLE": "1"})
+    process = Served(SCRIPT, allocator | {"PYTHONPATH": folder, "TQDM_DISABLE": "1"})
     process.ask(case=case, **request)
     return process
 
@@ -45,6 +46,14 @@ def asked(case: str, what: str, contenders: list[str], rounds: int) -> dict[str,
     return found
 
 
+def memory(case: str, contender: str) -> float:
+    """MiB that one contender adds at most."""
+    process = started(case, {}, gradients="wanted")
+    found: float = process.ask(run=contender, memory="wanted")
+    process.end()
+    return found
+
+
 def lower(values: list[float]) -> float:
     return statistics.quantiles(values, n=4)[0]
 
@@ -59,10 +68,10 @@ def report_gradients(case: str, contenders: list[str], rounds: int) -> None:
         seconds = {name: lower([run[0] for run in runs[1:]]) for name, runs in found.items()}
         for name in [*BASES, contender] if contender == contenders[len(BASES)] else [contender]:
             if name in found:
-                _, n, peak = found[name][0]
+                n = found[name][0][1]
                 ratios = [seconds[name] / seconds[base] for base in BASES]
                 print(f"{name:20}{seconds[name]:>9.3f}{ratios[0]:>12.2f}x{ratios[1]:>8.2f}x"
-                      f"{n:>11}{peak:>11.0f}", flush=True)  # fmt: skip
+                      f"{n:>11}{memory(case, name):>11.0f}", flush=True)  # fmt: skip
 
 
 def report_patches(case: str, contenders: list[str], rounds: int) -> None:
@@ -94,8 +103,8 @@ def main() -> None:
         print(
             "\nseconds: forward, loss and gradients. gradients: how many; those of save=None and"
             " save='all' (with all\nactivations) are of every operation, of TorchLens likewise, of"
-            " the others of modules; nnsight's not of what\nis written in place. peak: what the"
-            " first run added to the resident set of its process"
+            " the others of modules; nnsight's not of what\nis written in place. peak: what a run"
+            " adds at most to the resident set of its process"
         )
     patched = [name for name in cases if name not in WITH_GRADIENTS]
     if patched:

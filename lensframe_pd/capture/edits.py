@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from lensframe_pd.capture.given import fitted, is_function
 from lensframe_pd.capture.handed import HandedBack
 from lensframe_pd.capture.lineage import Lineage
+from lensframe_pd.capture.plan import Address, lines_apart
 from lensframe_pd.capture.sites import Site, Sites
 from lensframe_pd.capture.values import Values
 from lensframe_pd.errors import LensError, LensKeyError, LensValueError, shown
@@ -32,7 +33,7 @@ from lensframe_pd.tape.passes import Passes, passes
 from lensframe_pd.tape.rebuilt import Unbuilt, with_others
 from lensframe_pd.tape.regions import Region, overlap, region_of
 from lensframe_pd.tape.storage import holders, storage_of, unwrapped
-from lensframe_pd.tape.tape import Tape
+from lensframe_pd.tape.tape import Call, Tape
 
 _MODEL = ("", 1)  # the call of the model itself, as `ModuleCall` has it
 _ALIASING = frozenset("detach data".split())
@@ -96,11 +97,11 @@ class Edits:
         self.sites = sites
         self._tape = tape
         #: The values of rows by function, module call and number within that call.
-        self._rows: dict[str, dict[tuple[str, int], dict[int, Site]]] = {}
-        for address, site in sites.rows.items():
+        self._rows: dict[str, dict[tuple[str, int], dict[int, Address]]] = {}
+        for address in sites.rows:
             calls = self._rows.setdefault(address.func, {})
             called = split_call(address.module) if address.module else _MODEL
-            calls.setdefault(called, {})[address.ordinal] = site
+            calls.setdefault(called, {})[address.ordinal] = address
         self._modules = {**sites.modules}
         #: The functions whose rows `of_row` is shown: what is in it is asked for each row.
         self.functions: Container[str] = self._rows.keys()
@@ -134,9 +135,11 @@ class Edits:
                 self._refuse_stale(call.sources)
             if inplace:
                 self._note_write(tensor, func)
-        site = self._site(call.module, func) if func in self._rows else None
-        if site is None:
+        address = self._address(call.module, func) if func in self._rows else None
+        if address is None:
             return tensor
+        site = self.sites.rows[address]
+        self._check_lines(site, address, call)
         if self._tape.rows[row].call in self._tape.wrapped:
             _refuse(f"{site.key!r} is inside torch.func, where a row is no tensor of the program's")
         if tracer.in_script:
@@ -145,20 +148,32 @@ class Edits:
             _refuse(reason)
         return self._edit_row(tracer, site, row, tensor, inplace)
 
-    def _site(self, module: int, func: str) -> Site | None:
-        """The value for a row of `func` that was made just now in a module call."""
+    def _address(self, module: int, func: str) -> Address | None:
+        """The address of a row of `func` made just now in a module call, if it has a value."""
         called = self._tape.modules[module][:2]  # path and number, as few steps are left to it
         calls = self._rows[func]
         here = calls.get(called)
         if here is None:
             return None
         self._counts[module, func] += 1
-        site = here.pop(self._counts[module, func], None)
+        address = here.pop(self._counts[module, func], None)
         if not here:  # nobody is asked any more once every place was come to
             del calls[called]
             if not calls:
                 del self._rows[func]
-        return site
+        return address
+
+    def _check_lines(self, site: Site, address: Address, call: Call) -> None:
+        """See that what is at an address is that of the plain run, where a run went another way."""
+        planned, exact = self.sites.lines.get(address, ()), self.sites.n_rows is not None
+        apart = lines_apart(self._tape, call, planned, exact)
+        if apart is not None:
+            again = "" if exact else ", or the rows are of code that was changed since"
+            _refuse(
+                f"{site.key!r} was made at {apart[0]} in the run without values, and what is at "
+                f"its place here, {address}, at {apart[1]}: this run went another way{again}; give "
+                "the value to the module"
+            )
 
     def of_module(self, tracer: Rows, index: int, result: Any) -> Any:
         """What a module call hands over instead of `result`; None where that is it."""

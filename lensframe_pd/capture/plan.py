@@ -7,9 +7,10 @@ not, and what happens in other modules does not move it.
 
 from __future__ import annotations
 
+import os.path
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from itertools import count
+from itertools import count, zip_longest
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -19,7 +20,8 @@ from lensframe_pd.capture.watch import Watcher
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.labels import labels
 from lensframe_pd.schema import cells_of, names
-from lensframe_pd.tape.tape import Tape
+from lensframe_pd.tape.facts import line_of
+from lensframe_pd.tape.tape import SCRIPT, Call, Tape
 
 #: The columns that an address is read from.
 ADDRESSED_BY = ("module_stack", "func", "ordinal")
@@ -72,6 +74,58 @@ def followed(tape: Tape) -> list[Address]:
     """The address of each row of a finished run."""
     addresses = Addresses(tape)
     return [addresses.next(row) for row in range(len(tape.rows))]
+
+
+def lines_to(tape: Tape, call: Call) -> tuple[str, ...]:
+    """`file.py:line` of each frame that led to a call, the innermost first, without torch's own.
+
+    Out to the innermost call of a module that holds parameters: as for layers, which of its calls
+    it was says the rest.
+    """
+    site, module = call.site, call.module
+    found: list[str] = []
+    while True:
+        frames = zip(site[::2], site[1::2], strict=True)
+        found += [line_of(tape.codes[code], offset) for code, offset in frames if code != SCRIPT]
+        called = tape.modules[module]
+        if not module or called.path in tape.holding:
+            return tuple([line for line in found if line])
+        site, module = called.site, called.parent
+
+
+def lines_apart(
+    tape: Tape, call: Call, planned: tuple[str, ...], exact: bool
+) -> tuple[str, str] | None:
+    """Where a call was planned to be made and was made, if these are different lines of one run.
+
+    Parameters
+    ----------
+    planned
+        `lines_to` of what is at its address in the earlier run; empty if it is not known.
+    exact
+        Whether that run was of this very code. Else the first line alone is compared, if the code
+        that it is of runs here: other code may do the same.
+    """
+    here = lines_to(tape, call)
+    if not planned or not here:
+        return None
+    pairs = [*zip_longest(planned, here, fillvalue="no line")] if exact else [(planned[0], here[0])]
+    apart = next((pair for pair in pairs if pair[0] != pair[1]), None)
+    return apart if apart is None or exact or _has_run(tape, apart[0]) else None
+
+
+def _has_run(tape: Tape, source: str) -> bool:
+    """Whether a line is one of the code that operations of this run were called from."""
+    name, _, line = source.rpartition(":")
+    calls = [tape.calls[made.call] for row, made in enumerate(tape.rows) if row not in tape.kinds]
+    codes = [
+        tape.codes[key] for key in {key for call in calls for key in call.site[::2]} - {SCRIPT}
+    ]
+    return any(
+        os.path.basename(code.co_filename) == name
+        and any(str(here) == line for _, _, here in code.co_lines())
+        for code in codes
+    )
 
 
 class Addresses:

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.capture.given import joined
-from lensframe_pd.capture.plan import ADDRESSED_BY, Address, by_address, followed
+from lensframe_pd.capture.plan import ADDRESSED_BY, Address, by_address, followed, lines_to
 from lensframe_pd.errors import LensTypeError, LensValueError, shown, unknown_names, warn
 from lensframe_pd.labels import (
     labels,
@@ -59,6 +59,8 @@ class Sites:
         Variables of a Dataset that are no rows which could be given a value.
     n_rows
         How many rows the run without values has, if that is known.
+    lines
+        The lines of code that led to what is at an address, without values.
     """
 
     rows: dict[Address, Site] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class Sites:
     every: dict[str, str] = field(default_factory=dict)
     passed_over: list[str] = field(default_factory=list)
     n_rows: int | None = None
+    lines: dict[Address, tuple[str, ...]] = field(default_factory=dict)
     given: Sites | None = None
     """These with the values as they were given, of stimuli of every id; None if these are."""
 
@@ -109,6 +112,8 @@ class Plain(NamedTuple):
     address: Address
     returned: tuple[str, ...] = ()
     """Paths of the modules that returned it."""
+    lines: tuple[str, ...] = ()
+    """Those of code that led to it, as `lines_to` gives them; of a frame's row the first alone."""
 
 
 def plain_rows(tape: Tape) -> list[Plain]:
@@ -117,8 +122,9 @@ def plain_rows(tape: Tape) -> list[Plain]:
     kinds = [tape.kinds.get(row, "op") for row in range(len(tape.rows))]
     modules, by = tape.modules, tape.returned
     returned = [tuple([modules[m].path for m in by.get(row, ())]) for row in range(len(tape.rows))]
-    cells = zip(grouped.labels(), grouped.layers, kinds, followed(tape), returned, strict=True)
-    return [Plain(*row) for row in cells]
+    lines = [lines_to(tape, tape.calls[row.call]) for row in tape.rows]
+    facts = (grouped.labels(), grouped.layers, kinds, followed(tape), returned, lines)
+    return [Plain(*row) for row in zip(*facts, strict=True)]
 
 
 @dataclass
@@ -169,15 +175,16 @@ def _of_frame(frame: pd.DataFrame) -> Asked:
         raise LensValueError(f"values: {shown(twice)}: in several rows; give each value once")
     if any(name not in frame.columns for name in _TOLD):
         return Asked(dict(zip(ops, raw_cells(frame, [column])[0], strict=True)))
-    *cells, values = raw_cells(frame, [*_TOLD, column])
-    addresses = by_address(ops, cells[:3], "values=")
-    rows = [
-        Plain(
-            op, layer, kind, address, tuple([path_of(call) for call in names("returned_by", calls)])
-        )
-        for (address, op), layer, kind, calls in zip(addresses.items(), *cells[3:], strict=True)
+    wanted = [*_TOLD, column, *(["source"] if "source" in frame.columns else [])]
+    cells = dict(zip(wanted, raw_cells(frame, wanted), strict=True))
+    addresses = by_address(ops, [cells[name] for name in ADDRESSED_BY], "values=")
+    returned = [
+        tuple([path_of(call) for call in names("returned_by", calls)])
+        for calls in cells["returned_by"]
     ]
-    return Asked(dict(zip(ops, values, strict=True)), rows)
+    lines = [(source,) for source in cells.get("source", [""] * len(ops))]
+    facts = zip(ops, cells["layer"], cells["kind"], addresses, returned, lines, strict=True)
+    return Asked(dict(zip(ops, cells[column], strict=True)), [Plain(*row) for row in facts])
 
 
 def needs_rows(asked: Asked, paths: set[str], aliases: Mapping[str, str]) -> bool:
@@ -265,6 +272,7 @@ def _place(sites: Sites, site: Site, rows: Iterable[Plain]) -> list[str]:
         other = sites.rows.setdefault(row.address, site)
         if other is not site:
             wrong.append(f"{other.key!r} and {site.key!r} both give a value for {row.label!r}")
+        sites.lines[row.address] = row.lines
         if site.key == row.layer:
             sites.every[row.layer] = site.key
     return wrong

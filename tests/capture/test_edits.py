@@ -757,6 +757,99 @@ def test_a_layer_of_another_number_in_this_run_is_the_one_of_the_plain_run():
     assert trace.layers.loc["relu_2", "module"] == "last.0"
 
 
+# Each goes another way under the values, so that the row of that function and number is another.
+
+
+def skips_a_line(x):
+    if x.sum() < 0:
+        x = x.relu() - 1
+    return x.relu() + 1
+
+
+def other_branch(x):
+    if x.sum() < 0:
+        y = x.relu()
+    else:
+        y = x.relu()
+    return y + 1
+
+
+def longer_loop(x):
+    h = x.sum()
+    while h < 3:
+        h, x = h + 1, x.relu()
+    return x.relu()
+
+
+def _block(x):
+    return x.relu() * 2
+
+
+def one_function_from_two_lines(x):
+    if x.sum() < 0:
+        x = _block(x)
+    return _block(x)
+
+
+class Shared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        if x.sum() < 0:
+            x = self.act(x) - 1
+        return self.act(x) + 1
+
+
+ANOTHER_WAY = {
+    "a line more": (skips_a_line, {"sum_1": -1, "relu_1": 5}),
+    "the other branch": (other_branch, {"sum_1": -1, "relu_1": 5}),
+    "more steps of a loop": (longer_loop, {"sum_1": 0, "relu_1": 5}),
+    "a function called before": (one_function_from_two_lines, {"sum_1": -1, "relu_1": 5}),
+    "a module called before": (Shared(), {"sum_1": -1, "relu_1": 5}),
+}
+
+
+INNERMOST = {*ANOTHER_WAY} - {"a function called before"}  # a frame tells that line alone
+
+
+@pytest.mark.parametrize(
+    ("what", "given"),
+    [*((what, "labels") for what in ANOTHER_WAY), *((what, "rows") for what in sorted(INNERMOST))],
+)
+def test_a_row_of_another_line_does_not_stand_in_for_the_one_asked_for(what, given):
+    model, values = ANOTHER_WAY[what]
+    if given == "rows":
+        layers = lf.trace(model, torch.ones(3), save=None).layers
+        values = layers.loc[[*values]].assign(value=[*values.values()])
+    with pytest.raises(lf.LensValueError, match="another way") as caught:
+        lf.trace(model, torch.ones(3), values=values)
+    assert "relu_1" in str(caught.value)
+    assert "test_edits.py:" in str(caught.value)
+
+
+def test_a_run_that_goes_another_way_elsewhere_has_its_values():
+    def forward(x):
+        if x.sum() < 0:
+            x = x.sin()
+        y = x.relu()
+        while y.mean() < 3:
+            y = y + 1
+        return y
+
+    trace = lf.trace(forward, torch.ones(3), values={"sum_1": -1, "relu_1": lambda t: t * 0})
+    assert torch.equal(trace.output, torch.full((3,), 3.0))
+
+
+def test_rows_of_the_same_program_elsewhere():
+    """Such as a lambda written once more: other lines, which do not run here."""
+    rows = lf.trace(lambda x: x.exp().sin(), X, save=None).layers
+    picked = rows.loc[["exp_1"]].assign(value=0.5)
+    trace = lf.trace(lambda x: x.exp().sin(), X, values=picked)
+    assert torch.equal(trace.output, torch.full((3, 4), 0.5).sin())
+
+
 def test_a_call_and_every_call_of_one_module():
     shared = nn.Linear(4, 4)
     model = nn.Sequential(shared, nn.Tanh(), shared, nn.Tanh(), shared)
