@@ -120,7 +120,13 @@ def may_be_given_anything(function: Function) -> bool:
 
 def _computes(function: Function) -> bool:
     name = _OPERATORS.get(function.name, function.name)
-    return name in _COMPUTE or (_is_pointwise(name) and not function.random)
+    return name in _COMPUTE or is_pointwise(function)
+
+
+def is_pointwise(function: Function) -> bool:
+    """Whether each element of its result is made of the elements at that place."""
+    name = _OPERATORS.get(function.name, function.name)
+    return _is_pointwise(name) and not function.random
 
 
 def _is_of_torch(function: Function) -> bool:

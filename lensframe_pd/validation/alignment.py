@@ -125,7 +125,7 @@ class _Check:
             values, axes = self.values, self.values.axes[row]
             if not self.moved:
                 self.moved = not values.close(row, value, values.of(row))
-            if values.close(row, value, values.arranged(row, order)):
+            if values.follows(row, value, order):
                 return
             self.doubtful.add(row)
             before = picked(values.of(row), axes, kept)
@@ -229,7 +229,7 @@ class _Check:
         for order in ([1, 0, *range(2, self.n)], [*range(1, self.n), 0]):
 
             def look(row: int, value: Tensor, order: Order = order) -> None:
-                if not self.values.close(row, value, self.values.arranged(row, order)):
+                if not self.values.follows(row, value, order):
                     following.discard(row)
 
             self._look(order, following, look)

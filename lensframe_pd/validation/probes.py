@@ -60,7 +60,7 @@ def _others(tensor: Tensor, domain: Domain, beside: Iterable[float]) -> Iterator
         return
     if tensor.is_floating_point() or tensor.is_complex():
         if domain is Domain.ANY:
-            yield _turned(tensor)
+            yield turned(tensor)
         if domain is not Domain.ORDER:
             yield from _floats_within(tensor)
         yield from _orders(tensor)
@@ -119,8 +119,8 @@ def _where(finite: Tensor | bool, other: Tensor, tensor: Tensor) -> Tensor:
     return other if finite is True else torch.where(torch.as_tensor(finite), other, tensor)
 
 
-def _turned(tensor: Tensor) -> Tensor:
-    """Of another sign, order and size, at the price of one operation."""
+def turned(tensor: Tensor) -> Tensor:
+    """Other values, of another sign, order and size, at the price of one operation."""
     wide = tensor
     if tensor.dtype not in _COMPUTED:
         wide = tensor.to(torch.complex64) if tensor.is_complex() else tensor.float()

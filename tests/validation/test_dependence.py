@@ -3,9 +3,11 @@
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import ops
 
@@ -267,3 +269,72 @@ offsets = torch.randn(1, 18, 6, 6, generator=torch.Generator().manual_seed(0)) *
 report = lf.trace(model, (torch.randn(1, 3, 8, 8), offsets)).validate(downstream="all")
 print(bool(report["passed"].all()))
 """
+
+
+def _weighted(layer, weight):
+    layer.weight.data[:] = weight
+    return layer
+
+
+class _Frozen(nn.Module):
+    """A layer whose result is known whatever it is given."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = _weighted(layer, 0.0)
+
+    def forward(self, x):
+        return self.layer(x) * 1
+
+
+BY_ENTRY = {
+    "conv2d": (nn.Conv2d(3, 2, 3), True),
+    "conv2d without a batch": (lambda x: F.conv2d(x[0], torch.ones(2, 3, 3, 3)), True),
+    "conv2d of nothing": (_Frozen(nn.Conv2d(3, 2, 3)), False),
+    "linear": (nn.Linear(9, 2), True),
+    "linear of nothing": (_Frozen(nn.Linear(9, 2)), False),
+    "batch_norm": (nn.BatchNorm2d(3).eval(), True),
+    "batch_norm of nothing": (_Frozen(nn.BatchNorm2d(3)).eval(), False),
+    "batch_norm in training": (
+        lambda x: F.batch_norm(x, torch.zeros(3), torch.ones(3), training=True), True),
+    "relu": (nn.ReLU(), True),
+    "relu in place": (lambda x: (x * 1).relu_(), True),
+    "clamped to one number": (lambda x: x.clamp(2.0, 2.0), False),
+    "only the last entry is left": (lambda x: torch.relu(x - 1000 * (1 - torch.eye(8)[7])[
+        :, None, None, None]), True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_ENTRY)
+def test_what_the_first_entry_shows_is_what_the_whole_shows(name, monkeypatch):
+    model, depends = BY_ENTRY[name]
+    x = torch.linspace(-1, 1, 8 * 3 * 9 * 9).reshape(8, 3, 9, 9)
+    monkeypatch.setattr("lensframe_pd.validation.dependence._MANY", 2)
+    with torch.no_grad():
+        trace = lf.trace(model.eval() if isinstance(model, nn.Module) else model, x)
+        report = trace.validate()
+        monkeypatch.setattr("lensframe_pd.validation.dependence._MANY", 2**40)
+        whole = trace.validate()
+    pd.testing.assert_frame_equal(report, whole)
+    is_shown = not report["reason"].str.contains("does not depend on|no change").any()
+    assert report["passed"].all()
+    assert is_shown == depends
+
+
+@pytest.mark.parametrize("entry", [0, 1, 7])
+def test_a_function_of_that_name_that_is_not_torchs_is_tried_as_a_whole(entry, monkeypatch):
+    """Which may look at any entry."""
+
+    @torch.library.custom_op(f"lensframe_tests::conv2d_{entry}", mutates_args=())
+    def conv2d(input: torch.Tensor) -> torch.Tensor:
+        return input[:1] * 0 + input[-1:] if len(input) > entry else input * 3
+
+    monkeypatch.setattr("lensframe_pd.validation.dependence._MANY", 2)
+    monkeypatch.setattr("lensframe_pd.validation.dependence._BY_ENTRY", {f"conv2d_{entry}": (2,)})
+    seen = []
+    monkeypatch.setattr(
+        "lensframe_pd.validation.dependence.turned", lambda x: seen.append(x.shape) or 1.37 - x
+    )
+    report = lf.trace(lambda x: conv2d(x), torch.rand(8, 3)).validate()
+    assert report["passed"].all()
+    assert not seen
