@@ -40,6 +40,33 @@ def encode(trace, folder):
     trace.activations.lens.encode(rates, "tanh_1", folds=3, alphas=1)
 
 
+def reference():
+    return {"V1": pd.DataFrame(torch.rand(6, 4).numpy(), list("abcdef"))}
+
+
+def score(**options):
+    return lambda trace, _: trace.activations.lens.score(reference(), trace.layers, **options)
+
+
+def differences(trace, _):
+    trace.activations.lens.score_differences(reference(), trace.layers, bootstrap=10)
+
+
+def diff(trace, _):
+    trace.layers.lens.diff(trace, activations=(trace, trace))
+
+
+def store(verb):
+    """A statistic of a store, with so little memory that it is read block by block."""
+
+    def call(trace, folder):
+        model, data = nn.Sequential(nn.Linear(3, 800)).eval(), torch.rand(60, 3)
+        lf.extract(model, data, to=folder / "s.zarr", save=["linear_1"], batch_size=2)
+        verb(lf.read(folder / "s.zarr").lens)
+
+    return call
+
+
 def monitors():
     """tqdm's own threads, which a bar may start."""
     return [t for t in threading.enumerate() if type(t).__name__ == "TMonitor"]
@@ -53,6 +80,16 @@ LONG = {
     "rdm": (lambda trace, _: trace.activations.lens.rdm(), "rdm"),
     "cka": (lambda trace, _: trace.activations.lens.cka(), "cka"),
     "encode": (encode, "encode"),
+    "score": (score(), "score"),
+    "score of RDMs, samples": (score(bootstrap=20), "bootstrap"),
+    "score by CKA, samples": (score(comparison="cka", bootstrap=20), "half samples"),
+    "score_differences": (differences, "score_differences"),
+    "stats": (lambda trace, _: trace.activations.lens.stats(), "stats"),
+    "rank": (lambda trace, _: trace.activations.lens.stats(rank=True), "stats: rank"),
+    "diff": (diff, "diff: values"),
+    "write": (lambda trace, folder: lf.write(trace, folder / "t"), "write"),
+    "rdm of a store": (store(lambda lens: lens.rdm(metric="cityblock", memory=2**18)), "pairs of"),
+    "cka of a store": (store(lambda lens: lens.cka(memory=2**18)), "cka"),
     "repeats": (repeat, "repeats"),
     "extract": (extract, "acts.zarr"),
 }

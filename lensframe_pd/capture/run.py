@@ -76,7 +76,9 @@ class Run:
         named = self.named = made_of.named
         self.compiled = made_of.compiled
         self.root = roots.get("")
-        self.tape = Tape(caller=caller, facts={"model": _name(model), "torch": torch.__version__})
+        self.tape = Tape(
+            caller=caller, facts={"model": _name(model), "torch": str(torch.__version__)}
+        )
         self.tape.aliases = dict(made_of.aliases)
         self.save = save_of(save, stop, self.tape, roots)
         self.values = self.save.values

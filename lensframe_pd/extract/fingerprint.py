@@ -30,7 +30,7 @@ def fingerprint(model: Any) -> dict[str, Any]:
         "classes": {path: type(module).__name__ for path, module in named},
         "train mode": [path for path, module in named if module.training],
         "weights": {name: sha256(tensor) for name, tensor in tensors_of(named)},
-        "versions": {"torch": torch.__version__, "lensframe_pd": _version("lensframe-pd")},
+        "versions": {"torch": str(torch.__version__), "lensframe_pd": _version("lensframe-pd")},
         "grad": context.grad,
         "inference mode": context.inference,
         "autocast": [list(pair) for pair in context.autocast],

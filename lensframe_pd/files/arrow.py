@@ -21,6 +21,7 @@ import pyarrow as pa
 import xarray as xr
 from xarray.core import indexing
 
+from lensframe_pd.bars import counted
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.files import checksums
 from lensframe_pd.files.assembled import assembled
@@ -67,7 +68,7 @@ def write_arrow(dataset: xr.Dataset, path: Path, write: str) -> None:
     }
     ids = _ids(dataset)
     with new_folder(path, content) as folder:
-        for name, variable in variables.items():
+        for name, variable in counted([*variables.items()], "write", "values"):
             if name not in rows:
                 _write_tensor(variable, str(name), ids, folder / files[str(name)], write)
         if rows:

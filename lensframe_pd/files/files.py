@@ -303,11 +303,11 @@ def _read_arrow_file(path: Path, chunks: Any) -> Any:
     """Layers or one activation; both are Arrow files."""
     with refused(path, "Arrow file"), pa.memory_map(str(path)) as source:
         schema = pa.ipc.open_file(source).schema
+        columns = {*schema.names}  # whose bytes are text, or the file is damaged
     if packed.PACKED in (schema.metadata or {}):
         raise LensValueError(
             f"{path} has small arrays of a folder, without its coordinates; read {path.parent}"
         )
-    columns = set(schema.names)
     if columns & {"op", "layer", "func", "parents"}:
         return frames.read_frame(path, ".arrow")
     return _chunked(arrow.tensor(path), chunks)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from lensframe_pd.bars import counted
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.graph.align import Pair
 from lensframe_pd.graph.apart import Apart
@@ -94,7 +95,8 @@ def diff(
     compared = Compared(Side(frame, common.mine), Side(theirs, common.theirs), values)
     pairs = compared.pairs
     what = compared.what(pairs)
-    distances = [compared.apart(pair) for pair in pairs] if values else None
+    done = counted(pairs, "diff: values", "rows") if values else ()
+    distances = [compared.apart(pair) for pair in done] if values else None
     if distances is not None:
         allowed = compared.allowed(pairs, rtol)
         for k, (distance, most) in enumerate(zip(distances, allowed, strict=True)):

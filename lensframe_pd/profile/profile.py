@@ -221,7 +221,7 @@ def _as_modules(
     types = {path_of(call): kind for call, kind in classes.items()}
     rank = {path: i for i, path in enumerate(table.index)}  # siblings as they first ran
     tree = sorted(rank, key=lambda path: [rank[holder] for holder in _holders(path)])
-    own = ops["seconds"].groupby(ops["module"]).sum()
+    own = ops["seconds"].groupby(ops["module"], observed=True).sum()
     table = table.rename(columns={"calls": "ops"}).loc[tree]
     table = table.assign(
         calls=[calls[path] for path in tree],

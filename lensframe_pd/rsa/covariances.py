@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lensframe_pd.bars import counted
 from lensframe_pd.rsa.blockwise import Centre, centre_within
 from lensframe_pd.rsa.distances import Array
 from lensframe_pd.rsa.stores import RowBlocks
@@ -62,7 +63,7 @@ def covariances(
     widest = max(layers, key=lambda layer: layer.shape[1])
     most = int(_FOR_ROWS * widest.memory / 8 / max(1, sum(widths)))
     totals = [np.zeros(width) for width in widths]
-    for rows in widest.cut(max(1, most)):
+    for rows in counted([*widest.cut(max(1, most))], "cka", "blocks"):
         read = [layer.read(rows) for layer in layers]
         centres = [centre_within(values) for values in read] if centres is None else centres
         blocks = [c.taken_off(values, slice(None)) for c, values in zip(centres, read, strict=True)]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from lensframe_pd.bars import counted
 from lensframe_pd.errors import LensValueError, warn
 from lensframe_pd.rsa.ceilings import over_both, p_over_both
 from lensframe_pd.rsa.features import Pool
@@ -109,7 +110,7 @@ def _groups(found: Matches) -> Iterator[list[Match]]:
 def _pairs(group: Iterable[Match], among: Matches) -> Iterator[dict[str, Any]]:
     measure = among.measure
     confidence = measure.resampling.confidence
-    for first, second in combinations(group, 2):
+    for first, second in counted([*combinations(group, 2)], "score_differences", "pairs"):
         each = [
             difference_of(one, other)
             for (_, one), (_, other) in zip(first.each, second.each, strict=True)

@@ -104,7 +104,7 @@ def _labels(groups: Any, dataset: xr.Dataset, responses: Responses) -> Any:
     if isinstance(groups, pd.Series):
         if groups.index.is_unique:
             return groups.reindex(ids).array
-        per_id = groups.groupby(level=0).nunique(dropna=False)
+        per_id = groups.groupby(level=0, observed=True).nunique(dropna=False)
         several = per_id.index[per_id > 1]
         if len(several):
             raise LensValueError(f"groups= has several groups of the ids {shown(several)}")

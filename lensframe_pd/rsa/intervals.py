@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lensframe_pd.bars import counted
 from lensframe_pd.rsa.cka import alignment, centred, debias
 from lensframe_pd.rsa.comparisons import WHITENED, Pairs, statistic
 from lensframe_pd.rsa.distances import Array
@@ -163,7 +164,7 @@ def _times_of_pairs(drawn: NDArray[np.int64], together: int) -> Iterator[NDArray
     n = drawn.shape[1]
     i, j = np.triu_indices(n, 1)
     times = np.empty((together, len(i)), dtype=np.int64)
-    for k in range(0, len(drawn), together):
+    for k in counted(range(0, len(drawn), together), "bootstrap", f"times {together} samples"):
         some = drawn[k : k + together]
         for own, chosen in zip(times, some, strict=False):
             of_stimuli = np.bincount(chosen, minlength=n)
@@ -207,7 +208,8 @@ def cka_sampled(
     if not len(drawn) or np.isnan(score):
         return Sampled(score, np.full(len(drawn), np.nan), 1.0, lowest, wanted)
     b = drawn.shape[1]
-    found = np.array([_alignment(comparison, first, second, chosen) for chosen in drawn])
+    done = counted(drawn, "half samples", "samples")
+    found = np.array([_alignment(comparison, first, second, chosen) for chosen in done])
     return Sampled(score, found, float(np.sqrt(b / (n - b))), lowest, wanted)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
+from lensframe_pd.bars import counted
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.ceilings import Ceiling, over_both
@@ -104,7 +105,8 @@ def matches(
             check_free(over, {*taken}, verb)
         prepared.append(measure.of_reference(name, given))
         _check_axes(axes, prepared[-1])
-    found = [*_found(arrays, axes, prepared, measure, options.pool, memory)]
+    done = counted([*arrays.items()], verb, "layers")
+    found = [*_found(done, axes, prepared, measure, options.pool, memory)]
     measured = [one.measured for one in prepared if one.measured]
     dims = [*axes.dims, *(d for one in prepared for d in one.over.dims if d != one.measured)]
     return Matches(found, arrays, measure, [*dict.fromkeys(dims)], [*dict.fromkeys(measured)])
@@ -135,14 +137,14 @@ def _check_axes(axes: Over, other: Prepared) -> None:
 
 
 def _found(
-    arrays: Mapping[str, xr.DataArray],
+    arrays: Iterable[tuple[str, xr.DataArray]],
     axes: Over,
     references: Iterable[Prepared],
     measure: Measure,
     pool: Pool,
     memory: int,
 ) -> Iterator[Match]:
-    for op, array in arrays.items():
+    for op, array in arrays:
         for own_place in axes.places(map(str, array.dims)):
             rows = patterns(at(array, own_place), pool, op, memory)
             own = measure.of_features(axes.said(repr(op), own_place), rows)

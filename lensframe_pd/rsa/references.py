@@ -97,7 +97,7 @@ def _from_levels(of: str, frame: pd.DataFrame, ids: pd.Index) -> Reference:
     others = [name for name in names if name != STIMULUS]
     over = Over({str(name): frame.index.unique(name) for name in others})
     one = len(others) == 1  # of a list of one, pandas 2 gives the key alone and pandas 3 a tuple
-    groups = frame.groupby(level=others[0] if one else others, sort=False)
+    groups = frame.groupby(level=others[0] if one else others, sort=False, observed=True)
     rows = {(key,) if one else key: part for key, part in groups}
     found = []
     for place in over.places():

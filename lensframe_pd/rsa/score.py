@@ -180,7 +180,9 @@ def _facts(arrays: Mapping[str, xr.DataArray], frame: pd.DataFrame | None) -> pd
         facts.insert(0, "op", labels(frame, "score"))
         facts = facts[facts["op"].isin(arrays)].drop_duplicates("op")
     key = facts["layer"] if "layer" in facts else facts["op"]
-    order = facts["step"].groupby(key).transform("min") if "step" in facts else pd.factorize(key)[0]
-    rank = pd.Series(order, index=facts.index).rank(method="dense") - 1
+    order = pd.Series(pd.factorize(key)[0], index=facts.index)
+    if "step" in facts:
+        order = facts["step"].groupby(key, observed=True).transform("min")
+    rank = order.rank(method="dense") - 1
     facts.insert(1, "depth", rank / max(1.0, float(rank.max())))
     return facts

@@ -99,10 +99,12 @@ def _lines(frame: pd.DataFrame, x: str, hue: str | None) -> dict[Any, pd.DataFra
     there = frame[frame["score"].notna()]
     if there.empty:
         raise LensValueError("plot_scores: no row has a score")
-    by_line = [("", there)] if hue is None else [*there.groupby(hue, sort=False)]
+    by_line = [("", there)] if hue is None else [*there.groupby(hue, sort=False, observed=True)]
     found = {}
     for name, rows in by_line:
-        points = [_point(name, op, some, x) for op, some in rows.groupby("op", sort=False)]
+        points = [
+            _point(name, op, some, x) for op, some in rows.groupby("op", sort=False, observed=True)
+        ]
         line = pd.DataFrame(points)
         found[name] = line if isinstance(there[x].iloc[0], str) else line.sort_values(x)
     return found

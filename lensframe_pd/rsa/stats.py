@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from lensframe_pd.bars import counted
 from lensframe_pd.errors import LensKeyError, LensValueError
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.labels import asked_names, labels
@@ -108,7 +109,7 @@ def stats(
 
     births = Births(dataset, frame, moments_of)
     found = pd.DataFrame(
-        [_row(moments_of(op)) for op in ops],
+        [_row(moments_of(op)) for op in counted(ops, "stats", "values")],
         index=pd.Index(ops, name="op", dtype="str"),
         columns=["mean", "std", "min", "max", "zero", "nan", "inf", "saturated"],
         dtype=np.float64,
@@ -116,7 +117,8 @@ def stats(
     born = [births.at(op) for op in ops]
     found["born"] = pd.array(born, dtype="boolean" if None in born else "bool")
     if rank:
-        found.insert(8, "rank", [_rank(dataset[op], moments_of(op), memory) for op in ops])
+        done = counted(ops, "stats: rank", "values")
+        found.insert(8, "rank", [_rank(dataset[op], moments_of(op), memory) for op in done])
     return found
 
 

@@ -17,6 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from xarray.core import indexing
 
+from lensframe_pd.bars import bar
 from lensframe_pd.errors import LensTypeError, LensValueError, needs
 from lensframe_pd.rsa.view import variables
 from lensframe_pd.schema import STIMULUS, quantity
@@ -231,15 +232,19 @@ class RowBlocks:
         (N**2 - N) / 2 + 1 are made, so that the store is read (N - 1) / 2 + 1 / N times.
         """
         other: Block[Made] | None = None
-        for i, rows in enumerate(spans):
-            own = Block(rows, make(rows))
-            use(own, own)
-            for j in range(i - 1, -1, -1):
-                if other is None or other.rows != spans[j]:
-                    other = None  # before the next is made, as three have no room
-                    other = Block(spans[j], make(spans[j]))
-                use(own, other)
-            other = own
+        n = len(spans)
+        with bar("pairs of blocks", n * (n + 1) // 2, "pairs") as progress:
+            for i, rows in enumerate(spans):
+                own = Block(rows, make(rows))
+                use(own, own)
+                progress.update()
+                for j in range(i - 1, -1, -1):
+                    if other is None or other.rows != spans[j]:
+                        other = None  # before the next is made, as three have no room
+                        other = Block(spans[j], make(spans[j]))
+                    use(own, other)
+                    progress.update()
+                other = own
 
     def _check_chunk(self, share: float) -> None:
         n, nbytes = self._largest

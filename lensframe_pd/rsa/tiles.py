@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lensframe_pd.bars import counted
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.rsa.blockwise import Centre, centre_of, centre_within, products
 from lensframe_pd.rsa.covariances import covariances, have_room
@@ -96,7 +97,7 @@ class _Sums:
         """Add every tile on and below the diagonal, those below for both sides."""
         spans, beside = _work(self.layers)
         centres: list[Centre | None] = [None] * len(self.layers)
-        for i, own in enumerate(spans):
+        for i, own in enumerate(counted(spans, "cka", "rows of blocks")):
             for start in range(0, i + 1, beside):
                 others = spans[start : min(start + beside, i + 1)]
                 self._add_beside(centres, own, others)

@@ -71,6 +71,17 @@ def test_sorted_by_ids_and_labelled_by_them(net):
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == wanted
 
 
+def test_scores_with_columns_of_categories(net):
+    """As of a frame that was read with them: a category that no row has is no line."""
+    brain = pd.DataFrame(np.random.default_rng(0).normal(size=(len(IDS), 4)), IDS)
+    scores = net.lens.score({"V1": brain, "V4": brain}).astype({"reference": "category"})
+    scores = scores.astype({"op": "category"}).query("reference == 'V1'")
+    ax = lf.plot_scores(scores, x="op")
+    labels = [line.get_label() for line in ax.lines]
+    assert "V1" in labels
+    assert "V4" not in labels
+
+
 def test_sides_in_other_orders_are_joined(net):
     """As `.sortby("kind")` leaves them."""
     rdms = net.lens.rdm("a_1")

@@ -175,6 +175,10 @@ def test_rows_of_levels(net):
     )
     found = net[["c_1"]].lens.score({"it": table}).set_index("subject")
     expected = net[["c_1"]].lens.score({"it": array}).set_index("subject")
+    names = pd.CategoricalIndex(["s10", "s9", "s1"], categories=["s0", "s1", "s9", "s10"])
+    levels = table.index.set_levels(names.reindex(table.index.levels[0])[0], level="subject")
+    of_categories = net[["c_1"]].lens.score({"it": table.set_axis(levels)})
+    assert sorted(of_categories["subject"]) == ["s1", "s10", "s9"]  # "s0" has no rows
     for subject in ("s10", "s9", "s1"):
         for column in ("score", "ceiling_low", "ceiling_high", "mean"):
             assert found.loc[subject, column] == pytest.approx(expected.loc[subject, column])

@@ -135,6 +135,16 @@ def test_attrs_are_a_handful_of_json_scalars():
     json.dumps(trace.layers.attrs)
 
 
+def test_attrs_are_of_pythons_own_types():
+    """A subclass of str, as torch's version is, is no text to some writers of netCDF."""
+    trace = lf.trace(nn.Conv2d(1, 2, 2).eval(), torch.ones(1, 1, 3, 3), dims={"x": "time"})
+    tables = [trace.layers, trace.activations, *trace.activations.data_vars.values()]
+    values = [value for table in tables for value in table.attrs.values()]
+    flat = [part for v in values for part in (v if isinstance(v, tuple) else (v,))]
+    assert {*map(type, flat)} <= {str, int, float, bool}
+    assert not [v for v in values if isinstance(v, tuple) and isinstance(v[0], str)]
+
+
 def test_an_empty_program():
     layers, activations = lf.trace(lambda: None)
     assert isinstance(layers, pd.DataFrame)
