@@ -277,7 +277,7 @@ def _weighted(layer, weight):
 
 
 class _Frozen(nn.Module):
-    """A layer whose result is known whatever it is given."""
+    """A layer whose result is no other for any finite number."""
 
     def __init__(self, layer):
         super().__init__()
@@ -290,16 +290,17 @@ class _Frozen(nn.Module):
 BY_ENTRY = {
     "conv2d": (nn.Conv2d(3, 2, 3), True),
     "conv2d without a batch": (lambda x: F.conv2d(x[0], torch.ones(2, 3, 3, 3)), True),
-    "conv2d of nothing": (_Frozen(nn.Conv2d(3, 2, 3)), False),
+    "conv2d of nothing": (_Frozen(nn.Conv2d(3, 2, 3)), True),
     "linear": (nn.Linear(9, 2), True),
-    "linear of nothing": (_Frozen(nn.Linear(9, 2)), False),
+    "linear of nothing": (_Frozen(nn.Linear(9, 2)), True),
     "batch_norm": (nn.BatchNorm2d(3).eval(), True),
-    "batch_norm of nothing": (_Frozen(nn.BatchNorm2d(3)).eval(), False),
+    "batch_norm of nothing": (_Frozen(nn.BatchNorm2d(3)).eval(), True),
     "batch_norm in training": (
         lambda x: F.batch_norm(x, torch.zeros(3), torch.ones(3), training=True), True),
     "relu": (nn.ReLU(), True),
     "relu in place": (lambda x: (x * 1).relu_(), True),
-    "clamped to one number": (lambda x: x.clamp(2.0, 2.0), False),
+    "clamped to one number": (lambda x: x.clamp(2.0, 2.0), True),
+    "a power that is one": (lambda x: x.pow(0), False),
     "only the last entry is left": (lambda x: torch.relu(x - 1000 * (1 - torch.eye(8)[7])[
         :, None, None, None]), True),
 }  # fmt: skip
