@@ -81,14 +81,5 @@ class _Aside:
         gc.collect()
 
 
-_aside = _Aside()
-
-
-@contextmanager
-def set_aside() -> Iterator[None]:
-    """What is there already is no garbage that the collector of cycles looks for in a long run."""
-    _aside.enter()
-    try:
-        yield
-    finally:
-        _aside.leave()
+#: What is there already is no garbage that the collector of cycles looks for in a long run.
+aside = _Aside()

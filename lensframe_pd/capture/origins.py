@@ -162,8 +162,7 @@ def cached_by_methods(modules: Iterable[nn.Module]) -> Iterator[tuple[str, Tenso
         for base in _bases(kinds.values())
         if issubclass(base, nn.Module) and base is not nn.Module
         for name, method in list(class_dict(base).items())
-        if type(method) not in _NO_CACHES
-        if type(method) is not FunctionType or method.__closure__  # else there can be none
+        if (method.__closure__ if type(method) is FunctionType else type(method) not in _NO_CACHES)
         for cache in _caches(method)
     )
 

@@ -8,65 +8,58 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import torch
 
-from lensframe_pd.collector import set_aside
+from lensframe_pd.collector import aside
 
-_lock = threading.Lock()
 _FRAMES = 200  # the tracer's own, above the model's innermost call
 
 
-class _Switches:
+class _Switched:
     """What is set now, and by how many traces."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._users = 0
-        self._undo = ExitStack()
-        self._eager = False
+        #: The recursion limit before and now.
+        self._limits = (0, 0)
+        self._eager: ExitStack | None = None
 
-    def enter(self) -> None:
-        if not self._users:
-            self._undo.enter_context(_deeper())
-            self._undo.enter_context(set_aside())
-        if not self._eager and "torch._dynamo" in sys.modules:
-            # Compiled parts run as their eager selves, whose operations are seen.
-            self._undo.enter_context(torch.compiler.set_stance("force_eager"))
-            self._eager = True
-        self._users += 1
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._go_deeper()
+                aside.enter()
+            if self._eager is None and "torch._dynamo" in sys.modules:
+                # Compiled parts run as their eager selves, whose operations are seen.
+                self._eager = ExitStack()
+                self._eager.enter_context(torch.compiler.set_stance("force_eager"))
+            self._users += 1
 
-    def leave(self) -> None:
-        self._users -= 1
-        if not self._users:
-            self._eager = False
-            self._undo.close()
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
+            if self._eager is not None:
+                self._eager.close()
+                self._eager = None
+            aside.leave()
+            if sys.getrecursionlimit() == self._limits[1]:  # else the model has set it since
+                sys.setrecursionlimit(self._limits[0])
 
-
-@contextmanager
-def _deeper() -> Iterator[None]:
-    """With a forward hook anywhere, torch calls a module through four frames instead of three."""
-    before = sys.getrecursionlimit()
-    limit = before * 4 // 3 + _FRAMES
-    sys.setrecursionlimit(limit)
-    try:
-        yield
-    finally:
-        if sys.getrecursionlimit() == limit:  # else the model has set it since
-            sys.setrecursionlimit(before)
-
-
-_switches = _Switches()
+    def _go_deeper(self) -> None:
+        """With a forward hook anywhere, torch calls a module through four frames, not three."""
+        before = sys.getrecursionlimit()
+        self._limits = (before, before * 4 // 3 + _FRAMES)
+        sys.setrecursionlimit(self._limits[1])
 
 
-@contextmanager
-def switched() -> Iterator[None]:
+_switched = _Switched()
+
+
+def switched() -> _Switched:
     """Compiled code runs eagerly, and modules may be nested as deep as without a trace."""
-    with _lock:
-        _switches.enter()
-    try:
-        yield
-    finally:
-        with _lock:
-            _switches.leave()
+    return _switched

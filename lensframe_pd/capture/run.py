@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -28,6 +28,7 @@ from lensframe_pd.tape.storage import version_of
 from lensframe_pd.tape.tape import Tape
 
 _running = threading.local()
+_AS_IT_IS = nullcontext()
 
 
 class Run:
@@ -132,7 +133,9 @@ class Run:
             if tracer.edits is not None:
                 args, kwargs = tracer.edits.of_inputs(tracer, inputs, (args, kwargs))
             start = perf_counter()
-            output = self._call(args, kwargs)
+            warned = silenced("Using `torch.compile.*global hooks") if self.compiled else _AS_IT_IS
+            with warned:
+                output = self._call(args, kwargs)
             for path, tensor in tensors_in(output):
                 tracer.given("output", path, tensor)
         except Stop as stop:
@@ -159,17 +162,16 @@ class Run:
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         modules = self.tracer.modules
-        with ExitStack() as stack:
-            stack.enter_context(switched())
-            if self.compiled:
-                stack.enter_context(silenced("Using `torch.compile.*global hooks"))
-            stack.callback(modules.detach)
-            modules.attach()
-            stack.enter_context(self.tracer.running())
-            output = self.model(*args, **kwargs)
-            if modules.closing:
-                modules.settle(None)
-            return output
+        with switched():
+            try:
+                modules.attach()
+                with self.tracer.running():
+                    output = self.model(*args, **kwargs)
+                    if modules.closing:
+                        modules.settle(None)
+                    return output
+            finally:
+                modules.detach()
 
 
 def bound_arguments(

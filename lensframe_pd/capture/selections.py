@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -21,7 +21,8 @@ def selection_of(first: int, args: Any, kwargs: Any) -> dict[int, Tensor]:
 
     The `first` tensor may be the first of them.
     """
-    tensors = list(_in_order((*args, *kwargs.values())))
+    tensors: list[Tensor] = []
+    _add_in_order((*args, *kwargs.values()), tensors)
     if not first and len(tensors) > 1:
         return {}  # `where` of two tensors: each entry is of one of them, and stays where it is
     return {
@@ -44,19 +45,22 @@ def _narrowed(tensor: Tensor) -> Tensor:
     return tensor[tuple([slice(0, 1) if not step and n else slice(None) for step, n in spread])]
 
 
-def _in_order(values: Iterable[Any]) -> Iterator[Tensor]:
+def _add_in_order(values: Iterable[Any], found: list[Tensor]) -> None:
     """The tensors among arguments, in the order of the slots of a template."""
     for value in values:
-        if type(value) in _NUMBERS:  # as many are, and torch's own `isinstance` is dear
+        kind = type(value)
+        if kind is Tensor or kind is Parameter:
+            found.append(value)
+        elif kind in _NUMBERS:  # before torch's own `isinstance`, which is dear
             continue
-        if isinstance(value, (tuple, list)):
-            yield from _in_order(value)
+        elif isinstance(value, (tuple, list)):
+            _add_in_order(value, found)
         elif isinstance(value, Tensor):
-            yield value
+            found.append(value)
         elif isinstance(value, slice):
-            yield from _in_order((value.start, value.stop, value.step))
+            _add_in_order((value.start, value.stop, value.step), found)
         elif isinstance(value, dict):
-            yield from _in_order(value.values())
+            _add_in_order(value.values(), found)
 
 
 def _can_be_had(tensor: Tensor) -> bool:

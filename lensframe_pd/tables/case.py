@@ -252,7 +252,8 @@ def from_states(case: Case, names: Names, here: Sequence[tuple[Name, int, int]])
     """
     if not meets_places(here) or not any(map(carries, names)):
         return names
-    lost = [name for o in case.operands for name in o.names if carries(name) and name not in names]
+    read = [name for o in case.operands for name in o.names if name is not None]
+    lost = [name for name in read if name not in names and carries(name)]
     return Ruled(names, MIXED if lost else of_all([PLACED, *[o.whole for o in case.operands]]))
 
 

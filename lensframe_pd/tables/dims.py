@@ -95,7 +95,10 @@ def axis_names(tape: Tape) -> list[Names]:
 def dimensions(tape: Tape) -> list[tuple[str, ...]]:
     """The dimension names of every row."""
     followed = _Followed(tape)
-    found = [dims(operand.names, operand.shape, tape.renamed) for operand in followed.operands]
+    found: dict[int, tuple[str, ...]] = {}
+    for k in set(followed.found):  # and not of what is held
+        operand = followed.operands[k]
+        found[k] = dims(operand.names, operand.shape, tape.renamed)
     return [found[k] for k in followed.found]
 
 
