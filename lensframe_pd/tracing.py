@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from lensframe_pd.capture.edits import Edits, Refused
+from lensframe_pd.capture.given import is_told_by_shape, misplaced
 from lensframe_pd.capture.gradients import Births
 from lensframe_pd.capture.hints import axis_hint, dtype_hint, hints
 from lensframe_pd.capture.model import check_model, check_output, warn_of_training
@@ -23,7 +24,7 @@ from lensframe_pd.profile.repeats import retime
 from lensframe_pd.signposts import explains_keywords
 from lensframe_pd.tables import activations
 from lensframe_pd.tables import layers as frame
-from lensframe_pd.tables.dims import renames
+from lensframe_pd.tables.dims import dimensions, renames
 from lensframe_pd.tables.stimuli import (
     may_be_generated,
     name_taken,
@@ -32,6 +33,7 @@ from lensframe_pd.tables.stimuli import (
 from lensframe_pd.tape.facts import Sources
 from lensframe_pd.tape.passes import Passes, passes
 from lensframe_pd.tape.switches import Switches
+from lensframe_pd.tape.tape import Tape
 from lensframe_pd.traced import Trace
 
 _SHOWN = 5  # broken links named in one warning
@@ -231,10 +233,20 @@ def _check_grad_mode() -> None:
 
 
 def _check_reached(edits: Edits, trace: Trace) -> None:
-    error = edits.problem(lambda: trace._passes)
+    error = edits.problem(lambda: trace._passes) or _misplaced(edits, trace.tape)
     if error is not None and not trace.tape.stopped:
         error.trace = trace  # type: ignore[attr-defined]
         raise error
+
+
+def _misplaced(edits: Edits, tape: Tape) -> LensValueError | None:
+    """Values whose axes are called as those of their rows are, and are in another order."""
+    given = {} if edits.sites.given is None else edits.sites.given.by_key
+    doubtful = [(row, key) for row, key in edits.made if not is_told_by_shape(given.get(key))]
+    dims = dimensions(tape) if doubtful else []
+    wrong = {key: misplaced(given[key], dims[row]) for row, key in doubtful}
+    lines = [f"values: {key!r} {reason}" for key, reason in wrong.items() if reason]
+    return LensValueError("\n".join(lines)) if lines else None
 
 
 def _explain(run: Run, error: BaseException) -> None:

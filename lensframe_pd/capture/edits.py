@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from lensframe_pd.capture.given import fitted, is_function
 from lensframe_pd.capture.handed import HandedBack
 from lensframe_pd.capture.lineage import Lineage
+from lensframe_pd.capture.modules import ModuleStack
 from lensframe_pd.capture.plan import Address, lines_apart
 from lensframe_pd.capture.sites import Site, Sites
 from lensframe_pd.capture.values import Values
@@ -84,6 +85,7 @@ class Rows(Protocol):
     values: Values
     lineage: Lineage
     handed: HandedBack
+    modules: ModuleStack
 
     @property
     def in_script(self) -> bool: ...
@@ -111,7 +113,8 @@ class Edits:
         self._views: list[_View] = []
         #: Edits of views that what they were views of has written since: by whom.
         self._stale: dict[int, str] = {}
-        self._reached: set[str] = set()
+        #: The rows of the values, and the keys that they were given for.
+        self.made: list[tuple[int, str]] = []
         #: Rows that were given a value.
         self.rows: set[int] = set()
         #: Those of them whose value was given for every pass of their layer.
@@ -196,7 +199,7 @@ class Edits:
                 _refuse(f"{site.key!r} is inside torch.func, where its tensor is a wrapper")
             source = tracer.lineage.source(tensor)
             self._check_checkpoint(site)
-            new = _fitted(site, tensor)
+            new = _fitted(tracer, site, tensor)
             self._made(tracer, site, source, new, {"module": called.key})
         try:
             return with_others(result, {key: new})
@@ -227,7 +230,7 @@ class Edits:
         if inplace:
             self._write(tracer, site, row, tensor)
             return tensor
-        new = _fitted(site, tensor)
+        new = _fitted(tracer, site, tensor)
         edit = self._made(tracer, site, row, new)
         if self._is_shared(tracer, row, tensor):
             storage, given = storage_of(tensor), storage_of(new)
@@ -249,7 +252,7 @@ class Edits:
                 f"{site.key!r} is a write through a view, which autograd follows: trace under "
                 "torch.no_grad()"
             )
-        new = _fitted(site, tensor)
+        new = _fitted(tracer, site, tensor)
         storage = storage_of(tensor)
         tracer.values.preserve(storage)
         tracer.lineage.about_to_write(storage)
@@ -271,8 +274,9 @@ class Edits:
         config: dict[str, Any] | None = None,
         inplace: bool = False,
     ) -> int:
-        self._reached.add(site.key)
-        return tracer.edited(source, tensor, config or {}, inplace)
+        row = tracer.edited(source, tensor, config or {}, inplace)
+        self.made.append((row, site.key))
+        return row
 
     def _is_shared(self, tracer: Rows, row: int, tensor: Tensor) -> bool:
         """Whether others of the program hold the memory of a new tensor."""
@@ -328,7 +332,8 @@ class Edits:
 
     def problem(self, passes_of_run: Callable[[], Passes]) -> LensError | None:
         """What was asked for and did not happen, once the run is over."""
-        missed = [key for key in self.sites.keys if key not in self._reached]
+        reached = {key for _, key in self.made}
+        missed = [key for key in self.sites.by_key if key not in reached]
         if missed:
             return LensKeyError(
                 f"values: {shown(missed)}: never reached in this run, which went another way than "
@@ -368,9 +373,12 @@ class Edits:
         return call.function.name, made.slot, self._tape.modules[call.module].path
 
 
-def _fitted(site: Site, tensor: Tensor) -> Tensor:
+def _fitted(tracer: Rows, site: Site, tensor: Tensor) -> Tensor:
+    # The modules that a function calls are none that the model called.
+    deaf = tracer.modules.deaf() if is_function(site.value) else nullcontext()
     try:
-        return fitted(site.key, site.value, tensor)
+        with deaf:
+            return fitted(site.key, site.value, tensor)
     except LensError as error:
         raise Refused(error) from None
 

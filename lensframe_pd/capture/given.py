@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,30 @@ def joined(key: str, value: Any, ids: pd.Index | None) -> Any:
     return value.isel({STIMULUS: there.get_indexer(ids)}).values
 
 
+def is_told_by_shape(value: Any) -> bool:
+    """Whether a value whose axes are in another order than its row's does not fit, or has none."""
+    return not isinstance(value, xr.DataArray) or len({*value.shape}) == value.ndim
+
+
+def misplaced(value: xr.DataArray, dims: Sequence[str]) -> str | None:
+    """What is wrong with axes that are called as the row's are, in another order; None if nothing.
+
+    Parameters
+    ----------
+    dims
+        Of the row.
+    """
+    given = [_EXTENT.sub(r"\1", str(dim)) for dim in value.dims]
+    named = [_EXTENT.sub(r"\1", dim) for dim in dims]
+    if given == named or sorted(given) != sorted(named):
+        return None
+    return f"was given axes {value.dims}, and the row has {tuple(dims)}: transpose the value"
+
+
+_EXTENT = re.compile(r"_\d+(_*)$")
+"""Of a dimension's name: `channel_64`, and `token_9_` where there is a `token_9` before."""
+
+
 def fitted(key: str, value: Any, tensor: Tensor) -> Tensor:
     """The value as a tensor of its own that can take the place of `tensor`.
 
@@ -97,9 +122,14 @@ def _is_one(value: Any) -> bool:
 
 def _as_tensor(key: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
-        if value.layout is not torch.strided or value.is_quantized:
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta:
             raise LensTypeError(f"values: {key!r} was given a tensor that is not dense")
         return value
+    if np.ma.is_masked(value):
+        raise LensTypeError(
+            f"values: {key!r} was given an array with masked entries, which have no number: fill "
+            "them, as by .filled(0)"
+        )
     try:
         array = np.asarray(value)
         return torch.from_numpy(np.array(array, copy=True, order="K"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, Protocol
 from weakref import ref
@@ -121,6 +121,15 @@ class ModuleStack:
         self.closing.clear()
         while self._scripts:  # an interrupt left them open
             self._scripts.pop()[1].__exit__(None, None, None)
+
+    @contextmanager
+    def deaf(self) -> Iterator[None]:
+        """While code runs that is not the model's: its module calls are none of the model's."""
+        before, self._thread = self._thread, 0  # no thread has that number
+        try:
+            yield
+        finally:
+            self._thread = before
 
     def forget(self) -> None:
         """The run is over: refer to no module any more."""

@@ -98,9 +98,9 @@ class Sites:
         )
 
     @property
-    def keys(self) -> list[str]:
-        """What was asked for, each key once."""
-        return [*dict.fromkeys(s.key for s in (*self.rows.values(), *self.modules.values()))]
+    def by_key(self) -> dict[str, Any]:
+        """What was asked for, and the value."""
+        return {s.key: s.value for s in (*self.rows.values(), *self.modules.values())}
 
 
 class Plain(NamedTuple):
@@ -150,6 +150,8 @@ def asked(values: Any) -> Asked:
     """
     if isinstance(values, xr.Dataset):
         return Asked({str(k): v for k, v in values.data_vars.items()}, passes_over=True)
+    if isinstance(values, pd.Series) and "func" in values.index:  # one row
+        values = values.to_frame().T
     if isinstance(values, pd.DataFrame):
         return _of_frame(values)
     if isinstance(values, (Mapping, pd.Series)):

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from lensframe_pd.bars import counted
-from lensframe_pd.capture.given import fitted, is_function, joined
+from lensframe_pd.capture.given import fitted, is_function, is_told_by_shape, joined, misplaced
 from lensframe_pd.capture.sites import Plain, asked, plain_rows
 from lensframe_pd.capture.state import Generators
 from lensframe_pd.errors import LensError, LensRuntimeError, LensTypeError, LensValueError, shown
 from lensframe_pd.labels import parsed, unknown_rows
 from lensframe_pd.patching.forwards import Forwards
 from lensframe_pd.patching.recomputed import Doubt, Recomputed
+from lensframe_pd.tables.dims import dimensions
 from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.rebuilt import Unbuilt, with_others
 from lensframe_pd.tape.switches import Switches, standing
@@ -135,9 +136,14 @@ def _given(run: Run, values: Any, rows: list[str] | None) -> list[tuple[int, Pla
     if unknown:
         raise unknown_rows(unknown, known, "op or layer")
     found = []
+    doubtful = [key for key, value in by_key.items() if not is_told_by_shape(value)]
+    dims = dimensions(run.tape) if doubtful else []
     for i, row in numbered:
         key = row.label if row.label in by_key else row.layer
         if key in by_key and (wanted is None or row.label in wanted):
+            wrong = misplaced(by_key[key], dims[i]) if key in doubtful else None
+            if wrong:
+                raise LensValueError(f"patch: {key!r} {wrong}")
             found.append((i, row, joined(key, by_key[key], run.ids)))
     without = (wanted or set()) - {row.label for _, row, _ in found}
     if without:

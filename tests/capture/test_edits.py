@@ -405,6 +405,7 @@ ROWS = {
     "with attrs": lambda rows: rows.assign().pipe(lambda r: r.attrs.update(notes=["a"] * 9) or r),
     "with columns of one's own": lambda rows: rows.assign(mine=1.5),
     "with the labels in a column": lambda rows: rows.reset_index(),
+    "as one row": lambda rows: rows.iloc[0] if len(rows) == 1 else rows,
 }
 
 
@@ -755,6 +756,108 @@ def test_a_layer_of_another_number_in_this_run_is_the_one_of_the_plain_run():
     assert torch.equal(trace.output, torch.full((3,), 6.0))
     assert trace.layers.loc["edit_2", "parents"] == ("relu_2",)
     assert trace.layers.loc["relu_2", "module"] == "last.0"
+
+
+class Autoencoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.encode, self.decode = nn.Linear(5, 8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.decode(self.encode(x).relu())
+
+
+USES = {
+    "a module": lambda model: nn.GELU(),
+    "one with modules inside": lambda model: Autoencoder(),
+    "a function that calls one": lambda model: lambda t: Autoencoder()(t) + t,
+    "one of the model's own": lambda model: model[2],
+    "all of the model before": lambda model: lambda t: model[:2](X),
+}
+
+
+@pytest.mark.parametrize("what", USES)
+@pytest.mark.parametrize("key", ["1", "relu_1"])
+@pytest.mark.parametrize("grad", [True, False])
+def test_the_modules_that_a_function_calls_are_none_of_the_models_calls(what, key, grad):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 2))
+    function = USES[what](model.eval())
+    with torch.set_grad_enabled(grad):
+        plain = lf.trace(model, X, save=None).layers
+        expected = model[2:](function(model[:2](X)))
+        trace = lf.trace(model, X, values={key: function})
+        assert torch.equal(trace.output, expected)
+        rest = trace.layers[trace.layers["kind"] != "edit"]
+        for column in ("module_stack", "func", "kind"):
+            assert rest[column].to_dict() == plain[column].to_dict(), column
+        assert [called.key for called in trace.tape.modules[1:]] == [f"{k}:1" for k in range(5)]
+        assert trace.validate()["passed"].all()
+        # The number of a call counts the model's alone.
+        later = lf.trace(model, X, values={key: function, "2:1": 0.5})
+        assert torch.equal(later.output, model[3:](torch.full((3, 5), 0.5)))
+
+
+SQUARE = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(2))
+
+
+def test_axes_in_another_order_are_refused_where_they_would_fit():
+    def forward(x):
+        return x.softmax(-1) @ x
+
+    plain = lf.trace(forward, SQUARE).activations["softmax_1"]
+    assert torch.equal(
+        lf.trace(forward, SQUARE, values={"softmax_1": plain}).output, forward(SQUARE)
+    )
+    first, a, b = plain.dims
+    swapped = plain.transpose(first, b, a)
+    layers = lf.trace(forward, SQUARE, save=None).layers
+    for values in (
+        {"softmax_1": swapped},
+        swapped.to_dataset(name="softmax_1"),
+        layers.loc[["softmax_1"]].assign(value=[swapped]),
+    ):
+        with pytest.raises(lf.LensValueError, match=r"axes.*transpose") as caught:
+            lf.trace(forward, SQUARE, values=values)
+        assert caught.value.trace.layers["kind"].tolist()[2] == "edit"
+    with pytest.raises(lf.LensValueError, match="shape"):
+        lf.trace(forward, SQUARE, values={"softmax_1": plain.transpose(b, a, first)})
+    with pytest.raises(lf.LensValueError, match=r"axes.*transpose"):
+        lf.trace(forward, SQUARE).patch({"softmax_1": swapped}, lambda output: output.sum())
+    named = swapped.rename({first: "image", a: "row", b: "column"})  # nobody can tell
+    given = torch.from_numpy(named.values.copy())
+    assert torch.equal(
+        lf.trace(forward, SQUARE, values={"softmax_1": named}).output, given @ SQUARE
+    )
+
+
+def test_stimuli_along_another_axis_are_refused():
+    x = SQUARE[0]
+    ids = list("abcd")
+    plain = lf.trace(torch.sin, x, stimulus=ids).activations
+    with pytest.raises(lf.LensValueError, match=r"axes.*transpose"):
+        lf.trace(lambda x: x.sin(), x, stimulus=ids, values={"sin_1": plain["sin_1"].T})
+    shuffled = plain["sin_1"].isel(stimulus=[2, 0, 3, 1])
+    trace = lf.trace(lambda x: x.sin(), x, stimulus=ids, values={"sin_1": shuffled})
+    assert torch.equal(trace.output, x.sin())
+
+
+NO_NUMBERS = {
+    "a tensor without data": torch.ones(3, 5, device="meta"),
+    "masked entries": np.ma.masked_greater(np.arange(15.0).reshape(3, 5), 3),
+    "a sparse tensor": torch.eye(5)[:3].to_sparse(),
+    "nothing": None,
+    "a text": "zero",
+    "a function that gives nothing": lambda t: None,
+}
+
+
+@pytest.mark.parametrize("what", NO_NUMBERS)
+@pytest.mark.parametrize("key", ["1", "relu_1"])
+def test_what_is_no_dense_numbers_is_refused(what, key):
+    with pytest.raises(lf.LensTypeError, match=key):
+        lf.trace(net(), X, values={key: NO_NUMBERS[what]})
 
 
 # Each goes another way under the values, so that the row of that function and number is another.
