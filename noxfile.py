@@ -16,7 +16,9 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["tests"]
 
 DIRECT = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
-LOWEST = [requirement.replace(">=", "==") for requirement in DIRECT]
+# Of torch the very release of the index, and no local build such as 2.13.0+cpu, with which the
+# torchvision of the index does not load.
+LOWEST = [r.replace(">=", "===" if r.startswith("torch>") else "==") for r in DIRECT]
 _VERSIONS = "from importlib.metadata import version as v; print(v('torch'), v('torchvision'))"
 
 

@@ -1,4 +1,21 @@
-"""lensframe_pd: every operation of a PyTorch model as a DataFrame, every activation in xarray."""
+"""Every operation of a PyTorch model as a DataFrame, every activation in xarray.
+
+Run a model once; any model, unmodified:
+
+>>> import torch, lensframe_pd as lf
+>>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU()).eval()
+>>> trace = lf.trace(model, torch.rand(2, 3), stimulus=["cat", "dog"])
+>>> layers, activations = trace  # a pandas.DataFrame and an xarray.Dataset
+>>> layers["func"].tolist()
+['input', 'linear', 'relu', 'output']
+>>> activations.lens["1"].dims  # by label, layer or path of a module
+('stimulus', 'feature')
+
+What can be done with the two is shown, by purpose, by `layers.lens` and `activations.lens`, and
+each verb explains itself: `help(layers.lens.draw)`, `help(activations.lens.rdm)`. A run is proven
+by `trace.validate()`, changed by `lf.trace(..., values=)` and kept by `lf.write`; a data set goes
+into a store by `lf.extract`. `lf.schema.COLUMNS` says what the columns of `layers` are.
+"""
 
 import sys as _sys
 from importlib.metadata import version as _version

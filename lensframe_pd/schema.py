@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api.extensions import ExtensionArray
 
-from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, shown
+from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, shown, unknown_names
 
 #: The dimension, and the coordinate, of the stimuli.
 STIMULUS = "stimulus"
@@ -166,6 +166,30 @@ def require(frame: pd.DataFrame, verb: str, *columns: str) -> None:
         raise LensKeyError("\n".join(lines))
     if "parents" in columns and "parent_args" in columns:
         _check_roles(frame, verb)
+
+
+#: What other tools and people call a column, to what to write.
+_CALLED = {
+    **dict.fromkeys(("time", "duration", "latency", "runtime", "elapsed"), "seconds"),
+    **dict.fromkeys(("params_count", "parameters", "num_params", "param_count"), "n_params"),
+    **dict.fromkeys(("memory", "bytes", "size", "activation_size", "mem"), "nbytes"),
+    **dict.fromkeys(("op_type", "operation", "function", "op_name"), "func"),
+    **dict.fromkeys(("layer_type", "type", "class", "module_class"), "module_type"),
+    **dict.fromkeys(("module_path", "module_name", "name"), "module"),
+    **dict.fromkeys(("inputs", "sources", "predecessors"), "parents"),
+}
+_COSTS = frozenset("flops macs moved_bytes backward_bytes act_bytes intensity".split())
+
+
+def unknown_column(column: str, frame: pd.DataFrame, what: str) -> LensKeyError:
+    """The error for a column that a frame has not, with the one that was meant."""
+    error = unknown_names([column], map(str, frame.columns), what)
+    asked = column.casefold()
+    if asked in _COSTS:
+        return LensKeyError(f"{error}\ncosts have their own verb: layers.lens.costs() adds them")
+    if _CALLED.get(asked) in frame.columns:
+        return LensKeyError(f"no {what} {column!r}; it is {_CALLED[asked]!r} here")
+    return error
 
 
 def _check_roles(frame: pd.DataFrame, verb: str) -> None:

@@ -21,8 +21,9 @@ from lensframe_pd.draw.boxes import COUNTED, SUMMED, Box, boxes_of, facts
 from lensframe_pd.draw.links import links
 from lensframe_pd.draw.node import Node, look, nodes_of, text
 from lensframe_pd.errors import LensRuntimeError
+from lensframe_pd.graph.parameters import parameters
 from lensframe_pd.labels import names_of, path_of
-from lensframe_pd.schema import model_class, unit_of
+from lensframe_pd.schema import model_class, names, unit_of
 
 _NOT_TOLD = frozenset(("unrolled", "parent_passes", "op"))
 _SEARCHED = ("module", "module_type", "func", "shape_str", "params", "source", "path")
@@ -243,20 +244,37 @@ def module_table(frame: pd.DataFrame, boxes: Sequence[Box], most: int = 40) -> p
     depth = max(
         (d for d in range(1, 9) if sum(len(b.stack) <= d for b in boxes) <= most), default=0
     )
-    shown = [box for box in boxes if len(box.stack) <= depth]
+    shown: dict[str, list[Box]] = {}
+    for box in boxes:
+        if len(box.stack) <= depth:
+            shown.setdefault(path_of(box.stack[-1]), []).append(box)
     cells = {
-        title: [_share(box.sums.get(column), totals[column]) for box in shown]
+        title: [_share(_of_calls(path, calls, frame, column), totals[column])
+                for path, calls in shown.items()]
         for title, column in there.items()
-    }
-    return pd.DataFrame(cells, index=[box.node.label for box in shown])
+    }  # fmt: skip
+    return pd.DataFrame(cells, index=[*shown])
+
+
+def _of_calls(path: str, calls: Sequence[Box], frame: pd.DataFrame, column: str) -> float | None:
+    """What all calls of a module come to; a parameter that several read counts once."""
+    if len(calls) > 1 and column in COUNTED and {"params", "param_shapes"} <= {*frame.columns}:
+        stacks = [names("module_stack", stack) for stack in frame["module_stack"]]
+        inside = [path in map(path_of, stack) for stack in stacks]
+        return _counted(frame[inside])
+    sums = [box.sums[column] for box in calls if column in box.sums]
+    return sum(sums) if sums else None
 
 
 def _total(boxes: Sequence[Box], frame: pd.DataFrame, column: str) -> float:
     if column in COUNTED and {"params", "param_shapes"} <= {*frame.columns}:
-        from lensframe_pd.graph.parameters import parameters
-
-        return float(parameters(frame, "draw").drop_duplicates("name")["numel"].sum())
+        return _counted(frame)
     return float(pd.to_numeric(frame[column]).sum())
+
+
+def _counted(frame: pd.DataFrame) -> float:
+    """Elements of the parameters that rows read, each counted once."""
+    return float(parameters(frame, "draw").drop_duplicates("name")["numel"].sum())
 
 
 def _share(part: float | None, whole: float) -> str:

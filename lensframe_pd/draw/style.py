@@ -11,7 +11,7 @@ import pandas as pd
 from lensframe_pd.draw.markup import attribute, escaped
 from lensframe_pd.errors import unknown_names
 from lensframe_pd.graph.parameters import parameters
-from lensframe_pd.schema import model_class, quantity, unit_of
+from lensframe_pd.schema import model_class, quantity, unit_of, unknown_column
 
 # Tints of Okabe and Ito's colours, which the colour-blind can tell apart
 # (https://jfly.uni-koeln.de/color/).
@@ -133,7 +133,7 @@ def _without(colors: list[str]) -> str:
 
 def _column(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
     if column not in frame.columns:
-        raise unknown_names([column], map(str, frame.columns), "column to draw by")
+        raise unknown_column(column, frame, "column to draw by")
     return frame[column]
 
 

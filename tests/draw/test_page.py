@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 import lensframe_pd as lf
-from lensframe_pd.draw.page import classic
+from lensframe_pd.draw.boxes import boxes_of
+from lensframe_pd.draw.node import nodes_of
+from lensframe_pd.draw.page import classic, module_table
 
 from .browser import Browser, program
 
@@ -351,3 +353,36 @@ def test_wrong_pages(layers, tmp_path):
 
     with pytest.raises(lf.LensValueError, match="made of text"):
         Drawing("digraph {}").page()
+
+
+class Fed(nn.Module):
+    """What is above is fed back from the second step on, with parameters of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.back = nn.Linear(4, 4), nn.Linear(4, 4, bias=False)
+
+    def forward(self, x, above):
+        y = self.up(x).tanh()
+        return y if above is None else y * self.back(above)
+
+
+def test_a_module_that_is_called_often_is_one_row_of_the_table():
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.area, self.head = Fed(), nn.Sequential(nn.Linear(4, 2), nn.ReLU())
+
+        def forward(self, x):
+            above = None
+            for _ in range(3):
+                above = self.area(x, above)
+            return self.head(above)
+
+    layers = lf.trace(Loop().eval(), torch.rand(5, 4)).layers.assign(seconds=1.0)
+    boxes, _ = boxes_of(layers, nodes_of(layers))
+    table = module_table(layers, boxes)
+    assert list(table.index) == ["area", "head"]
+    assert list(table["parameters"]) == ["78.3%", "21.7%"]  # 20 + 16 and 10 of 46
+    inside = layers["module"].str.startswith("area")
+    assert table.loc["area", "time"] == f"{inside.mean():.1%}"

@@ -112,6 +112,11 @@ def test_columns_give_any_attribute(traced):
     assert nodes["linear_1:1"]["label"] == "linear_1:1"
     with pytest.raises(lf.LensKeyError, match="no node attribute 'penwidht'; did you mean"):
         styled.lens.draw(penwidht="width_")
+    for other, ours in {"time": "seconds", "Type": "module_type", "parameters": "n_params"}.items():
+        with pytest.raises(lf.LensKeyError, match=f"draw by '{other}'; it is '{ours}' here"):
+            traced.lens.draw(color=other)
+    with pytest.raises(lf.LensKeyError, match=r"layers\.lens\.costs\(\) adds them"):
+        traced.lens.draw(color="flops")
     with pytest.raises(lf.LensKeyError, match="no column to draw by 'second'; did you mean"):
         styled.lens.draw(color="second")
 
