@@ -259,7 +259,7 @@ class LiveRow:
         self._cells: dict[str, Any] | None = None
 
     def __getitem__(self, column: str) -> Any:
-        # Validation asks these two of every row: no need to work out the rest.
+        # These two are known without working out the rest.
         if column == "kind":
             return self._tape.kinds.get(self._index, "op")
         if column == "step":

@@ -13,16 +13,16 @@ from torch.overrides import TorchFunctionMode
 
 from lensframe_pd.capture.process import switched
 from lensframe_pd.capture.run import Run, named_inputs
+from lensframe_pd.capture.save import Save, Selection
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.capture.state import Generators, Start, State, outputs_of
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
-from lensframe_pd.capture.values import WRITTEN_UNSEEN
+from lensframe_pd.capture.values import WRITTEN_UNSEEN, Values
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.schema import STIMULUS, Rows
 from lensframe_pd.tape.compare import difference
 from lensframe_pd.tape.context import Surroundings
-from lensframe_pd.tape.facts import LiveRow
 from lensframe_pd.tape.storage import write
 from lensframe_pd.tape.switches import Switches
 from lensframe_pd.tape.tape import Tape
@@ -192,17 +192,37 @@ def _witnessed(evidence: Evidence, end: End | None = None) -> tuple[Run, Witness
     """A run that finds every operator, which is ended where a stopped one was."""
     also = None if end is None else lambda tape: _StopThere(tape, end)
     claimed = {row["step"] for row in evidence.rows.values() if row["unsaved_reason"]}
-
-    def wanted(row: LiveRow) -> bool:
-        """What is compared with a saved value, or has a reason why there is none."""
-        return _is_given(row) or row["step"] in claimed
-
+    wanted = _Compared(claimed)
     model, sites = evidence.origin.model, evidence.sites
     made_of = evidence.made_of
     run = Run(model, wanted, also=also, tracer=WitnessedTracer, sites=sites, made_of=made_of)
     run.tape.seed = evidence.seed
     assert isinstance(run.tracer, WitnessedTracer)
     return run, run.tracer
+
+
+class _Compared(Selection):
+    """Keeps what is compared with a saved value, or has a reason why there is none.
+
+    A value that the model is given now is compared.
+    """
+
+    def __init__(self, claimed: Collection[int]) -> None:
+        self._claimed = claimed
+
+    def watcher(self, tape: Tape, values: Values) -> Save:
+        return _Keeping(tape, values, self._claimed)
+
+
+class _Keeping(Save):
+    def __init__(self, tape: Tape, values: Values, claimed: Collection[int]) -> None:
+        super().__init__(tape, values)
+        self._claimed = claimed
+
+    def made(self, row: int, tensor: Tensor, storage: int) -> None:
+        self.tape.values.append(None)
+        if row in self._claimed or self.tape.kinds.get(row) in ("input", "constant", "edit"):
+            self.values.keep(row, tensor, storage)
 
 
 class _StopThere(Watcher):
@@ -220,11 +240,6 @@ class _StopThere(Watcher):
         call = self._tape.modules[module].key
         if self._end.by == call and len(self._tape.rows) >= self._end.n_rows:
             raise Stop(call)
-
-
-def _is_given(row: LiveRow) -> bool:
-    """What a model is given: its value now is compared with the saved one."""
-    return row["kind"] in ("input", "constant", "edit")
 
 
 def _give_inputs(model: Any, args: Any, kwargs: Any, tape: Tape) -> bool:

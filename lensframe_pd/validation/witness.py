@@ -46,7 +46,11 @@ class WitnessedTracer(Tracer):
         self.observes = False
         self._begun = Switches()
         #: The operators of the call that is being made; None while none is, so that each is a gap.
-        self._inside: list[str] | None = None
+        self._inside: list[Any] | None = None
+        #: By the id of code whether it is this package's.
+        self._ours: dict[int, bool] = {}
+        #: By operator whether it computes nothing.
+        self._idle: dict[Any, bool] = {}
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -63,7 +67,7 @@ class WitnessedTracer(Tracer):
             seen, self._inside = self._inside, outer
             unseen = len(self._rows) + self.n_reads == before
             if seen and unseen and not _without_rows(func):
-                self._gap(*seen)
+                self._gap(*map(str, seen))
 
     def _open(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         before, self._inside = self._inside, None  # its inner calls are rows of their own
@@ -77,10 +81,17 @@ class WitnessedTracer(Tracer):
 
         With such frames every operation of an opened composite would be in one recursion.
         """
-        site, codes = super()._site(frame), self.tape.codes
+        site = super()._site(frame)
+        if not any(map(self._is_ours, site[::2])):  # as all are outside of opened composites
+            return site
         frames = zip(site[::2], site[1::2], strict=True)
-        users = [here for here in frames if not codes[here[0]].co_filename.startswith(OURS)]
-        return tuple(chain.from_iterable(users))
+        return tuple(chain.from_iterable([here for here in frames if not self._is_ours(here[0])]))
+
+    def _is_ours(self, code: int) -> bool:
+        known = self._ours.get(code)
+        if known is None:
+            known = self._ours[code] = self.tape.codes[code].co_filename.startswith(OURS)
+        return known
 
     def scripted(self, func: Any, args: Any, kwargs: Any, ordinal: int) -> Any:
         before, self._inside = self._inside, []  # seen by the tracer itself, in no function's call
@@ -117,12 +128,15 @@ class WitnessedTracer(Tracer):
         does the profiler, which marks where something begins and ends.
         """
         self.operators += 1
-        if func.is_view or func.namespace == "profiler":
+        idle = self._idle.get(func)
+        if idle is None:
+            idle = self._idle[func] = func.is_view or func.namespace == "profiler"
+        if idle:
             return
         if self._inside is None:
             self._gap(str(func))
         else:
-            self._inside.append(str(func))
+            self._inside.append(func)
 
     def _gap(self, *operators: str) -> None:
         module = self.tape.modules[self.modules.current].path
