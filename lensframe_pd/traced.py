@@ -153,8 +153,8 @@ class Trace:
         LensKeyError
             Nothing in the trace has a name in `rows`.
         LensRuntimeError
-            The trace was made without `gradients=True`; its graph was used up; or a reentrant
-            checkpoint is on the way.
+            The trace was made without `gradients=True`, or was stopped; its graph was used up; a
+            parameter was written since; or a reentrant checkpoint is on the way.
         LensTypeError
             The loss is no tensor, and no function that gives one.
         LensValueError
@@ -180,6 +180,11 @@ class Trace:
             raise LensRuntimeError(
                 "the graph of this trace was used up by an earlier call of gradients: trace again, "
                 "or give retain_graph=True to every call but the last"
+            )
+        if self.tape.stopped and not isinstance(loss, Tensor):
+            raise LensRuntimeError(
+                "the run was stopped, so there is no output to compute a loss from: trace without "
+                "stop=True"
             )
         asked_for = range(len(self.tape.rows)) if rows is None else self._rows(rows, "gradients")
         number = differentiated.loss_of(loss, self.output)
@@ -228,9 +233,10 @@ class Trace:
         LensRuntimeError
             A parameter changed since the trace, the run was stopped, or had other values already.
         LensTypeError
-            A metric gives no number.
+            A metric gives no number; or `values` are none.
         LensValueError
-            Not all values were saved; or a row that was asked for cannot have its value.
+            Not all values were saved; a row that was asked for cannot have its value, or none can;
+            or a metric gives other columns for some rows.
 
         Examples
         --------

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 from torch import Tensor
 
 from lensframe_pd.bars import counted
@@ -29,6 +30,7 @@ from lensframe_pd.validation.evidence import Evidence
 Metric = Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]]
 
 _EDITABLE = ("op", "input")
+_SHOWN = 3  # reasons named in one error
 
 
 class Run(NamedTuple):
@@ -87,6 +89,8 @@ def _check(tape: Tape) -> None:
 def _measure(metric: Metric) -> Callable[[Any], dict[str, float]]:
     """The metric as a function that gives numbers by column."""
     if isinstance(metric, Mapping):
+        if not metric:
+            raise LensValueError("patch: the metric is an empty dict; give a function by name")
         taken = {"pass_num", "forward", "op"} & {*metric}
         if taken:
             raise LensValueError(f"patch: a metric cannot be called {shown(sorted(taken))}")
@@ -128,7 +132,8 @@ def _given(run: Run, values: Any, rows: list[str] | None) -> list[tuple[int, Pla
     numbered = [(i, row) for i, row in enumerate(plain) if row.kind in _EDITABLE]
     wanted = None if rows is None else {*rows}
     _check_rows(plain, wanted)
-    if is_function(values) or not hasattr(values, "items"):
+    if not hasattr(values, "items"):
+        _check_value(values)
         return [(i, row, values) for i, row in numbered if wanted is None or row.label in wanted]
     by_key = asked(values).values
     known = dict.fromkeys(name for row in plain for name in (row.label, row.layer))
@@ -149,6 +154,16 @@ def _given(run: Run, values: Any, rows: list[str] | None) -> list[tuple[int, Pla
     if without:
         raise LensValueError(f"patch: values has none for the rows {shown(sorted(without))}")
     return found
+
+
+def _check_value(value: Any) -> None:
+    """See that what is given for every row may be a value of some."""
+    numbers = (bool, int, float, complex, np.generic, np.ndarray, Tensor, xr.DataArray)
+    if not (is_function(value) or isinstance(value, numbers)):
+        raise LensTypeError(
+            f"patch: values is a {type(value).__name__}; give a number, a function of the tensor, "
+            "or by label the activations of another trace, a dict, rows with a column 'value'"
+        )
 
 
 def _check_rows(plain: list[Plain], wanted: set[str] | None) -> None:
@@ -199,9 +214,21 @@ def _frame(
                     raise
                 passed_over[row.label] = f"the model fails: {type(error).__name__}: {error}"
                 continue
+            measured = measure(output)
+            if measured.keys() != plain.keys():
+                raise LensValueError(
+                    f"patch: the metric gave {shown([*measured])} for {row.label!r}, and "
+                    f"{shown([*plain])} for the output as it is: give the same for each row"
+                )
             said = parsed(row.label)
             pass_num = said.pass_num if said is not None and said.pass_num else 1
-            records[row.label] = {"pass_num": pass_num, **measure(output), "forward": forward}
+            records[row.label] = {"pass_num": pass_num, **measured, "forward": forward}
+    if passed_over and not records:
+        reasons = dict.fromkeys(passed_over.values())
+        raise LensValueError(
+            f"patch: none of the {len(passed_over)} rows can have its value: "
+            + "\n".join([*reasons][:_SHOWN])
+        )
     columns = ["pass_num", *plain, "forward"]
     frame = pd.DataFrame.from_dict(records, orient="index", columns=columns)
     frame = frame.astype({"pass_num": "int64", "forward": bool})

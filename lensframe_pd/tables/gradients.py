@@ -17,6 +17,7 @@ from lensframe_pd.capture.gradients import Births, Edge, Place
 from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError
 from lensframe_pd.tables.activations import described, to_numpy
 from lensframe_pd.tables.without import Reasons, reasons
+from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.storage import holders, through
 from lensframe_pd.tape.tape import Tape
@@ -45,7 +46,12 @@ def loss_of(loss: Any, output: Any) -> Tensor:
         It is no one real number, or nothing that it was made of requires grad.
     """
     called = not isinstance(loss, Tensor) and callable(loss)
-    found = loss(output) if called else loss
+    if called:
+        # The graph was kept for this, whatever the caller's own mode is by now.
+        with torch.inference_mode(False), torch.enable_grad():
+            found = loss(output)
+    else:
+        found = loss
     if not isinstance(found, Tensor):
         what = "the loss function gave" if called else "the loss is"
         raise LensTypeError(
@@ -62,6 +68,12 @@ def loss_of(loss: Any, output: Any) -> Tensor:
             "the loss is complex and must be a real number: give loss.abs() or loss.real"
         )
     if not found.requires_grad:
+        if any(tensor.requires_grad for _, tensor in tensors_in(output)):
+            raise LensValueError(
+                "nothing that the loss was computed from requires grad, though the trace's output "
+                "does: it was computed under torch.no_grad(), of a detached copy, or of integers "
+                "(as argmax gives); give a function of the output that goes on with its numbers"
+            )
         raise LensValueError(
             "nothing that the loss was computed from requires grad: the model is frozen, or its "
             "output was detached; let a parameter, or the input, require grad "
@@ -125,6 +137,8 @@ def _differentiated(loss: Tensor, wanted: dict[int, Edge], retain_graph: bool) -
             raise LensRuntimeError(_NOT_REENTRANT) from error
         if "second time" in str(error):
             raise LensRuntimeError(_USED_UP) from error
+        if "modified by an inplace operation" in str(error):
+            raise LensRuntimeError(_WRITTEN) from error
         raise
     by_edge = dict(zip(edges, _own(given), strict=True))
     return {
@@ -134,6 +148,10 @@ def _differentiated(loss: Tensor, wanted: dict[int, Edge], retain_graph: bool) -
     }
 
 
+_WRITTEN = (
+    "a tensor that a gradient is computed with was written since it was used: by the model itself, "
+    "or since the trace, as parameters by the step of an optimizer; ask for gradients before that"
+)
 _USED_UP = (
     "the graph of this trace was used up by an earlier gradient; trace again, or give "
     "retain_graph=True to every call but the last"

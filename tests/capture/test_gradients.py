@@ -626,3 +626,59 @@ def test_multi_output_calls():
     labels = trace.layers.index[trace.layers["func"] == "max"]
     assert labels[0] in gradients
     assert gradients.attrs["without"][labels[1]] == "integer"
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("rows", [None, "linear_1"])
+def test_a_loss_function_has_gradients_wherever_it_is_asked_for(mode, rows):
+    x = torch.ones(2, 4)
+    trace = lf.trace(LINEAR, x, gradients=True)
+    with mode():
+        before = torch.is_grad_enabled()
+        found = trace.gradients(lambda output: output.square().sum(), rows)
+        assert torch.is_grad_enabled() == before
+    expected = 2 * LINEAR(x)
+    np.testing.assert_array_equal(found["linear_1"].values, expected.detach().numpy())
+
+
+def _without_gradients(output):
+    with torch.no_grad():
+        return output.sum()
+
+
+HISTORYLESS = {
+    "under no_grad": _without_gradients,
+    "of a detached copy": lambda output: output.detach().sum(),
+    "of integers": lambda output: output.argmax(),
+    "of a comparison": lambda output: (output > 0).sum(),
+}
+
+
+@pytest.mark.parametrize("what", HISTORYLESS)
+def test_a_loss_without_a_history_is_told_from_a_frozen_model(what):
+    trace = lf.trace(LINEAR, torch.ones(2, 4), gradients=True)
+    for loss in (HISTORYLESS[what], HISTORYLESS[what](trace.output)):
+        with pytest.raises(lf.LensValueError, match="though the trace's output does"):
+            trace.gradients(loss)
+    frozen = nn.Linear(4, 4).requires_grad_(False)
+    trace = lf.trace(frozen, torch.ones(2, 4), gradients=True)
+    with pytest.raises(lf.LensValueError, match="frozen"):
+        trace.gradients(HISTORYLESS[what])
+
+
+def test_a_run_that_was_stopped_has_no_output_for_a_loss():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    trace = lf.trace(model, torch.ones(2, 4), save="relu_1", stop=True, gradients=True)
+    with pytest.raises(lf.LensRuntimeError, match="stopped"):
+        trace.gradients(lambda output: output.sum())
+
+
+def test_parameters_written_since_the_trace():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    trace = lf.trace(model, torch.ones(2, 4), gradients=True)
+    with torch.no_grad():
+        model[2].weight.mul_(0.5)
+    with pytest.raises(lf.LensRuntimeError, match="written since"):
+        trace.gradients(lambda output: output.sum())
+    # Nothing before it is asked for, so nothing is computed with it.
+    assert list(trace.gradients(lambda output: output.sum(), rows="linear_2")) == ["linear_2"]

@@ -432,6 +432,20 @@ REFUSED = {
         lambda: traced().patch(0, lambda o: o), lf.LensTypeError, r"shape \(3, 4\)",
     ),
     "no metric": (lambda: traced().patch(0, "sum"), lf.LensTypeError, "function of the output"),
+    "no metrics": (lambda: traced().patch(0, {}), lf.LensValueError, "empty"),
+    "metrics that differ from row to row": (
+        lambda: traced().patch(0, lambda o: {"a" if o.sum() == 0 else "b": 1.0}),
+        lf.LensValueError, "for the output as it is",
+    ),
+    "no values": (lambda: traced().patch(None, total), lf.LensTypeError, "NoneType"),
+    "a text": (lambda: traced().patch("zero", total), lf.LensTypeError, "a str"),
+    "a list": (lambda: traced().patch(["relu_1"], total), lf.LensTypeError, "a list"),
+    "a function that gives nothing": (
+        lambda: traced().patch(lambda t: None, total), lf.LensValueError, "none of the",
+    ),
+    "a function that fails": (
+        lambda: traced().patch(lambda t: t.nothing, total), lf.LensValueError, "nothing",
+    ),
     "a metric's name": (
         lambda: traced().patch(0, {"forward": total}), lf.LensValueError, "forward",
     ),
