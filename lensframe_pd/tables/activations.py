@@ -71,8 +71,9 @@ def to_numpy(value: Tensor) -> np.ndarray[Any, Any]:
 
 def to_tensor(array: np.ndarray[Any, Any]) -> Tensor:
     """An array as of a Dataset, zero-copy where torch can: not backwards or in other byte order."""
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    backwards = any([step < 0 for step in array.strides])
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    backwards = min(array.strides, default=0) < 0
     return torch.from_numpy(array.copy() if backwards else array)
 
 

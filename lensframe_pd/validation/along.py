@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,11 +41,16 @@ class Along:
         self.n = next((n for dim, n in sizes.items() if is_stimuli(dim)), 0)
         self.ops: dict[int, str] = {}
         self.axes: dict[int, list[int]] = {}
+        named = {*evidence.rows} & {*evidence.activations.data_vars}
+        alike: dict[Any, list[int]] = {}  # most variables have dims and type in common with others
         for row, op in enumerate(grouped.labels()):
-            if op in evidence.rows and op in evidence.activations.data_vars:
-                axes = stimulus_axes(self._variables[op].dims)
-                if axes and has_tensors(self._variables[op].dtype):
-                    self.ops[row], self.axes[row] = op, axes
+            if op in named:
+                variable = self._variables[op]
+                kind = variable.dims, variable.dtype
+                if kind not in alike:
+                    alike[kind] = stimulus_axes(kind[0]) if has_tensors(kind[1]) else []
+                if alike[kind]:
+                    self.ops[row], self.axes[row] = op, alike[kind]
         self.fresh: dict[int, Tensor] = {}
         self.slack: dict[int, float] = {}
         #: Saved values that are seen in the memory of the Dataset, so that to keep them takes none.
@@ -58,10 +64,10 @@ class Along:
 
     def of(self, row: int) -> Tensor:
         """The value that others are compared with."""
-        if row in self.fresh:
-            return self.fresh[row]
-        if row in self._seen:
-            return self._seen[row]
+        known = self.fresh.get(row) if self.fresh else None
+        known = self._seen.get(row) if known is None else known
+        if known is not None:
+            return known
         value, in_place = tensor_of(self._variables[self.ops[row]])
         if in_place:
             self._seen[row] = value
@@ -83,7 +89,7 @@ class Along:
     def _is_arranged(self, row: int, value: Tensor, order: Order) -> bool:
         """Whether a large value has the very entries in this order, which takes no copy to see."""
         own = self.of(row)
-        if self.axes[row] != [0] or own.numel() < _MANY * len(order):
+        if own.numel() < _MANY * len(order) or self.axes[row] != [0]:
             return False
         if value.shape != own.shape or value.dtype is not own.dtype or not value.is_cpu:
             return False
