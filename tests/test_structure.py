@@ -89,3 +89,22 @@ def test_a_room_is_a_docstring():
     for path in FOLDER.glob("*/__init__.py"):
         (statement,) = ast.parse(path.read_text()).body
         assert isinstance(statement, ast.Expr), path
+
+
+#: They take as long to import as all else, or are not there: only what needs one imports it.
+HEAVY = frozenset(
+    "dask distributed h5netcdf h5py himalaya matplotlib netCDF4 rsatoolbox scipy seaborn sklearn"
+    " torchvision transformers zarr".split()
+)
+
+
+def test_nothing_heavy_is_imported_with_the_package():
+    heavy = [
+        (name, package)
+        for name in ORDER
+        for node in ast.parse((FOLDER / f"{name.replace('.', '/')}.py").read_text()).body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for package in [getattr(node, "module", None), *(alias.name for alias in node.names)]
+        if (package or "").partition(".")[0] in HEAVY
+    ]
+    assert heavy == []

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
 
 from lensframe_pd.errors import needs
 from lensframe_pd.rsa.comparisons import RSATOOLBOX, Pairs
@@ -100,7 +99,7 @@ def over_both(
     sem, dof, failed = _error(each, drawn, n_stimuli)
     if np.isnan(sem):
         return Scored(mean.score, failed=failed)
-    half = sem * t.ppf((1 + confidence) / 2, dof)
+    half = sem * _student().ppf((1 + confidence) / 2, dof)
     low, high = max(mean.score - half, mean.lowest), min(mean.score + half, mean.highest)
     return Scored(mean.score, low, high, failed)
 
@@ -114,7 +113,13 @@ def p_over_both(each: Sequence[Sampled], drawn: NDArray[np.int64], n_stimuli: in
     if mean.score == 0:
         return 1.0
     with np.errstate(divide="ignore"):
-        return float(2 * t.sf(np.abs(mean.score) / np.float64(sem), dof))
+        return float(2 * _student().sf(np.abs(mean.score) / np.float64(sem), dof))
+
+
+def _student() -> Any:
+    from scipy.stats import t  # which takes as long to import as the rest of this package
+
+    return t
 
 
 def _error(
