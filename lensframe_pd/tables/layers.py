@@ -13,7 +13,7 @@ import pyarrow as pa
 from lensframe_pd.schema import CELLS, COLUMNS, TEXT, Rows, rows_by_label
 from lensframe_pd.tape.facts import CallFacts, Sources, ordinals, tensor_facts
 from lensframe_pd.tape.passes import Passes
-from lensframe_pd.tape.tape import Tape
+from lensframe_pd.tape.tape import Site, Tape
 
 _TUPLE_COLUMNS = frozenset(c for c, kind in CELLS.items() if kind in ("texts", "counts", "shapes"))
 _LARGE = pa.large_string()
@@ -146,13 +146,15 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
     modules = [facts.module(place) for place in places]
     roles = [*map(facts.roles, functions, args, kwargs, sources)]
     held: dict[int, tuple[Any, ...]] = {}
-    for i, made_of in enumerate(sources):
+    for i, made_of in enumerate(sources) if tape.held else ():
         if made_of and min(made_of) < 0:
-            held[i] = facts.held(made_of, roles[i])
-            roles[i] = tuple([r for r, s in zip(roles[i], made_of, strict=True) if s >= 0])
+            held[i], roles[i] = facts.held(made_of, roles[i])
     parents = [tuple([labels[s] for s in made_of if s >= 0]) for made_of in sources]
     random = [state is not None for state in states]
-    around = [*map(facts.switches, contexts)]
+    if contexts.count(contexts[0]) == len(contexts):
+        around = [facts.switches(contexts[0])] * len(contexts)
+    else:
+        around = [*map(facts.switches, contexts)]
     for i in [i for i, drew in enumerate(random) if drew]:
         around[i] = facts.context(contexts[i], random=True)
     numbers = [row[0] for row in tape.rows]  # row.call
@@ -165,7 +167,7 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
         "parents": parents,
         "n_parents": [*map(len, parents)],
         "context": around,
-        "source": [*map(facts.sources.of, sites, places)],
+        "source": _sources(facts.sources, sites, places),
         "seconds": seconds,
         "random": random,
         "parent_args": roles,
@@ -185,6 +187,12 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
         "kind": _Sparse("op", tape.kinds, n),
         "path": _Sparse("", tape.paths, n),
     }
+
+
+def _sources(of: Sources, sites: Sequence[Site], places: Sequence[int]) -> list[str]:
+    """The lines of calls: of those with a frame of the user's own, that of the site alone."""
+    lines = {site: of.line(site) for site in {*sites}}
+    return [lines[site] or of.of(site, k) for site, k in zip(sites, places, strict=True)]
 
 
 def _held_columns(held: dict[int, tuple[Any, ...]], n: int) -> dict[str, Column]:

@@ -49,7 +49,7 @@ class CallFacts:
         self.tape = tape
         self.sources = Sources(tape)
         self._roles: dict[Any, tuple[str, ...]] = {}
-        self._held: dict[Any, tuple[Any, ...]] = {}
+        self._held: dict[Any, tuple[tuple[Any, ...], tuple[str, ...]]] = {}
         self._modules: dict[int, tuple[str, str, tuple[str, ...], tuple[str, ...]]] = {}
         self._contexts: dict[Any, str] = {}
         self._arguments: dict[Any, Arguments] = {}
@@ -58,17 +58,18 @@ class CallFacts:
         """All columns that one call decides by itself."""
         roles = self.roles(call.function, call.args, call.kwargs, call.sources)
         arguments = self.arguments(call.function, call.args, call.kwargs)
+        held, others = self.held(call.sources, roles)
         return {
             "func": call.function.name,
             "target": call.function.target,
-            "parent_args": tuple(r for r, s in zip(roles, call.sources, strict=True) if s >= 0),
+            "parent_args": others,
             "context": self.context(call.context, call.generator is not None),
             "source": self.sources.of(call.site, call.module),
             "random": call.generator is not None,
             "seconds": call.seconds,
             **dict(zip(self.of_arguments, arguments, strict=True)),
             **dict(zip(self.of_module, self.module(call.module), strict=True)),
-            **dict(zip(self.of_held, self.held(call.sources, roles), strict=True)),
+            **dict(zip(self.of_held, held, strict=True)),
         }
 
     def switches(self, context: Context) -> str:
@@ -101,10 +102,14 @@ class CallFacts:
             self._roles[key] = found
         return found
 
-    def held(self, sources: tuple[int, ...], roles: tuple[str, ...]) -> tuple[Any, ...]:
+    def held(
+        self, sources: tuple[int, ...], roles: tuple[str, ...]
+    ) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        """The columns `of_held`, and the arguments that are not held."""
         key = (roles, tuple([s if s < 0 else 0 for s in sources]))
         found = self._held.get(key)
         if found is None:
+            others = tuple([r for r, s in zip(roles, sources, strict=True) if s >= 0])
             pairs = [
                 (self.tape.held[-1 - s], role)
                 for s, role in zip(sources, roles, strict=True)
@@ -113,13 +118,14 @@ class CallFacts:
             params = [(h, role) for h, role in pairs if h.is_parameter]
             buffers = [(h, role) for h, role in pairs if not h.is_parameter]
             distinct = {h.name: h for h, _ in params}.values()
-            found = self._held[key] = (
+            cells = (
                 *_described(params),
                 sum([h.numel for h in distinct]),
                 sum([h.nbytes for h in distinct]),
                 sum([h.numel for h in distinct if h.requires_grad]),
                 *_described(buffers),
             )
+            found = self._held[key] = cells, others
         return found
 
     def module(self, index: int) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
@@ -195,17 +201,22 @@ class Sources:
         self._modules: dict[int, str] = {0: tape.caller}
         self._lines: dict[tuple[int, int], str] = {}
 
-    def of(self, site: Site, module: int) -> str:
+    def line(self, site: Site) -> str:
+        """The line that a site names; empty where all its frames are torch's."""
         line = self._sites.get(site)
         if line is None:
             line = self._sites[site] = self._search(site)
+        return line
+
+    def of(self, site: Site, module: int) -> str:
+        """The line that a call was made in: where all frames were torch's, its module was called."""
+        line = self.line(site)
         if line:
             return line
-        line = self._modules.get(module)  # all frames were torch's: where the module was called
-        if line is None:
+        if module not in self._modules:
             entry = self.tape.modules[module]
-            line = self._modules[module] = self.of(entry.site, entry.parent)
-        return line
+            self._modules[module] = self.of(entry.site, entry.parent)
+        return self._modules[module]
 
     def _search(self, site: Site) -> str:
         for code, offset in zip(site[::2], site[1::2], strict=True):
