@@ -28,7 +28,7 @@ from lensframe_pd.tables import layers as frame
 from lensframe_pd.tables.stimuli import (
     coordinates,
 )
-from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.objects import tensors_of
 from lensframe_pd.tape.passes import Passes, passes
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.evidence import evidence
@@ -188,7 +188,7 @@ class Trace:
             )
         asked_for = range(len(self.tape.rows)) if rows is None else self._rows(rows, "gradients")
         number = differentiated.loss_of(loss, self.output)
-        inputs = [t for _, t in tensors_in((self._origin.args, self._origin.kwargs))]
+        inputs = tensors_of((self._origin.args, self._origin.kwargs))
         with collector_paused(), differentiated.unchanged(inputs):
             found = differentiated.gradients(
                 self.tape, self._passes, births, number, asked_for, retain_graph
@@ -318,5 +318,5 @@ def _shown(output: Any) -> str:
     kind = type(output).__name__
     if isinstance(output, Tensor):
         return f"trace.output: {kind} {'x'.join(map(str, output.shape))}"
-    n = sum(1 for _ in tensors_in(output))
+    n = len(tensors_of(output))
     return f"trace.output: {kind}" + (f" of {n} tensors" if n else "")

@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
@@ -61,6 +62,20 @@ class LinearLoop(nn.Module):
         return x
 
 
+class PythonLSTM(nn.Module):
+    """A cell in a loop of Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(64, 128)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), 128), x.new_zeros(len(x), 128)
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+        return state[0]
+
+
 def gpt2() -> tuple[nn.Module, Any]:
     from transformers import GPT2Config, GPT2Model
 
@@ -79,6 +94,7 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
     "loop of 300 ops, linear": lambda: (LinearLoop(300), torch.randn(2, 8)),
     "loop of 3200 ops": lambda: (Loop(3200), torch.randn(2, 8)),
     "LSTM": lambda: (nn.LSTM(64, 128, batch_first=True), torch.randn(8, 50, 64)),
+    "LSTM in Python": lambda: (PythonLSTM(), torch.randn(8, 50, 64)),
     "GPT-2, 4 layers": gpt2,
     "resnet18, batch 1": lambda: vision("resnet18", 1),
     "vit_b_16, batch 1": lambda: vision("vit_b_16", 1),
@@ -135,6 +151,36 @@ def torchlens_all(model: nn.Module, args: Any) -> Any:
     inputs = ((), args) if isinstance(args, dict) else (args,)
     return run(model, *inputs)
 
+
+@lru_cache(maxsize=1)
+def _wrapped(model: nn.Module) -> Any:
+    import nnsight
+
+    return nnsight.NNsight(model)
+
+
+def nnsight_cache(model: nn.Module, args: Any) -> Any:
+    """The output of every module."""
+    given = ((), args) if isinstance(args, dict) else ((args,), {})
+    with _wrapped(model).trace(*given[0], **given[1]) as tracer:
+        cache = tracer.cache()
+    return cache
+
+
+def torch_profile(model: nn.Module, args: Any) -> Any:
+    """The time and shapes of every operator, and no value."""
+    with torch.profiler.profile(record_shapes=True) as profiler:
+        plain(model, args)
+    return profiler.events()
+
+
+#: Of each in a process of its own, as some change torch's functions or the model: what it is called
+#: in the table, and what must be installed.
+ALONE = {
+    "torchlens_all": ("TorchLens", "torchlens"),
+    "nnsight_cache": ("nnsight", "nnsight"),
+    "torch_profile": ("profiler", "torch"),
+}
 
 CONTENDERS: dict[str, Callable[[nn.Module, Any], Any]] = {
     "plain": plain,
@@ -193,7 +239,7 @@ def over_empty(found: dict[str, list[float]], contender: str) -> str:
     return f"{statistics.median(costs[contender]) / empty:.1f}x" if low > 0 else "-"
 
 
-_TORCHLENS = """
+_ALONE = """
 import sys, statistics, torch
 from time import perf_counter
 sys.path.insert(0, {folder!r})
@@ -205,32 +251,32 @@ times = []
 with torch.no_grad():
     for _ in range({rounds} + 1):
         start = perf_counter()
-        result = bench.torchlens_all(model, args)
+        result = bench.{run}(model, args)
         times.append(perf_counter() - start)
         del result
 print(statistics.median(times[1:]))
 """
 
 
-def torchlens_median(model: str, rounds: int) -> float | None:
-    """In a process of its own: it wraps torch's functions, which slows the other contenders."""
-    code = _TORCHLENS.format(folder=FOLDER, model=model, rounds=rounds)
+def alone(run: str, model: str, rounds: int) -> float | None:
+    """The median seconds of a contender in a process of its own; None where it ends in an error."""
+    code = _ALONE.format(folder=FOLDER, run=run, model=model, rounds=rounds)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        print(f"  TorchLens: {done.stderr.strip().splitlines()[-1][:120]}")
+        print(f"  {ALONE[run][0]}: {done.stderr.strip().splitlines()[-1][:120]}")
         return None
     return float(done.stdout.strip().splitlines()[-1])
 
 
 def report_time(models: list[str], quick: bool) -> None:
-    lens = importlib.util.find_spec("torchlens") is not None
-    if not lens:
-        print("TorchLens is not installed; its columns are empty")
+    there = {run: name for run, (name, needs) in ALONE.items() if importlib.util.find_spec(needs)}
+    for name in [name for run, (name, _) in ALONE.items() if run not in there]:
+        print(f"{name} is not installed; its columns are empty")
     print(
         f"{'model':24}{'ops':>5}{'plain':>10}{'hooks':>7}{'empty':>7}{'None':>7}{'trace':>7}"
-        f"{'TorchL.':>9}{'trace/hooks':>13}{'None/empty':>12}{'trace/empty':>13}"
+        f"{'profiler':>10}{'nnsight':>9}{'TorchL.':>9}{'trace/hooks':>13}{'None/empty':>12}{'trace/empty':>13}"
         f"{'None us/op':>12}{'trace us/op':>13}{'TorchL. us/op':>15}"
     )
     for name in models:
@@ -241,15 +287,17 @@ def report_time(models: list[str], quick: bool) -> None:
             n = len(lf.trace(model, args, save=None).layers)
         found = times(model, args, rounds_of(name, quick))
         seconds = {contender: statistics.median(values) for contender, values in found.items()}
-        torchlens = torchlens_median(name, 1 if quick else 3) if lens else None
-        if torchlens is not None:
-            seconds["TorchLens"] = torchlens
+        for run, other in there.items():
+            median = alone(run, name, 1 if quick and run == "torchlens_all" else 5)
+            if median is not None:
+                seconds[other] = median
         base = seconds["plain"]
         ratio = {k: f"{v / base:.2f}x" for k, v in seconds.items()}
         per_op = {k: f"{(v - base) / n * 1e6:.1f}" for k, v in seconds.items()}
         print(
             f"{name:24}{n:>5}{base * 1e3:>8.2f}ms{ratio['leaf hooks']:>7}{ratio['empty mode']:>7}"
-            f"{ratio['save=None']:>7}{ratio['trace']:>7}{ratio.get('TorchLens', '-'):>9}"
+            f"{ratio['save=None']:>7}{ratio['trace']:>7}{ratio.get('profiler', '-'):>10}"
+            f"{ratio.get('nnsight', '-'):>9}{ratio.get('TorchLens', '-'):>9}"
             f"{seconds['trace'] / seconds['leaf hooks']:>12.2f}x"
             f"{over_empty(found, 'save=None'):>12}{over_empty(found, 'trace'):>13}"
             f"{per_op['save=None']:>12}{per_op['trace']:>13}{per_op.get('TorchLens', '-'):>15}",
@@ -257,7 +305,8 @@ def report_time(models: list[str], quick: bool) -> None:
         )
     print(
         "empty: a function mode that only calls the function; None/empty and trace/empty: what each"
-        " adds to plain, as a\nmultiple of what that mode adds (- where that is lost in the noise)"
+        " adds to plain, as a\nmultiple of what that mode adds (- where that is lost in the noise);"
+        " profiler: torch's, with shapes, without\nvalues; nnsight: a cache of what modules return"
     )
 
 

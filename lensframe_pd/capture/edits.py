@@ -29,7 +29,7 @@ from lensframe_pd.capture.sites import Site, Sites
 from lensframe_pd.capture.values import Values
 from lensframe_pd.errors import LensError, LensKeyError, LensValueError, shown
 from lensframe_pd.labels import split_call
-from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.objects import tensors_of
 from lensframe_pd.tape.passes import Passes, passes
 from lensframe_pd.tape.rebuilt import Unbuilt, with_others
 from lensframe_pd.tape.regions import Region, overlap, region_of
@@ -188,7 +188,7 @@ class Edits:
             self.paths.discard(called.path)  # nobody is asked any more
         if site is None:
             return None
-        tensors = {id(tensor): tensor for _, tensor in tensors_in(result)}
+        tensors = {id(tensor): tensor for tensor in tensors_of(result)}
         # In a hook the mode would see what follows, and a ScriptModule's is still there.
         modes = _disable_current_modes() if _n_modes() else nullcontext()
         with torch._C.DisableTorchFunction(), modes:

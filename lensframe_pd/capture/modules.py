@@ -19,7 +19,7 @@ from torch.nn.modules.module import (
 
 from lensframe_pd.capture.handed import HandedBack
 from lensframe_pd.capture.roots import is_compile_wrapper
-from lensframe_pd.tape.objects import free_name, submodules, tensors_in
+from lensframe_pd.tape.objects import free_name, submodules, tensors_of
 from lensframe_pd.tape.tape import ModuleCall, Tape
 
 _CALL_IMPL = nn.Module._call_impl.__code__
@@ -219,7 +219,7 @@ class ModuleStack:
             if type(result) is Tensor:
                 tracer.returned(result, index)
             elif result is not None:
-                for _, tensor in tensors_in(result):
+                for tensor in tensors_of(result):
                     tracer.returned(tensor, index)
         if tracer.handed.some:
             tracer.handed.end(result, depth, n_rows)

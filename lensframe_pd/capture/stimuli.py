@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from lensframe_pd.errors import LensValueError
-from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.objects import tensors_of
 
 Start = int | range | np.ndarray[Any, Any]
 """The number of the stimulus that a tensor is, or those of the entries along its axis 0.
@@ -123,7 +123,7 @@ def _parts(values: Iterable[Any]) -> Iterator[PackedSequence | list[Tensor] | Te
         elif issubclass(kind, PackedSequence):
             yield value
         elif not (kind is list or kind is tuple or kind is dict):
-            yield from (tensor for _, tensor in tensors_in(value))
+            yield from tensors_of(value)
         elif id(value) not in entered:
             entered.add(id(value))
             held = value.values() if kind is dict else value

@@ -30,7 +30,7 @@ from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.watch import Watcher, overridden
 from lensframe_pd.tape.context import generator_state
 from lensframe_pd.tape.functions import KNOWN, Action, Function, describe
-from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.objects import tensors_of
 from lensframe_pd.tape.rebuilt import with_others
 from lensframe_pd.tape.storage import (
     distinct,
@@ -207,7 +207,7 @@ class Tracer(Recorder):
     def _rows_of(
         self, result: Any, function: Function, args: Any, kwargs: Any, seconds: float
     ) -> Any:
-        made = [tensor for _, tensor in tensors_in(result)]
+        made = tensors_of(result)
         if made:
             call = self._call(function, self._template(args, kwargs), seconds)
             if function.selects is not None:

@@ -13,7 +13,7 @@ from lensframe_pd.capture.sites import Site, Sites
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.errors import LensRuntimeError
 from lensframe_pd.tape.compare import difference
-from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.objects import tensors_of
 from lensframe_pd.tape.silence import silenced
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.evidence import Evidence
@@ -65,7 +65,7 @@ class Forwards:
                 "back; give rows that no decision of the model depends on"
             )
         rows = [row for row, kind in self._tape.kinds.items() if kind == "output"]
-        outputs = [tensor for _, tensor in tensors_in(self._run(again, Sites()))]
+        outputs = tensors_of(self._run(again, Sites()))
         saved = [self._tape.values[row] for row in rows]
         same = len(outputs) == len(saved) and all(
             value is None or difference(tensor.detach(), value).same

@@ -21,7 +21,7 @@ from lensframe_pd.labels import parsed, unknown_rows
 from lensframe_pd.patching.forwards import Forwards
 from lensframe_pd.patching.recomputed import Doubt, Recomputed
 from lensframe_pd.tables.dims import dimensions
-from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.objects import tensors_of
 from lensframe_pd.tape.rebuilt import Unbuilt, with_others
 from lensframe_pd.tape.switches import Switches, standing
 from lensframe_pd.tape.tape import Tape
@@ -264,7 +264,7 @@ def _output(run: Run, changed: dict[int, Tensor]) -> Any:
         It is an object that cannot be made anew.
     """
     rows = [row for row, kind in run.tape.kinds.items() if kind == "output"]
-    tensors = [tensor for _, tensor in tensors_in(run.output)]
+    tensors = tensors_of(run.output)
     if len(rows) != len(tensors):
         raise Unbuilt("output that was changed")
     new = {}

@@ -10,7 +10,7 @@ from torch import Tensor
 from lensframe_pd.replay.call import Unreplayable, filled
 from lensframe_pd.replay.recording import Argument, Misfit, Recorded, Recording, is_given
 from lensframe_pd.tape.context import Surroundings
-from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.objects import tensors_of
 
 
 def carry(
@@ -97,4 +97,4 @@ def differentiated(
             result = call.function.func(*args, **kwargs)
         except RuntimeError as error:
             raise Unreplayable(f"what it differentiates cannot be run again ({error})") from None
-    return [tensor for _, tensor in tensors_in(result)]
+    return tensors_of(result)

@@ -209,7 +209,7 @@ class Sources:
         return line
 
     def of(self, site: Site, module: int) -> str:
-        """The line that a call was made in: where all frames were torch's, its module was called."""
+        """The line of a call; where its frames are all torch's, that of the call of its module."""
         line = self.line(site)
         if line:
             return line

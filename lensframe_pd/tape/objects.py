@@ -88,6 +88,16 @@ def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
             yield f"{before}.{here}" if before and here else before + here, found
 
 
+def tensors_of(value: Any) -> list[Tensor]:
+    """The tensors that `tensors_in` finds, without their places: of results of most calls quick."""
+    kind = type(value)
+    if kind is Tensor:
+        return [value]
+    if (kind is tuple or kind is list) and all([type(part) is Tensor for part in value]):
+        return [*value]
+    return [tensor for _, tensor in tensors_in(value)]
+
+
 def submodules(root: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """As `root.named_modules(prefix=prefix)`, for any depth of nesting, and no path twice.
 

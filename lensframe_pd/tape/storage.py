@@ -13,7 +13,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lensframe_pd.tape.functions import Function
-from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.objects import tensors_of
 
 #: Address of a tensor's storage; raises where it has none (sparse tensors, vmap's wrappers).
 storage_address: Callable[[Tensor], int] = torch._C._storage_address  # type: ignore[attr-defined]
@@ -230,7 +230,7 @@ def written_arguments(args: Any, kwargs: Any, function: Function) -> list[Tensor
         return []
     found: list[Any] = [args[i] for i in function.written if i < len(args)]
     found += [kwargs[name] for name in (*function.written_names, "out") if name in kwargs]
-    return distinct([t for value in found for _, t in tensors_in(value)])
+    return distinct([t for value in found for t in tensors_of(value)])
 
 
 def may_write(function: Function, kwargs: Any) -> bool:
@@ -275,7 +275,7 @@ def perform(function: Function, args: Any, kwargs: Any, writable: Sequence[Tenso
     if not function.certain:
         before = zip(written, versions, strict=True)
         written = [t for t, v in before if v is None or version_of(t) != v]
-    made = [result] if type(result) is Tensor else [t for _, t in tensors_in(result)]
+    made = tensors_of(result)
     if written:
         made = distinct([*made, *written])
     return Performed(result, made, written, seconds)

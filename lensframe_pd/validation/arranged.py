@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from lensframe_pd.tape.compare import same
 from lensframe_pd.tape.contents import CODE, children
-from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.objects import tensors_of
 from lensframe_pd.tape.storage import placed
 
 Order = Sequence[int]
@@ -166,7 +166,7 @@ class _List:
     def __init__(self, values: list[Any]) -> None:
         self._values = values
         self._own = [*values]
-        self._tensors = [[_Tensor(t) for _, t in tensors_in(value)] for value in values]
+        self._tensors = [[_Tensor(t) for t in tensors_of(value)] for value in values]
 
     @property
     def is_switch(self) -> bool:

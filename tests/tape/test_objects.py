@@ -27,7 +27,7 @@ from torch import nn
 from torch.distributions import AffineTransform, Normal, TransformedDistribution
 
 import lensframe_pd as lf
-from lensframe_pd.tape.objects import submodules, tensors_in
+from lensframe_pd.tape.objects import submodules, tensors_in, tensors_of
 
 A, B = torch.zeros(1), torch.ones(2)
 
@@ -246,6 +246,24 @@ FOUND = {
     "generator": ((x for x in "ab"), None),
     "a chain of 10,000": (a_chain(10_000), "n." * 10_000 + "end"),
 }
+
+
+FLAT = {
+    "tensor": A,
+    "tuple": (A, B),
+    "list of one twice": [A, A],
+    "tuple with None": (A, None, B),
+    "state of an LSTM": (A, (B, A)),
+    "a parameter among them": [A, nn.Parameter(torch.ones(1))],
+    "values and indices": torch.ones(2, 2).max(0),
+    "nothing": (),
+}
+
+
+@pytest.mark.parametrize("kind", [*FLAT, *FOUND])
+def test_tensors_without_their_places_are_the_same(kind):
+    value = FLAT[kind] if kind in FLAT else FOUND[kind][0]
+    assert [*map(id, tensors_of(value))] == [id(tensor) for _, tensor in tensors_in(value)]
 
 
 @pytest.mark.parametrize("kind", FOUND)
