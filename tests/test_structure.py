@@ -19,7 +19,7 @@ ROOMS = {
     "edited passes rebuilt",
     "capture": "watch gradients given holding values roots origins writes lineage handed modules "
     "unseen fused selections plan sites edits recorder tracer iterators snapshot state process "
-    "save stimuli model hints inventory run placed",
+    "save named saving stimuli model hints inventory run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
     "space norms products reductions axes readers dims layers nonfinite tokens continued centres "
     "activations without gradients",

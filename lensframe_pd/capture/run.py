@@ -16,7 +16,7 @@ from lensframe_pd.capture.holding import held_by_python
 from lensframe_pd.capture.inventory import Inventory, inventory
 from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.process import switched
-from lensframe_pd.capture.save import save_of
+from lensframe_pd.capture.saving import save_of
 from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.capture.tracer import Tracer
