@@ -8,7 +8,7 @@ to make) and `stimuli` (where they are among the arguments); `model` says what c
 what is in train mode, and `inventory` what it is made of; `fused` sees where torch left its fused
 attention for us, and `selections` which entries of tensors a call takes.
 `watch` is the seam for whoever looks on: `values` and `save` (what is kept; `named` by names,
-`saving` says which), `plan` (an earlier run as what to expect), `gradients` (where autograd has each
-tensor). `process` holds what is set process-wide meanwhile, `state` what a run may change, to put
-it back: `snapshot`, with `iterators`.
+`saving` says which), `plan` (an earlier run as what to expect), `gradients` (where autograd has
+each tensor). `process` holds what is set process-wide meanwhile, `state` what a run may change, to
+put it back: `snapshot`, with `iterators`.
 """
