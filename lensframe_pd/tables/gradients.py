@@ -174,29 +174,48 @@ def _key(edge: GradientEdge) -> tuple[Any, int]:
 
 
 def _own(given: list[Any]) -> list[Tensor | None]:
-    """Gradients as dense tensors in memory that nobody else can write.
+    """Gradients as dense tensors in memory that nobody else can write."""
+    lent = _lent(given)
+    found: list[Tensor | None] = []
+    for gradient in given:
+        if gradient is None or gradient.layout is not torch.strided:
+            found.append(None if gradient is None else gradient.to_dense())
+        else:
+            is_lent = gradient.untyped_storage()._cdata in lent
+            found.append(gradient.clone() if is_lent else gradient)
+    return found
 
-    The backward of an `autograd.Function` can give a tensor that the model keeps.
+
+def _lent(given: list[Any]) -> set[int]:
+    """The storages of gradients that others hold besides this list.
+
+    The backward of an `autograd.Function` can give a tensor that the model keeps, or a view of it.
     """
-    of_storage: dict[int, set[int]] = {}
     times = Counter(map(id, given))
     given.append(torch.empty(0))  # shows how many references asking for their number makes
     asking = sys.getrefcount(given[-1]) - 1
+    view = given[-1][:]  # and how many views make, which hold what they are views of
+    by_views = sys.getrefcount(given[-1]) - 1 - asking
     referred = [sys.getrefcount(given[k]) - asking for k in range(len(given) - 1)]
-    del given[-1]
-    for gradient in given:
-        if gradient is not None and gradient.layout is torch.strided:
-            storage = gradient.untyped_storage()._cdata
-            of_storage.setdefault(storage, set()).add(id(gradient))
-    found: list[Tensor | None] = []
-    for gradient, references in zip(given, referred, strict=True):
-        if gradient is None or gradient.layout is not torch.strided:
-            found.append(None if gradient is None else gradient.to_dense())
-            continue
-        ours = of_storage[gradient.untyped_storage()._cdata]
-        lent = references > times[id(gradient)] or holders(gradient) > len(ours)
-        found.append(gradient.clone() if lent else gradient)
-    return found
+    del given[-1], view
+    dense = {
+        id(gradient): (gradient, references)
+        for gradient, references in zip(given, referred, strict=True)
+        if gradient is not None and gradient.layout is torch.strided
+    }
+    bases = [gradient._base for gradient, _ in dense.values()]
+    n_views = Counter(id(base) for base in bases if base is not None)
+    n_ours = Counter(gradient.untyped_storage()._cdata for gradient, _ in dense.values())
+    lent = set()
+    for key, (gradient, references) in dense.items():
+        storage, n = gradient.untyped_storage()._cdata, n_views[key]
+        if (
+            references > times[key] + (by_views if n else 0)
+            or (n and gradient._use_count() > 1 + n)
+            or holders(gradient) > n_ours[storage]
+        ):
+            lent.add(storage)  # whoever holds one can write the others
+    return lent
 
 
 def _at(gradient: Tensor, place: Place | None) -> Tensor:

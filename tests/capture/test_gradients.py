@@ -511,6 +511,41 @@ def test_a_gradient_that_a_function_holds_on_to_is_copied():
     assert not gradients["linear_1"].values.flags.writeable
 
 
+class Kept(torch.autograd.Function):
+    """Gives in its backward what it was told to, which somebody goes on holding."""
+
+    @staticmethod
+    def forward(ctx, x, gradient):
+        ctx.gradient = gradient
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return ctx.gradient, None
+
+
+REACHED_BY_VIEWS = {
+    "views of what is held": lambda x, held: Kept.apply(LINEAR(x).view(3, 4).view(3, 4), held),
+    "views of other shapes": lambda x, held: Kept.apply(LINEAR(x).view(12).view(3, 4), held),
+    "a view is held": lambda x, held: Kept.apply(LINEAR(x).view(12), held.view(12)),
+    "transposed": lambda x, held: Kept.apply(LINEAR(x).t().t(), held),
+    "a part is held": lambda x, held: Kept.apply(LINEAR(x).view(3, 4), held[:3]).view(12),
+    "in two rows": lambda x, held: Kept.apply(LINEAR(x).contiguous(), held),
+}
+
+
+@pytest.mark.parametrize("what", REACHED_BY_VIEWS)
+def test_whatever_shares_memory_with_what_is_held_is_copied(what):
+    held = torch.full((3, 4), 2.0)
+    trace = lf.trace(REACHED_BY_VIEWS[what], (torch.randn(3, 4), held), gradients=True)
+    found = trace.gradients(trace.output.sum())
+    before = {op: found[op].values.copy() for op in found}
+    held.zero_()
+    for op in found:
+        np.testing.assert_array_equal(found[op].values, before[op])
+    assert (before["linear_1"] == 2).all()
+
+
 def test_a_gradient_that_nobody_else_holds_is_not_copied():
     """A sum hands one tensor on to both that were added."""
     trace = lf.trace(
@@ -518,6 +553,19 @@ def test_a_gradient_that_nobody_else_holds_is_not_copied():
     )
     gradients = trace.gradients(lambda output: output.sum())
     assert np.shares_memory(gradients["sin_1"].values, gradients["cos_1"].values)
+
+
+def test_views_of_a_gradient_are_not_copied():
+    """As around the product of a linear layer for each token."""
+
+    def forward(x):
+        flat = x.view(6, 4).mm(LINEAR.weight)
+        return flat.view(2, 3, 4).view(2, 12).exp()
+
+    trace = lf.trace(forward, torch.randn(2, 3, 4), gradients=True)
+    found = trace.gradients(lambda output: output.sum())
+    rows = [found[op].values for op in ("mm_1", "view_2", "view_3")]
+    assert all(np.shares_memory(rows[0], row) for row in rows[1:])
 
 
 def test_nothing_that_holds_a_gradient_is_changed():
