@@ -22,7 +22,7 @@ def collector_paused() -> Iterator[None]:
 
 
 _OWED = 8  # collections of what a run made, for one of all that there is
-_OF_TAPE = 10  # new objects while a model is traced, for one that its calls alone would make
+_OF_TAPE = 6  # new objects while a model is traced, for one of the model itself: of few it is more
 
 
 class _Aside:

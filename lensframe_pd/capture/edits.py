@@ -358,10 +358,11 @@ class Edits:
         others = [row for row in range(len(tape.rows)) if self._kind_of(row) in could]
         if len(others) == len(self._every):
             return []
-        layers, pass_nums, _ = passes_of_run()
+        grouped = passes_of_run()
+        layers = grouped.layers
         every = {layers[row] for row in self._every}
         return [
-            f"pass {pass_nums[row]} of {layers[row]!r}"
+            f"pass {grouped.pass_nums[row]} of {layers[row]!r}"
             for row in others
             if layers[row] in every and row not in self.rows
         ]

@@ -197,23 +197,20 @@ def _sources(of: Sources, sites: Sequence[Site], places: Sequence[int]) -> list[
 
 def _held_columns(held: dict[int, tuple[Any, ...]], n: int) -> dict[str, Column]:
     """The columns of the parameters and buffers that a row's call read."""
+    columns = [dict(zip(held, column, strict=True)) for column in zip(*held.values(), strict=True)]
     return {
-        name: _Sparse(CallFacts.nothing_held[k], {i: cells[k] for i, cells in held.items()}, n)
+        name: _Sparse(CallFacts.nothing_held[k], columns[k] if held else {}, n)
         for k, name in enumerate(CallFacts.of_held)
     }
 
 
-def _tensor_columns(tape: Tape) -> dict[str, list[Any]]:
-    facts: dict[Any, dict[str, Any]] = {}
-    columns: list[dict[str, Any]] = []
-    for row in tape.rows:
-        key = row[2:6]  # shape, stride, dtype, device: few differ
-        found = facts.get(key)
-        if found is None:
-            found = facts[key] = tensor_facts(*key)
-        columns.append(found)
-    names = ("shape", "shape_str", "stride", "dtype", "device", "numel", "nbytes")
-    result: dict[str, list[Any]] = {name: [c[name] for c in columns] for name in names}
+def _tensor_columns(tape: Tape) -> dict[str, Sequence[Any]]:
+    keys = [row[2:6] for row in tape.rows]  # shape, stride, dtype, device: few differ
+    facts = {key: tensor_facts(*key) for key in {*keys}}
+    names = next(iter(facts.values())) if facts else ()
+    cells = {key: (*found.values(),) for key, found in facts.items()}
+    columns = zip(*[cells[key] for key in keys], strict=True)
+    result: dict[str, Sequence[Any]] = dict(zip(names, columns, strict=True))
     result["requires_grad"] = [row[6] for row in tape.rows]  # row.requires_grad
     result["inplace"] = [row[7] for row in tape.rows]  # row.inplace
     return result

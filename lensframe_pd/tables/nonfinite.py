@@ -45,7 +45,9 @@ def made_of(tape: Tape, labels: Sequence[str], rows: Iterable[int]) -> Iterator[
             parents = labels[sources[0]]
         else:
             parents = " ".join([labels[s] for s in sources if s >= 0])
-        given = "" if not kwargs and _are_finite(args) else _in(args, kwargs)
+        given = ""
+        if kwargs or not (_PLAIN.issuperset(map(type, args)) or _are_finite(args)):
+            given = _in(args, kwargs)
         if sources and min(sources) < 0 and call[0][1] not in _NORMS and "inf" not in given:
             for source in sources:
                 if source < 0 and source not in masks:

@@ -9,7 +9,7 @@ loop may differ where the others read what an earlier pass carried round (`openi
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from lensframe_pd.labels import label
 from lensframe_pd.tape.edited import EDIT, edited_row, has_edits, without_edits
@@ -19,15 +19,20 @@ from lensframe_pd.tape.refinement import refined
 from lensframe_pd.tape.tape import Tape
 
 
-class Passes(NamedTuple):
+@dataclass
+class Passes:
     """For each row of a tape: its layer, its pass and how many passes that layer has."""
 
     layers: list[str]
     pass_nums: list[int]
     n_passes: list[int]
+    _labels: list[str] | None = None
 
     def labels(self) -> list[str]:
-        return [*map(label, self.layers, self.pass_nums, self.n_passes)]
+        """The label of each row; not to be changed, as each table asks."""
+        if self._labels is None:
+            self._labels = [*map(label, self.layers, self.pass_nums, self.n_passes)]
+        return self._labels
 
 
 def passes(tape: Tape) -> Passes:
@@ -40,8 +45,9 @@ def _with_edits(tape: Tape) -> Passes:
     plain, kept = without_edits(tape)
     found = _passes(plain)
     layers, pass_nums, n_passes = [""] * len(tape.rows), [0] * len(tape.rows), [0] * len(tape.rows)
-    for row, cells in zip(kept, zip(*found, strict=True), strict=True):
-        layers[row], pass_nums[row], n_passes[row] = cells
+    for k, row in enumerate(kept):
+        layers[row] = found.layers[k]
+        pass_nums[row], n_passes[row] = found.pass_nums[k], found.n_passes[k]
     edits: dict[str | int, list[int]] = {}
     for row in [row for row, kind in tape.kinds.items() if kind == EDIT]:
         above = edited_row(tape, row)
