@@ -23,6 +23,7 @@ from lensframe_pd.tape.contents import (
     cell_content,
     dict_items,
     instance_dict,
+    is_bare,
     is_closed,
     slot_content,
     slots,
@@ -61,8 +62,10 @@ class Snapshot:
         iterators = {}
         layouts: dict[type, _Layout] = {}
         for trail, key, value in walk(objects):
-            if type(value) is dict and not value:  # as three of four of those that modules hold
+            if is_bare(value):
                 self._empty.append(value)
+                if type(value) is OrderedDict:
+                    self._empty.append(value.__dict__)
                 continue
             layout = layouts.get(type(value))
             if layout is None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lensframe_pd.tape.contents import ATOMS, CODE, Child, children, key_text
+from lensframe_pd.tape.contents import ATOMS, CODE, Child, children, is_bare, key_text
 
 Trail = tuple[Any, ...]
 """The keys that lead to an object, the last one outside: `((), "a"), 0)`; empty at the start."""
@@ -52,7 +52,9 @@ def walk(
             if id(kind) in ATOMS or id(value) in seen:
                 continue
             yield trail, key, value
-            if not issubclass(kind, closed) and len(stack) <= depth:
+            if is_bare(value):
+                seen[id(value)] = value
+            elif not issubclass(kind, closed) and len(stack) <= depth:
                 seen[id(value)] = value
                 stack.append(((trail, key), iter(children(value))))
                 break
