@@ -206,6 +206,12 @@ def asked_names(given: Any, verb: str) -> list[str]:
     return listed
 
 
+def activations_of(given: Any) -> Any:
+    """Of a trace, or of one that was read, its activations; anything else as it is."""
+    found = getattr(given, "activations", None)
+    return found if isinstance(found, xr.Dataset) else given
+
+
 def unknown_rows(asked: Iterable[str], known: Iterable[str], what: str) -> LensKeyError:
     """As `unknown_names`, of names of rows; with what to do about functions and patterns.
 

@@ -18,6 +18,7 @@ from lensframe_pd.collector import collector_paused
 from lensframe_pd.errors import LensRuntimeError, LensTypeError
 from lensframe_pd.glance import trace_html
 from lensframe_pd.graph.select import asked
+from lensframe_pd.labels import activations_of
 from lensframe_pd.patching.patch import Metric
 from lensframe_pd.patching.patch import Run as Finished
 from lensframe_pd.patching.patch import patch as patched
@@ -249,7 +250,9 @@ class Trace:
         labels = None if rows is None else asked(self.layers, rows, "patch")
         tables = evidence(self.layers, None, self._origin, self.tape)
         ids = None if self._stimulus is None else self._stimulus.index
-        return patched(Finished(self.tape, self.output, tables, ids), values, metric, labels)
+        return patched(
+            Finished(self.tape, self.output, tables, ids), activations_of(values), metric, labels
+        )
 
     def _finish(self) -> None:
         """Nobody but the trace may reach a value from here on."""

@@ -209,3 +209,35 @@ def test_files_of_others_say_what_is_read(suffix, there, tmp_path):
 def test_writing_the_wrong_way_round(trace, tmp_path):
     with pytest.raises(lf.LensTypeError, match=r"first, then the path: lf\.write\(trace, path\)"):
         lf.write(str(tmp_path / "x"), trace)
+
+
+@pytest.mark.parametrize("of", ["trace", "Saved", "Dataset"])
+def test_a_trace_stands_for_its_activations(trace, of, tmp_path):
+    """Where the values of another run are asked for."""
+    other = {
+        "trace": lambda: trace,
+        "Saved": lambda: lf.read(lf.write(trace, tmp_path / "t")),
+        "Dataset": lambda: trace.activations,
+    }[of]()
+    model, args = trace._origin.model, trace._origin.args
+    again = lf.trace(model, args, stimulus=list("abcdef"), values=other)
+    np.testing.assert_array_equal(again.output.detach(), trace.output.detach())
+    assert again.layers["kind"].eq("edit").sum() > 5
+    mean = trace.output.mean().item()
+    patched = trace.patch(other, lambda y: y.mean().item(), rows="relu_1")
+    assert patched["metric"].tolist() == pytest.approx([mean])
+    n = len(trace.activations.data_vars)
+    assert trace.activations.lens.cka(other, layers="relu_1").shape == (1, n)
+
+
+def test_a_whole_trace_is_no_reference(trace):
+    for other in (trace, trace.activations):
+        with pytest.raises(lf.LensTypeError, match=r"give one layer of another model, as other\."):
+            trace.activations.lens.score({"other": other}, trace.layers)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.pt", "t.NC", "a.b.parquet", "t.arrows"])
+def test_a_trace_is_no_file_of_another_kind(trace, name, tmp_path):
+    with pytest.raises(lf.LensValueError, match=r"a trace is written to a folder, or a \.zarr"):
+        lf.write(trace, tmp_path / name)
+    assert not (tmp_path / name).exists()

@@ -14,6 +14,7 @@ from lensframe_pd.capture.given import joined
 from lensframe_pd.capture.plan import ADDRESSED_BY, Address, by_address, followed, lines_to
 from lensframe_pd.errors import LensTypeError, LensValueError, shown, unknown_names, warn
 from lensframe_pd.labels import (
+    activations_of,
     labels,
     main_path,
     module_asked,
@@ -148,6 +149,7 @@ def asked(values: Any) -> Asked:
     LensKeyError
         Rows without a column of values.
     """
+    values = activations_of(values)
     if isinstance(values, xr.Dataset):
         return Asked({str(k): v for k, v in values.data_vars.items()}, passes_over=True)
     if isinstance(values, pd.Series) and "func" in values.index:  # one row

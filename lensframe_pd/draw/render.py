@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from html import escape
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
-from lensframe_pd.errors import LensRuntimeError, LensValueError, warn
+from lensframe_pd.errors import LensAttributeError, LensRuntimeError, LensValueError, warn
 from lensframe_pd.files.atomic import new_file
 from lensframe_pd.files.places import place_to_write
 
@@ -59,6 +60,9 @@ class Page:
 
     def __repr__(self) -> str:
         return f"<Page: {len(self.html.encode(errors='replace')) / 1e6:.2f} MB>"
+
+
+_FORMS = ("svg", "png", "pdf")
 
 
 class Drawing:
@@ -120,6 +124,11 @@ class Drawing:
         LensValueError
             The graph has too many nodes for a picture; the error says how to have fewer.
         """
+        if form not in _FORMS:
+            raise LensValueError(
+                f"render gives the bytes of {', '.join(_FORMS)}, not of {form!r}; .save(path) "
+                "writes a file"
+            )
         refuse_too_large(self.n_nodes, self._advice)
         large = self.n_nodes > LARGE
         if self._slow:
@@ -164,6 +173,12 @@ class Drawing:
         with new_file(place) as new:
             new.write_bytes(content)
         return Path(path)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hint = "it has save(path), page(), render(form) and source"
+        if name in ("show", "view", "display", "plot"):
+            hint = "a notebook shows it by itself, at the end of a cell; .save(path) writes it"
+        raise LensAttributeError(f"a drawing has no {name!r}; {hint}")
 
     def _repr_svg_(self) -> str:
         return self.render("svg").decode()

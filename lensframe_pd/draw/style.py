@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lensframe_pd.draw.markup import attribute, escaped
-from lensframe_pd.errors import unknown_names
+from lensframe_pd.errors import LensKeyError, unknown_names
 from lensframe_pd.graph.parameters import parameters
 from lensframe_pd.schema import model_class, quantity, unit_of, unknown_column
 
@@ -80,6 +80,13 @@ ATTRIBUTES = frozenset(
 )
 
 
+_ELSEWHERE = {
+    "depth": "modules become boxes by layers.lens.collapse(depth).lens.draw(...)",
+    **dict.fromkeys(("rankdir", "orientation"), 'direction="right" lays the picture on its side'),
+    **dict.fromkeys(("format", "filetype"), "the suffix of the path says it: .svg, .png, .html"),
+    **dict.fromkeys(("size", "figsize", "dpi"), "scale= sizes the picture"),
+}
+
 _NAMED = 12  # values that a legend names
 
 
@@ -133,6 +140,11 @@ def _without(colors: list[str]) -> str:
 
 def _column(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
     if column not in frame.columns:
+        if is_color(column):
+            raise LensKeyError(
+                f"no column to draw by {column!r}, which is a colour: a column gives each row its "
+                f"own, as layers.assign(color={column!r}).lens.draw(...)"
+            )
         raise unknown_column(column, frame, "column to draw by")
     return frame[column]
 
@@ -254,7 +266,9 @@ def attributes(frame: pd.DataFrame, columns: dict[str, str]) -> list[dict[str, s
     """Graphviz attributes of each node, by the columns that give them."""
     unknown = sorted(columns.keys() - ATTRIBUTES)
     if unknown:
-        raise unknown_names(unknown, sorted(ATTRIBUTES), "node attribute")
+        lines = [str(unknown_names(unknown, sorted(ATTRIBUTES), "node attribute"))]
+        lines += [f"{name}: {_ELSEWHERE[name]}" for name in unknown if name in _ELSEWHERE]
+        raise LensKeyError("\n".join(lines))
     found: list[dict[str, str]] = [{} for _ in range(len(frame))]
     for name, column in columns.items():
         for look, cell in zip(found, _column(frame, column), strict=True):

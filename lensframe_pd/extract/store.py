@@ -35,7 +35,7 @@ from lensframe_pd.files.blocks import (
     place_of,
 )
 from lensframe_pd.files.frames import frame_bytes
-from lensframe_pd.files.places import place_to_write
+from lensframe_pd.files.places import OF_FILES, place_to_write
 from lensframe_pd.files.stores import GROUP, NAME, as_it_is, as_stored, put_layers
 from lensframe_pd.schema import STIMULUS, quantity
 
@@ -113,11 +113,6 @@ def codecs(compress: Any) -> list[Any]:
     )
 
 
-_OF_OTHERS = frozenset(
-    ".nc .h5 .hdf5 .npy .npz .pt .pth .pkl .csv .parquet .feather .arrow .arrows".split()
-)
-
-
 def target_of(to: Any) -> Any:
     """`to=` as what zarr takes: a Path for what is in a folder, else as it is.
 
@@ -140,7 +135,7 @@ def target_of(to: Any) -> Any:
         _check_url(str(place))
     if not isinstance(place, Path):
         return to
-    if place.suffix.lower() in _OF_OTHERS and not is_blocks(place):
+    if place.suffix.lower() in OF_FILES and not is_blocks(place):
         raise LensValueError(
             f"lf.extract makes a store of zarr's, no {place.suffix} file: give to= such a path as "
             f"{str(place.with_suffix('.zarr'))!r}"

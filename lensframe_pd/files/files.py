@@ -27,7 +27,7 @@ from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError
 from lensframe_pd.files import arrow, blocks, checksums, frames, packed, stores
 from lensframe_pd.files.atomic import alone, new_file, new_folder
 from lensframe_pd.files.damage import check_inside, refused
-from lensframe_pd.files.places import MARK, check_path, place_to_write, present, stamp
+from lensframe_pd.files.places import MARK, OF_FILES, check_path, place_to_write, present, stamp
 from lensframe_pd.schema import model_class
 
 _KIND = "trace"
@@ -265,6 +265,12 @@ def _write_trace(trace: Any, path: str | os.PathLike[str], format: str, write: s
         _check_writable(activations)
         stores.write_zarr(activations, place, write, frames.frame_bytes(layers, write))
         return
+    if Path(path).suffix.lower() in OF_FILES and not Path(path).is_dir():
+        raise LensValueError(
+            f"a trace is written to a folder, or a .zarr, not to a {Path(path).suffix}: give "
+            f"{str(Path(path).with_suffix(''))!r}; or write one table, trace.layers or "
+            "trace.activations"
+        )
     file = _ACTIVATIONS[format]
     content = {
         "kind": _KIND, "version": 1, "write": write, "layers": _LAYERS, "activations": file,

@@ -12,6 +12,11 @@ from typing import Any
 
 from lensframe_pd.errors import LensFileError, LensTypeError, LensValueError
 
+#: What a folder is not called: whoever does means one file.
+OF_FILES = frozenset(
+    ".nc .h5 .hdf5 .npy .npz .pt .pth .pkl .csv .parquet .feather .arrow .arrows".split()
+)
+
 MARK = "lensframe.json"
 """The file by which a folder is known as one of ours, besides zarr's own."""
 Stamp = tuple[int, ...]

@@ -12,6 +12,7 @@ import xarray as xr
 from lensframe_pd.bars import counted
 from lensframe_pd.errors import LensTypeError, LensValueError, shown, warn
 from lensframe_pd.files.blocks import check_finished
+from lensframe_pd.labels import activations_of
 from lensframe_pd.rsa.blockwise import products_of, rdm_of
 from lensframe_pd.rsa.distances import Array, squared_distances
 from lensframe_pd.rsa.features import (
@@ -109,6 +110,7 @@ def cka(
     Kornblith et al. (2019), Similarity of neural network representations revisited, ICML,
     arXiv:1905.00414; unbiased HSIC: Song et al. (2012), JMLR 13:1393, eq. 5.
     """
+    other = activations_of(other)
     if other is not None and not isinstance(other, xr.Dataset):
         raise LensTypeError(
             f"cka: other= is the activations of another model, not a {type(other).__name__}; give "

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.errors import LensTypeError, LensValueError, shown
+from lensframe_pd.labels import activations_of
 from lensframe_pd.rsa.distances import Array
 from lensframe_pd.rsa.features import patterns
 from lensframe_pd.rsa.ids import ids_of, positions
@@ -66,6 +67,11 @@ def reference(name: str, value: Any, ids: pd.Index) -> Reference:
         return _from_frame(of, value, ids)
     if isinstance(value, xr.DataArray):
         return _from_array(of, value, ids)
+    if isinstance(value := activations_of(value), xr.Dataset):
+        raise LensTypeError(
+            f"{of} is a DataFrame or DataArray with ids, not Dataset: give one layer of another "
+            "model, as other.activations.lens.features(name), or its RDM; .cka takes all of them"
+        )
     raise LensTypeError(
         f"{of} is a DataFrame or DataArray with ids, not {type(value).__name__}: nothing is joined "
         "by position; give pd.DataFrame(values, index=ids), and columns=ids too if it is an RDM"

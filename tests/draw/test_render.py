@@ -122,3 +122,14 @@ def test_what_an_edge_says_of_its_end_stands_there():
     assert abs(place - height("where_1")) < 45 < abs(place - height("gt_1"))
     loop = lf.trace(lambda x: [x := x.tanh() * 2 for _ in range(3)][-1], torch.rand(3)).layers
     assert "1-2 to 2-3" in html.unescape(loop.lens.roll().lens.draw()._repr_svg_())
+
+
+def test_what_a_drawing_has_not():
+    drawing = lf.trace(torch.exp, torch.ones(2)).layers.lens.draw()
+    for name, words in {"show": "a notebook shows it by itself", "rendr": "it has save"}.items():
+        with pytest.raises(lf.errors.LensAttributeError, match=words):
+            getattr(drawing, name)
+    assert not hasattr(drawing, "_repr_png_")
+    for form in ("z.svg", "jpg", ""):
+        with pytest.raises(lf.LensValueError, match=r"bytes of svg, png, pdf, .*\.save\(path\)"):
+            drawing.render(form)

@@ -117,6 +117,14 @@ def test_columns_give_any_attribute(traced):
             traced.lens.draw(color=other)
     with pytest.raises(lf.LensKeyError, match=r"layers\.lens\.costs\(\) adds them"):
         traced.lens.draw(color="flops")
+    with pytest.raises(lf.LensKeyError, match=r"is a colour: .*layers\.assign\(color='red'\)"):
+        traced.lens.draw(color="red")
+    for option, words in {
+        "depth": r"layers\.lens\.collapse\(depth\)", "rankdir": 'direction="right"',
+        "format": "the suffix of the path", "figsize": "scale= sizes the picture",
+    }.items():  # fmt: skip
+        with pytest.raises(lf.LensKeyError, match=f"no node attribute '{option}'(?s:.)*{words}"):
+            traced.lens.draw(**{option: "1"})
     with pytest.raises(lf.LensKeyError, match="no column to draw by 'second'; did you mean"):
         styled.lens.draw(color="second")
 
