@@ -132,8 +132,8 @@ def own_attributes(named: Iterable[tuple[str, nn.Module]]) -> list[Own]:
     return [
         (f"{path}.{name}" if path else name, value, type(module))
         for path, module in named
-        for name, value in attributes(module)
-        if name not in _PLAIN_ATTRIBUTES and type(value) not in _USUAL and not is_value(value)
+        for name, value in attributes(module, _PLAIN_ATTRIBUTES)
+        if type(value) not in _USUAL and not is_value(value)
     ]
 
 

@@ -22,7 +22,7 @@ from lensframe_pd.capture.origins import Own
 from lensframe_pd.capture.roots import belongings
 from lensframe_pd.errors import OURS
 from lensframe_pd.tape.codes import once_per_code
-from lensframe_pd.tape.contents import CODE, class_attribute
+from lensframe_pd.tape.contents import CODE, class_attribute, class_dict, mro
 
 _ASSIGNED = frozenset(("real", "imag"))
 _CALLED = "set_"
@@ -58,13 +58,14 @@ def may_write_unseen(model: Any, modules: Sequence[nn.Module], own: Iterable[Own
         The attributes of the modules.
     """
     seen: set[int] = set()
-    asked: dict[int, set[str]] = {}
+    members: dict[int, dict[str, Any]] = {}
     met: set[int] = set()
     waiting: list[tuple[Any, type]] = [(model, type(model))]
     waiting += [(value, kind) for _, value, kind in own if type(value) in CODE]
     for module in modules:
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            waiting += [(hook, type(module)) for hook in hooks.values()]
+            if hooks:
+                waiting += [(hook, type(module)) for hook in hooks.values()]
     kinds = {id(type(module)): type(module) for module in modules}
     waiting += [(class_attribute(kind, "forward"), kind) for kind in kinds.values()]
     waiting += [(value, type(model)) for _, value in belongings(model)]
@@ -78,12 +79,14 @@ def may_write_unseen(model: Any, modules: Sequence[nn.Module], own: Iterable[Own
         seen.add(id(function.__code__))
         if _is_of_torch(function.__code__):
             continue
+        if id(owner) not in members:
+            members[id(owner)] = _members(owner)
+        held = members[id(owner)]
         for code in _with_nested(function.__code__):
             if writes_unseen(code):
                 return True
-            names = asked.setdefault(id(owner), set())
-            waiting += [(found, owner) for found in _named(code, function, owner, names, met)]
-        waiting += [(held, owner) for _, held in belongings(function)]
+            waiting += [(found, owner) for found in _named(code, function, held, met)]
+        waiting += [(value, owner) for _, value in belongings(function)]
     return False
 
 
@@ -112,15 +115,24 @@ def _with_nested(code: CodeType) -> Iterator[CodeType]:
             yield from _with_nested(part)
 
 
+def _members(kind: type) -> dict[str, Any]:
+    """What a class holds, by name, less what torch gives every module."""
+    found: dict[str, Any] = {}
+    for base in reversed(mro(kind)):
+        if base is not object and base is not nn.Module:
+            found.update(class_dict(base))
+    return found
+
+
 def _named(
-    code: CodeType, function: FunctionType, owner: type, asked: set[str], met: set[int]
+    code: CodeType, function: FunctionType, members: dict[str, Any], met: set[int]
 ) -> Iterator[Any]:
     """What the names in code stand for: globals, attributes of its class, of modules it imports.
 
     Parameters
     ----------
-    asked
-        The attributes of the class that were looked up before; takes those that are now.
+    members
+        The attributes of the class that were not looked up before; loses those that are now.
     met
         The ids of the globals that were met before; takes those that are now.
     """
@@ -134,11 +146,8 @@ def _named(
             elif id(found) not in met:
                 met.add(id(found))
                 yield found
-        if name not in asked:
-            asked.add(name)
-            found = class_attribute(owner, name)
-            if found is not None:
-                yield found
+        if name in members:
+            yield members.pop(name)
 
 
 class UnseenWrites(TorchDispatchMode):

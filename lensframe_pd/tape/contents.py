@@ -18,6 +18,7 @@ from collections import ChainMap, OrderedDict, UserDict, deque
 from collections.abc import Callable, Iterable
 from enum import Enum
 from functools import lru_cache, partial
+from itertools import filterfalse
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -87,13 +88,25 @@ def is_closed(value: Any) -> bool:
     return id(kind) in ATOMS or _facts_of(kind).closed
 
 
-def attributes(value: Any) -> list[Child]:
-    """The instance dictionary and the slots of an object; the fields of a dataclass first."""
+_TEXTS = frozenset((str,))
+
+
+def attributes(value: Any, without: frozenset[str] = frozenset()) -> list[Child]:
+    """The instance dictionary and the slots of an object; the fields of a dataclass first.
+
+    Those of some names can be left out, which is quick where they are most of the dictionary.
+    """
     facts = _facts_of(type(value))
     own = instance_dict(value)
-    held = [] if own is None else dict_items(own)
+    if own is None:
+        held: list[Child] = []
+    elif without and type(own) is dict and _TEXTS.issuperset(map(type, own)):
+        held = [(name, own[name]) for name in filterfalse(without.__contains__, own)]
+    else:
+        held = dict_items(own)
     for name, slot in slots(type(value)) if facts.slotted else ():
-        held += [(name, content) for content in slot_content(value, slot)]
+        if name not in without:
+            held += [(name, content) for content in slot_content(value, slot)]
     if facts.fields:
         place = {name: k for k, name in enumerate(facts.fields)}
         held.sort(key=lambda child: place.get(child[0], len(place)))
