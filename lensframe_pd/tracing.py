@@ -112,9 +112,10 @@ def trace(
         rows of an earlier trace's frame with a column `value`. Keys are labels of a trace without
         values (`"relu_4"`: every pass, `"relu_4:2"`: one) or module paths (`"enc.0:2"`: one call);
         labels without rows cost one run more. Values are a number (filled), an array or tensor of
-        the same shape, or a function of the tensor; they are copied, and joined by stimulus where
-        both have ids. A module's replaces what it returns, as a forward hook's; that of a row which
-        is a write is written, so that every alias shows it. Each is a row of kind `edit`.
+        the same shape, or a function of the tensor (a module too: what it calls is no row); they
+        are copied, and joined by stimulus where both have ids. A module's replaces what it returns,
+        as a forward hook's; that of a row which is a write is written, so that every alias shows
+        it. Each is a row of kind `edit`.
     dims
         Other names for axes, as `{"z": "frame"}` of videos or `{"x": "time"}` of sounds: of all
         activations, with their extents (`frame_16`).
@@ -136,8 +137,8 @@ def trace(
     LensValueError
         The stimulus ids are not as many as stimuli, missing or not unique; a column of theirs has
         a name of the run's (then `.trace` of the error has the run without it); `save` is a frame
-        of another model; `repeats` is no number of runs; or a value in `values` does not fit, or
-        its place can have none.
+        of another model; `repeats` is no number of runs; or a value in `values` does not fit, its
+        place can have none, or the run went another way there than the one without values.
 
     Warns
     -----
