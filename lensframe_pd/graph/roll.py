@@ -105,8 +105,10 @@ def _has_second_calls(frame: pd.DataFrame) -> bool:
     """Whether a module was called twice: its calls, collapsed later, are passes."""
     if "module_stack" not in frame.columns:
         return False
-    stacks = {tuple(names("module_stack", stack)) for stack in frame["module_stack"]}
-    return any([split_call(call)[1] != 1 for stack in stacks for call in stack])
+    calls: set[str] = set()  # deep trees of modules have each in many stacks
+    for stack in frame["module_stack"]:
+        calls.update(stack if type(stack) is tuple else names("module_stack", stack))
+    return any([split_call(call)[1] != 1 for call in calls])
 
 
 def unroll(frame: pd.DataFrame) -> pd.DataFrame:
