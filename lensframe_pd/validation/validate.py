@@ -80,6 +80,8 @@ def validate(
         Largest absolute difference a replay may have; None for none: bit for bit.
     downstream
         `"sample"` resumes the forward from three rows, `"all"` from every one, None from none.
+        Where the replays of all calls between a row and the outputs were bit for bit, they are
+        that forward, and it is not run once more.
     alignment
         Which stimuli are replaced by their neighbours, in how many runs: `"sample"` one half drawn
         and then the other, `"all"` those whose number has a bit and then those without it, for each
