@@ -7,6 +7,7 @@ stimuli along it as one thing, so what holds for names holds for the order of st
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from lensframe_pd.tables import (
@@ -49,6 +50,7 @@ _KEEPING = frozenset(
 )
 
 
+@cache
 def rule_of(name: str) -> Rule | None:
     """The rule of an operation, by its normalised name."""
     known = RULES.get(name)

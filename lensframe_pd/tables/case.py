@@ -53,7 +53,7 @@ class Operand(NamedTuple):
 
     def has_stimuli(self) -> bool:
         """Whether anything of it comes from stimuli."""
-        return self.whole != NONE or any([carries(name) for name in self.names])
+        return self.whole != NONE or any([carries(name) for name in self.names if name is not None])
 
     def elsewhere(self) -> int:
         """The number of the entries along an axis that tells no stimuli itself.

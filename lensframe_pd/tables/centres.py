@@ -8,6 +8,7 @@ place go together: what is said of an entry is true of all that went into it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -137,9 +138,13 @@ def _agreed(lines: Iterable[Line | None]) -> Line | None:
     for other in found[1:]:
         if other is None or other.origin != first.origin:
             return None
-        if not np.allclose((other.start, other.step), (first.start, first.step)):
+        if not (_are_close(other.start, first.start) and _are_close(other.step, first.step)):
             return None
     return first._replace(made=any([line is not None and line.made for line in found]))
+
+
+def _are_close(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-8)
 
 
 def _alone(lines: list[Lines | None]) -> Lines:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -328,6 +329,7 @@ def _stride_of(tape: Tape, call: Call) -> tuple[int, ...]:
     return tuple(tape.rows[first].stride) if first >= 0 else ()
 
 
+@cache
 def _is_apart(name: str) -> bool:
     """Whether calls with like arguments may give unlike axes, for which more must be known."""
     return name in _TOGETHER or name in _BY_MEMORY or is_listed(name)
