@@ -6,6 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import pandas as pd
@@ -13,6 +14,7 @@ import xarray as xr
 
 from lensframe_pd import glance
 from lensframe_pd.draw.draw import draw
+from lensframe_pd.errors import LensKeyError, LensValueError
 from lensframe_pd.graph.collapse import collapse
 from lensframe_pd.graph.diff import diff
 from lensframe_pd.graph.edges import edges, to_networkx
@@ -43,7 +45,7 @@ from lensframe_pd.rsa.score_picture import plot_scores
 from lensframe_pd.rsa.stats import stats
 from lensframe_pd.rsa.tokens import tokens
 from lensframe_pd.rsa.view import select
-from lensframe_pd.signposts import keywords, no_such_keyword, not_a_verb
+from lensframe_pd.signposts import keywords, no_items, no_such_keyword, not_a_verb
 from lensframe_pd.validation.validate import validate
 
 Table = TypeVar("Table")
@@ -65,6 +67,20 @@ class Verbs(Generic[Table]):
 
     def __getattr__(self, name: str) -> Any:
         raise not_a_verb(name, type(self))
+
+    def __getitem__(self, key: Any) -> Any:
+        raise no_items(key)
+
+    __iter__ = None  # else Python would ask for item 0
+
+    def __contains__(self, key: Any) -> bool:
+        """Whether `lens[key]` has that name."""
+        with suppress(LensValueError):  # it is there, and no one array
+            try:
+                self[key]
+            except LensKeyError:
+                return False
+        return True
 
 
 def verb(

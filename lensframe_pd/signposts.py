@@ -14,6 +14,7 @@ import xarray as xr
 
 from lensframe_pd.errors import LensAttributeError, LensKeyError, LensTypeError, near_misses
 from lensframe_pd.graph.select import find
+from lensframe_pd.labels import parsed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +62,8 @@ def not_in_trace(name: str, own: Iterable[str]) -> LensAttributeError:
     close = near_misses(name, known)
     shown = [c for n in close for c in ([f"trace.{n}"] if n in {*own} else places(n, "trace"))]
     hint = f"did you mean {_either(shown)}?" if shown else "it has layers, activations and output"
+    if parsed(name) is not None:
+        hint = f"of an operation the value is trace.activations.lens[{name!r}]"
     return LensAttributeError(f"a trace has no {name!r}; {hint}")
 
 
@@ -80,9 +83,24 @@ def not_a_verb(name: str, accessor: type) -> LensAttributeError:
         hint = f"it is {path[own]}.{name}, without lens"
     elif close:
         hint = f"did you mean {', '.join(close)}?"
+    elif parsed(name) is not None:
+        hint = f"the operation is {_one_row(own, name)}"
     else:
         hint = f"{path[own]}.lens shows its verbs"
     return LensAttributeError(f"{path[own]}.lens has no verb {name!r}; {hint}")
+
+
+def _one_row(table: type, name: str) -> str:
+    if table is xr.Dataset:
+        return f"activations.lens[{name!r}]"
+    return f"layers.lens.find({name!r}), and its value activations.lens[{name!r}]"
+
+
+def no_items(key: Any) -> LensTypeError:
+    """The error for `layers.lens[key]`."""
+    if isinstance(key, str):
+        return LensTypeError(f"layers.lens is verbs; rows are {_one_row(pd.DataFrame, key)}")
+    return LensTypeError("layers.lens is verbs; rows are selected with pandas: layers[...]")
 
 
 def explains_keywords(

@@ -4,6 +4,7 @@ import copy
 import pickle
 import re
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -188,6 +189,41 @@ def test_arguments_that_there_are_not(trace, call, words):
     with pytest.raises(lf.LensTypeError) as caught:
         call(trace)
     assert words in str(caught.value)
+
+
+def test_names_of_operations_where_attributes_are_looked_for(trace):
+    value = "activations.lens['relu_1']"
+    for table in (trace, trace.layers.lens, trace.activations.lens):
+        with pytest.raises(lf.errors.LensAttributeError, match=re.escape(value)):
+            _ = table.relu_1
+    with pytest.raises(lf.LensTypeError, match=re.escape("layers.lens.find('relu_1')")):
+        trace.layers.lens["relu_1"]
+    with pytest.raises(lf.LensTypeError, match="selected with pandas"):
+        trace.layers.lens[0]
+
+
+def test_whether_lens_has_a_name(trace):
+    lens = trace.activations.lens
+    assert "relu_1" in lens
+    assert "0.1" in lens
+    assert "relu_9" not in lens
+    for table in (lens, trace.layers.lens):
+        with pytest.raises(TypeError, match="not iterable"):
+            list(table)
+
+
+@pytest.mark.parametrize("path", [None, 3, ["a"], pd.DataFrame(), ".", "", "/"])
+def test_what_is_no_path_to_read(path):
+    with pytest.raises((lf.LensTypeError, lf.LensValueError), match=r"read takes a path|to read"):
+        lf.read(path)
+
+
+def test_a_home_folder_is_not_expanded(trace):
+    with pytest.raises(lf.LensTypeError, match=r"the path that lf\.write gave"):
+        lf.read(trace)
+    for call in (lambda p: lf.read(p), lambda p: lf.write(trace, p), lambda p: lf.read(f"{p}/q")):
+        with pytest.raises(lf.LensValueError, match=r"Path\('~/no.*'\)\.expanduser\(\)"):
+            call("~/no/t")
 
 
 def test_what_is_given_wrongly_else_is_pythons_error(trace):

@@ -27,7 +27,15 @@ from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError
 from lensframe_pd.files import arrow, blocks, checksums, frames, packed, stores
 from lensframe_pd.files.atomic import alone, new_file, new_folder
 from lensframe_pd.files.damage import check_inside, refused
-from lensframe_pd.files.places import MARK, OF_FILES, check_path, place_to_write, present, stamp
+from lensframe_pd.files.places import (
+    MARK,
+    OF_FILES,
+    check_path,
+    of_home,
+    place_to_write,
+    present,
+    stamp,
+)
 from lensframe_pd.schema import model_class
 
 _KIND = "trace"
@@ -168,9 +176,15 @@ def read(path: Any, chunks: Any = None) -> Any:
     """
     if isinstance(path, io.IOBase):
         raise LensTypeError(f"{path!r} is an open file; give its path")
+    if path is None or isinstance(path, (int, float, list, tuple, pd.DataFrame, xr.Dataset)):
+        raise LensTypeError(f"read takes a path, not {type(path).__name__}")
+    if hasattr(path, "layers"):
+        raise LensTypeError("read takes the path that lf.write gave; this is a trace itself")
     if not isinstance(path, (str, os.PathLike)) or "://" in str(path):
         return _chunked(blocks.read_blocks(path), chunks)
     given = Path(path)
+    if not given.name:
+        raise LensValueError(f"{os.fsdecode(path)!r} names no file or folder to read")
     for attempt in range(_TRIES):
         with refused(given, "file or folder"):
             place = present(given)
@@ -202,7 +216,7 @@ def _writers_waiting(place: Path) -> Iterator[None]:
 
 def _read(given: Path, found: Path, chunks: Any) -> Any:
     if not found.exists():
-        raise LensValueError(f"there is nothing at {given}{_elsewhere(given)}")
+        raise LensValueError(f"there is nothing at {given}{of_home(given) or _elsewhere(given)}")
     if found.is_file() and (other := _elsewhere(given)):
         raise LensValueError(f"{given} is not what lf.write makes{other}")
     if found.is_file():

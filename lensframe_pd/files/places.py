@@ -45,6 +45,8 @@ def place_to_write(path: str | os.PathLike[str], folder: bool) -> Path:
             place = Path(os.path.realpath(place))
         if place.is_symlink():
             raise LensValueError(f"{given} is a link that leads back to itself")
+        if not place.parent.is_dir() and place.parts[0].startswith("~"):
+            raise LensFileError(f"there is no folder {place.parent}{of_home(place)}")
         if not place.parent.is_dir():
             raise LensFileError(
                 f"there is no folder {place.parent} to write {place.name} in; make it first: "
@@ -55,6 +57,13 @@ def place_to_write(path: str | os.PathLike[str], folder: bool) -> Path:
         elif place.exists() and not place.is_file():
             raise LensValueError(f"{place} is not replaced, as it is no file; give another path")
     return place
+
+
+def of_home(path: Path) -> str:
+    """What to say of a path that a shell would have expanded; '' of any other."""
+    if not path.parts or not path.parts[0].startswith("~"):
+        return ""
+    return f"; ~ is not expanded: give pathlib.Path({str(path)!r}).expanduser()"
 
 
 def check_path(path: Any) -> None:
