@@ -129,16 +129,19 @@ class Edits:
 
     def of_row(self, tracer: Rows, row: int, tensor: Tensor, inplace: bool) -> Tensor:
         """The tensor that the program goes on with, instead of that of a new row."""
-        if not (inplace or self._stale or self._rows):
-            return tensor  # as most do that follow an edit of a view
-        call = self._tape.calls[self._tape.rows[row].call]
-        func = call.function.name
+        tape = self._tape
+        call = tape.calls[tape.rows[row][0]]  # row.call: by number, as most go no further than this
+        func = call[0][1]
+        calls = self._rows.get(func)
+        is_place = calls is not None and tape.modules[call[5]][:2] in calls
+        if not (is_place or inplace or self._stale):
+            return tensor
         if self._views:
             if not self._stale.keys().isdisjoint(call.sources):
                 self._refuse_stale(call.sources)
             if inplace:
                 self._note_write(tensor, func)
-        address = self._address(call.module, func) if func in self._rows else None
+        address = self._address(call.module, func) if is_place else None
         if address is None:
             return tensor
         site = self.sites.rows[address]
@@ -153,11 +156,9 @@ class Edits:
 
     def _address(self, module: int, func: str) -> Address | None:
         """The address of a row of `func` made just now in a module call, if it has a value."""
-        called = self._tape.modules[module][:2]  # path and number, as few steps are left to it
+        called = self._tape.modules[module][:2]
         calls = self._rows[func]
-        here = calls.get(called)
-        if here is None:
-            return None
+        here = calls[called]
         self._counts[module, func] += 1
         address = here.pop(self._counts[module, func], None)
         if not here:  # nobody is asked any more once every place was come to
