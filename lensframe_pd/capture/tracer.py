@@ -184,7 +184,7 @@ class Tracer(Recorder):
             first = row if first < 0 else first
             if inplace and not function.repoints:
                 self.lineage.wrote(tensor, row)
-        if self.edits is not None and made:
+        if self.edits is not None and made and function.name in self.edits.functions:
             return self._with_edits(done.result, first, made)
         return done.result
 
@@ -215,7 +215,7 @@ class Tracer(Recorder):
             first = len(self._rows)
             for slot, tensor in enumerate(made):
                 self._row(tensor, call, slot)
-            if self.edits is not None:
+            if self.edits is not None and function.name in self.edits.functions:
                 return self._with_edits(result, first, made)
         return result
 
