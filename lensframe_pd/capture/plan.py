@@ -59,7 +59,7 @@ def by_address(ops: Iterable[str], cells: Iterable[Iterable[Any]], verb: str) ->
     """As `planned`, of labels and the cells of the columns `ADDRESSED_BY`."""
     found: dict[Address, str] = {}
     for op, stack, func, ordinal in zip(ops, *cells, strict=True):
-        calls = names("module_stack", stack)
+        calls = stack if type(stack) is tuple else names("module_stack", stack)
         address = Address(calls[-1] if calls else "", str(func), int(ordinal))
         other = found.setdefault(address, op)
         if other != op:

@@ -27,8 +27,7 @@ from lensframe_pd.schema import names, raw_cells, require
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.tape.tape import Tape
 
-_COLUMNS = ("value", "values")
-_TOLD = (*ADDRESSED_BY, "layer", "kind", "returned_by")
+_TOLD = (*ADDRESSED_BY, "kind", "returned_by")
 _UNEDITABLE = {
     "output": "it is what the model returns: edit the row it shows, its parent",
     "alias": "it is what a write elsewhere made of a view: edit the row that was written",
@@ -112,7 +111,7 @@ class Plain(NamedTuple):
     kind: str
     address: Address
     returned: tuple[str, ...] = ()
-    """Paths of the modules that returned it."""
+    """The module calls that returned it."""
     lines: tuple[str, ...] = ()
     """Those of code that led to it, as `lines_to` gives them; of a frame's row the first alone."""
 
@@ -122,7 +121,7 @@ def plain_rows(tape: Tape) -> list[Plain]:
     grouped = passes(tape)
     kinds = [tape.kinds.get(row, "op") for row in range(len(tape.rows))]
     modules, by = tape.modules, tape.returned
-    returned = [tuple([modules[m].path for m in by.get(row, ())]) for row in range(len(tape.rows))]
+    returned = [tuple([modules[m].key for m in by.get(row, ())]) for row in range(len(tape.rows))]
     lines = [lines_to(tape, tape.calls[row.call]) for row in tape.rows]
     facts = (grouped.labels(), grouped.layers, kinds, followed(tape), returned, lines)
     return [Plain(*row) for row in zip(*facts, strict=True)]
@@ -169,26 +168,41 @@ def asked(values: Any) -> Asked:
 
 
 def _of_frame(frame: pd.DataFrame) -> Asked:
+    # In few steps: for one edit of a small model they are most of what it costs.
     require(frame, "values=")
-    column = next((name for name in _COLUMNS if name in frame.columns), None)
-    if column is None:
-        raise unknown_names(["value"], map(str, frame.columns), "column")
     ops = labels(frame, "values=")
     if len({*ops}) < len(ops):
         twice = [op for op, n in Counter(ops).items() if n > 1]
         raise LensValueError(f"values: {shown(twice)}: in several rows; give each value once")
-    if any(name not in frame.columns for name in _TOLD):
-        return Asked(dict(zip(ops, raw_cells(frame, [column])[0], strict=True)))
-    wanted = [*_TOLD, column, *(["source"] if "source" in frame.columns else [])]
-    cells = dict(zip(wanted, raw_cells(frame, wanted), strict=True))
-    addresses = by_address(ops, [cells[name] for name in ADDRESSED_BY], "values=")
-    returned = [
-        tuple([path_of(call) for call in names("returned_by", calls)])
-        for calls in cells["returned_by"]
+    column = "value" if "value" in frame.columns else "values"
+    try:
+        *place, kinds, returned, lines, given = raw_cells(frame, (*_TOLD, "source", column))
+    except KeyError:  # not all of these are there
+        return _of_narrow_frame(frame, ops, column)
+    return _placed(ops, place, kinds, returned, lines, given)
+
+
+def _of_narrow_frame(frame: pd.DataFrame, ops: list[str], column: str) -> Asked:
+    """As `_of_frame`, where the frame lacks columns."""
+    if column not in frame.columns:
+        raise unknown_names(["value"], map(str, frame.columns), "column")
+    if {*_TOLD} <= {*frame.columns}:
+        *place, kinds, returned, given = raw_cells(frame, (*_TOLD, column))
+        return _placed(ops, place, kinds, returned, [""] * len(ops), given)
+    return Asked(dict(zip(ops, raw_cells(frame, [column])[0], strict=True)))
+
+
+def _placed(
+    ops: list[str], place: list[Any], kinds: Any, returned: Any, lines: Any, given: list[Any]
+) -> Asked:
+    addresses = by_address(ops, place, "values=")
+    rows = [
+        Plain(op, op.partition(":")[0], kind, address, calls, (line,))
+        for op, kind, address, calls, line in zip(
+            ops, kinds, addresses, returned, lines, strict=True
+        )
     ]
-    lines = [(source,) for source in cells.get("source", [""] * len(ops))]
-    facts = zip(ops, cells["layer"], cells["kind"], addresses, returned, lines, strict=True)
-    return Asked(dict(zip(ops, cells[column], strict=True)), [Plain(*row) for row in facts])
+    return Asked(dict(zip(ops, given, strict=True)), rows)
 
 
 def needs_rows(asked: Asked, paths: set[str], aliases: Mapping[str, str]) -> bool:
@@ -244,7 +258,7 @@ def resolved(
             continue
         site = Site(key, value)
         if meant:
-            if path is not None and not all(path[0] in row.returned for row in meant):
+            if path is not None and not all(_returned_by(path[0], row) for row in meant):
                 warn(
                     f"values: {key!r} is read as the operation; a module has that path and "
                     f"returned something else: ask for it as 'module={key}'"
@@ -264,6 +278,10 @@ def resolved(
     if wrong:
         raise LensValueError("values: " + "\n".join(wrong))
     return sites
+
+
+def _returned_by(path: str, row: Plain) -> bool:
+    return any(path_of(call) == path for call in names("returned_by", row.returned))
 
 
 def _with_pass(row: Plain) -> str:

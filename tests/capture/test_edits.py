@@ -428,6 +428,33 @@ def test_rows_are_read_alike_whether_few_or_many(n, what):
     assert (trace.layers["kind"] == "edit").sum() == n
 
 
+PLACED_BY = ["module_stack", "func", "ordinal", "kind", "returned_by"]
+
+
+@pytest.mark.parametrize("n", [1, 6])
+@pytest.mark.parametrize("lacks", ["source", "layer", *PLACED_BY, "all but these"])
+def test_rows_that_lack_columns(n, lacks):
+    """They are found by their labels, in a run of their own, where that is all there is."""
+    runs = []
+
+    class Counts(nn.Sequential):
+        def forward(self, x):
+            runs.append(1)
+            return super().forward(x)
+
+    model = Counts(*[nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(6)]).eval()
+    layers = lf.trace(model, X, save=None).layers
+    picked = layers[layers["func"] == "tanh"].iloc[:n].assign(value=0.25)
+    narrow = (
+        picked[[*PLACED_BY, "value"]] if lacks == "all but these" else picked.drop(columns=lacks)
+    )
+    runs.clear()
+    trace = lf.trace(model, X, values=narrow)
+    assert len(runs) == (2 if lacks in PLACED_BY else 1)
+    assert torch.equal(trace.output, model[n:](torch.full((3, 4), 0.25)))
+    assert (trace.layers["kind"] == "edit").sum() == n
+
+
 WRONG_ROWS = {
     "no column of values": (lambda rows: rows, "value"),
     "a label in two rows": (
