@@ -22,7 +22,7 @@ def collector_paused() -> Iterator[None]:
 
 
 _OWED = 8  # collections of what a run made, for one of all that there is
-_OF_TAPE = 6  # new objects while a model is traced, for one of the model itself: of few it is more
+_OF_TAPE = 6  # times as many new objects before the collector looks: most are the tape's
 
 
 class _Aside:
@@ -31,8 +31,8 @@ class _Aside:
     A tape is many objects, none of them garbage, and makes the collector of cycles look again and
     again through all that was imported. So once what is young has been looked through, it is set
     aside with all that is older: what the model makes from there on is looked through as ever.
-    And it begins to look after as many more objects as the tape makes beside the model's: so it
-    looks after as many of the model's calls as without a tape.
+    And it begins to look after several times as many new objects, as most of them are the tape's:
+    so it looks about as often in terms of the model's own.
     """
 
     def __init__(self) -> None:
