@@ -194,16 +194,22 @@ def asked_names(given: Any, verb: str) -> list[str]:
         given = _of_series(given)
     elif isinstance(given, xr.DataArray) and given.name is not None:
         given = [given.name]
-    try:
-        listed = [*given]
-    except TypeError:
-        listed = [given]
-    if not all(isinstance(name, str) for name in listed):
+    listed = texts_in(given)
+    if listed is None:
         raise LensTypeError(
             f"{verb} got {_brief(given)}; it takes names (labels, layers, module paths) or rows of "
             "layers; the label of the n-th row is layers.index[n]"
         )
     return listed
+
+
+def texts_in(given: Any) -> list[str] | None:
+    """What holds texts and nothing else as a list of them; None for all else."""
+    try:
+        listed = [*given]
+    except TypeError:
+        return None
+    return listed if all(isinstance(name, str) for name in listed) else None
 
 
 def activations_of(given: Any) -> Any:

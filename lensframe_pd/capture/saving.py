@@ -12,7 +12,7 @@ from lensframe_pd.capture.plan import ADDRESSED_BY
 from lensframe_pd.capture.save import Asked, Everything, Nothing, Planned, Save, Selection
 from lensframe_pd.capture.values import NoValues, Values
 from lensframe_pd.errors import LensTypeError, LensValueError
-from lensframe_pd.labels import labels
+from lensframe_pd.labels import labels, texts_in
 from lensframe_pd.tape.tape import Tape
 
 
@@ -56,17 +56,10 @@ def _save_of(save: Any, stop: bool, tape: Tape, roots: dict[str, nn.Module]) -> 
         return Named(tape, values, [save], stop, roots)
     if callable(save):
         return Asked(tape, values, save)
-    return Named(tape, values, _names_of(save), stop, roots)
-
-
-def _names_of(save: Any) -> list[str]:
-    try:
-        given = list(save)
-    except TypeError:
-        given = [save]
-    if not all(isinstance(name, str) for name in given):
+    names = texts_in(save)
+    if names is None:
         raise LensTypeError(
             f"save= got {save!r}; give 'all', None, rows of a trace's layers, labels or module "
             "paths, or a function of a row"
         )
-    return given
+    return Named(tape, values, names, stop, roots)

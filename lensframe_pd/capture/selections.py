@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from lensframe_pd.tape.contents import ATOMS
 from lensframe_pd.tape.storage import unwrapped
 
 _MOST_SELECTED = 2**20  # entries of an index
-_NUMBERS = frozenset((bool, int, float, str, type(None)))
 _SELECTING = frozenset((torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
 
 
@@ -51,7 +51,7 @@ def _add_in_order(values: Iterable[Any], found: list[Tensor]) -> None:
         kind = type(value)
         if kind is Tensor or kind is Parameter:
             found.append(value)
-        elif kind in _NUMBERS:  # before torch's own `isinstance`, which is dear
+        elif id(kind) in ATOMS:  # before torch's own `isinstance`, which is dear
             continue
         elif isinstance(value, (tuple, list)):
             _add_in_order(value, found)

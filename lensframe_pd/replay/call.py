@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lensframe_pd.tape.contents import ATOMS
 from lensframe_pd.tape.functions import is_accessor
 from lensframe_pd.tape.storage import (
     PLAIN,
@@ -122,13 +123,10 @@ def filled(call: Call, tensors: Sequence[Tensor]) -> tuple[list[Any], dict[str, 
     return args, {name: _fill(value, remaining, call) for name, value in call.kwargs.items()}
 
 
-_NUMBERS = frozenset(map(id, (int, float, bool, type(None), torch.dtype)))
-
-
 def _fill(value: Any, tensors: Iterator[Tensor], call: Call) -> Any:
     if value is SLOT:
         return next(tensors)
-    if id(type(value)) in _NUMBERS:
+    if id(type(value)) in ATOMS:
         return value
     if isinstance(value, Array):
         return value.value

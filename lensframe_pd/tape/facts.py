@@ -131,12 +131,13 @@ class CallFacts:
     def module(self, index: int) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
         found = self._modules.get(index)
         if found is None:
-            path, number, parent, type_name, _ = self.tape.modules[index]
+            module = self.tape.modules[index]
+            path, _, parent, type_name, _ = module
             stack: tuple[str, ...] = ()
             types: tuple[str, ...] = ()
             if index > 0:
                 _, _, stack, types = self.module(parent)
-                stack, types = (*stack, f"{path}:{number}"), (*types, type_name)
+                stack, types = (*stack, module.key), (*types, type_name)
             found = self._modules[index] = (path, type_name, stack, types)
         return found
 
