@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, shown, unknown_names
-from lensframe_pd.schema import require
+from lensframe_pd.schema import listed, require
 
 
 def label(layer: str, pass_num: int, n_passes: int) -> str:
@@ -137,7 +137,7 @@ def labels(frame: pd.DataFrame, verb: str) -> list[str]:
         None of these is there, as after a merge that kept too little.
     """
     if frame.index.name == "op":
-        return [str(op) for op in frame.index]
+        return [*map(str, listed(frame.index.array))]
     if "op" in frame.columns:
         return [str(op) for op in frame["op"]]
     require(frame, verb, "layer", "pass_num", "n_passes")

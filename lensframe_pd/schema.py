@@ -305,16 +305,23 @@ def cells_of(frame: pd.DataFrame, columns: Sequence[str]) -> list[list[Any]]:
 
 def raw_cells(frame: pd.DataFrame, columns: Sequence[str]) -> list[list[Any]]:
     """The cells of these columns as they are, column by column."""
-    if len(frame) > _FEW:
-        return [[*frame[name]] for name in columns]
-    # A column takes longer than a few cells: with its name, its attrs and its iterator.
-    at, rows = frame.iat, range(len(frame))
-    places = [cast("int", frame.columns.get_loc(name)) for name in columns]
-    return [[at[row, place] for row in rows] for place in places]
+    # Of arrays: a Series would be made with its name, its attrs and its iterator.
+    place, of = frame.columns.get_loc, cast("Any", frame)._get_column_array
+    return [listed(of(place(name))) for name in columns]
 
 
+def listed(array: Any) -> list[Any]:
+    """The cells of an array as they are; of text as Arrow lists them, in a third of the time."""
+    if isinstance(array, _TEXTS):
+        cells = cast("Any", array).__arrow_array__()
+        if not cells.null_count:
+            return list(cells.to_pylist())
+    return list(array.tolist())
+
+
+_TEXTS = type(pd.array(["a"], dtype=TEXT))
 _FEW = 4
-"""Rows whose cells are sooner read one by one."""
+"""Rows whose columns are sooner looked up by name than all taken."""
 
 
 def rows_of(frame: pd.DataFrame, ops: Sequence[str], columns: Iterable[str] = COLUMNS) -> Rows:

@@ -21,15 +21,17 @@ from lensframe_pd.capture.state import Origin, repeatable
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.errors import OURS, LensRuntimeError, LensValueError, warn
 from lensframe_pd.profile.repeats import retime
+from lensframe_pd.schema import plain
 from lensframe_pd.signposts import explains_keywords
 from lensframe_pd.tables import activations
 from lensframe_pd.tables import layers as frame
-from lensframe_pd.tables.dims import dimensions, renames
+from lensframe_pd.tables.dims import axis_names, dimensions, renames
 from lensframe_pd.tables.stimuli import (
     may_be_generated,
     name_taken,
     stimulus_table,
 )
+from lensframe_pd.tables.widths import widths_apart
 from lensframe_pd.tape.facts import Sources
 from lensframe_pd.tape.passes import Passes, passes
 from lensframe_pd.tape.switches import Switches
@@ -235,6 +237,7 @@ def _check_grad_mode() -> None:
 
 def _check_reached(edits: Edits, trace: Trace) -> None:
     error = edits.problem(lambda: trace._passes) or _misplaced(edits, trace.tape)
+    error = error or _of_other_widths(edits, trace.tape)
     if error is not None and not trace.tape.stopped:
         error.trace = trace  # type: ignore[attr-defined]
         raise error
@@ -247,6 +250,27 @@ def _misplaced(edits: Edits, tape: Tape) -> LensValueError | None:
     dims = dimensions(tape) if doubtful else []
     wrong = {key: misplaced(given[key], dims[row]) for row, key in doubtful}
     lines = [f"values: {key!r} {reason}" for key, reason in wrong.items() if reason]
+    return LensValueError("\n".join(lines)) if lines else None
+
+
+def _of_other_widths(edits: Edits, tape: Tape) -> LensValueError | None:
+    """Rows of a model with other weights than those that made what they stand for here."""
+    facts = edits.facts
+    shapes = {row: plain(facts[key].shape) for row, key in edits.made if key in facts}
+    odd = {
+        row: shape
+        for row, shape in shapes.items()
+        if isinstance(shape, tuple) and shape != tape.rows[row].shape
+    }
+    names = axis_names(tape) if odd else []
+    keys = dict(edits.made)
+    lines = [
+        f"values: {keys[row]!r} is a row of another model: it has {apart[1]} along {apart[0]!r}, "
+        f"which the weights make {apart[2]} here; give rows of a trace of this model, or a dict by "
+        "label, which is looked up in it"
+        for row, shape in odd.items()
+        if (apart := widths_apart(tape, names, row, shape))
+    ]
     return LensValueError("\n".join(lines)) if lines else None
 
 

@@ -18,10 +18,10 @@ ROOMS = {
     "tape compare context config facts places readings grouping parts openings cuts refinement "
     "edited passes rebuilt",
     "capture": "watch gradients given holding values roots origins writes lineage handed modules "
-    "unseen fused selections plan sites edits recorder tracer iterators snapshot state process "
+    "unseen fused selections plan sites likeness edits recorder tracer iterators snapshot state process "
     "save named saving stimuli model hints inventory run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
-    "space norms products reductions axes readers dims layers nonfinite tokens continued centres "
+    "space norms products reductions axes readers dims widths layers nonfinite tokens continued centres "
     "activations without gradients",
     "graph": "edges parameters contract roll outline runs collapse select renamed align apart "
     "wording compared diff",

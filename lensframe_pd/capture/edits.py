@@ -22,10 +22,11 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from lensframe_pd.capture.given import fitted, is_function
 from lensframe_pd.capture.handed import HandedBack
+from lensframe_pd.capture.likeness import elsewhere
 from lensframe_pd.capture.lineage import Lineage
 from lensframe_pd.capture.modules import ModuleStack
-from lensframe_pd.capture.plan import Address, lines_apart
-from lensframe_pd.capture.sites import Site, Sites
+from lensframe_pd.capture.plan import Address
+from lensframe_pd.capture.sites import Facts, Site, Sites
 from lensframe_pd.capture.values import Values
 from lensframe_pd.errors import LensError, LensKeyError, LensValueError, shown
 from lensframe_pd.labels import split_call
@@ -33,8 +34,8 @@ from lensframe_pd.tape.objects import tensors_of
 from lensframe_pd.tape.passes import Passes, passes
 from lensframe_pd.tape.rebuilt import Unbuilt, with_others
 from lensframe_pd.tape.regions import Region, overlap, region_of
-from lensframe_pd.tape.storage import holders, storage_of, unwrapped
-from lensframe_pd.tape.tape import Call, Tape
+from lensframe_pd.tape.storage import holders, is_view_of_others, storage_of, unwrapped
+from lensframe_pd.tape.tape import Tape
 
 _MODEL = ("", 1)  # the call of the model itself, as `ModuleCall` has it
 _ALIASING = frozenset("detach data".split())
@@ -145,7 +146,9 @@ class Edits:
         if address is None:
             return tensor
         site = self.sites.rows[address]
-        self._check_lines(site, address, call)
+        apart = elsewhere(self._tape, self.sites, address, call)
+        if apart is not None:
+            _refuse(apart)
         if self._tape.rows[row].call in self._tape.wrapped:
             _refuse(f"{site.key!r} is inside torch.func, where a row is no tensor of the program's")
         if tracer.in_script:
@@ -166,18 +169,6 @@ class Edits:
             if not calls:
                 del self._rows[func]
         return address
-
-    def _check_lines(self, site: Site, address: Address, call: Call) -> None:
-        """See that what is at an address is that of the plain run, where a run went another way."""
-        planned, exact = self.sites.lines.get(address, ()), self.sites.n_rows is not None
-        apart = lines_apart(self._tape, call, planned, exact)
-        if apart is not None:
-            again = "" if exact else ", or the rows are of code that was changed since"
-            _refuse(
-                f"{site.key!r} was made at {apart[0]} in the run without values, and what is at "
-                f"its place here, {address}, at {apart[1]}: this run went another way{again}; give "
-                "the value to the module"
-            )
 
     def of_module(self, tracer: Rows, index: int, result: Any) -> Any:
         """What a module call hands over instead of `result`; None where that is it."""
@@ -282,11 +273,17 @@ class Edits:
     def _is_shared(self, tracer: Rows, row: int, tensor: Tensor) -> bool:
         """Whether others of the program hold the memory of a new tensor."""
         name = self._tape.calls[self._tape.rows[row].call].function.name
-        if tensor._is_view() or name in _ALIASING or tracer.handed.is_handed_back(tensor):
+        if name in _ALIASING or tracer.handed.is_handed_back(tensor):
             return True
+        is_view = tensor._is_view()
         # Torch does not tell views among inference tensors.
+        if not is_view and not tensor.is_inference():
+            return False
         n = tracer.values.n_kept(storage_of(tensor))
-        return tensor.is_inference() and holders(tensor) > 1 + n
+        if is_view:
+            # Some functions give a view of what nobody else ever sees: `lstm`, `einsum`.
+            return holders(tensor) > 2 + n or is_view_of_others(tensor)
+        return holders(tensor) > 1 + n
 
     def _note_write(self, tensor: Tensor, func: str) -> None:
         storage = storage_of(tensor)
@@ -331,6 +328,12 @@ class Edits:
             f"{shown(labels)}"
         )
 
+    @property
+    def facts(self) -> dict[str, Facts]:
+        """What rows of an earlier frame say, by key."""
+        rows = self.sites.rows
+        return {rows[place].key: facts for place, facts in self.sites.facts.items()}
+
     def problem(self, passes_of_run: Callable[[], Passes]) -> LensError | None:
         """What was asked for and did not happen, once the run is over."""
         reached = {key for _, key in self.made}
@@ -350,22 +353,29 @@ class Edits:
 
     def _late(self, passes_of_run: Callable[[], Passes]) -> list[str]:
         """Passes that have no value, of layers which were given one for every pass."""
-        tape = self._tape
-        n = sum(kind == "edit" for kind in tape.kinds.values())
-        if not self._every or self.sites.n_rows == len(tape.rows) - n:
+        tape, n = self._tape, self.sites.n_rows
+        if not self._every:
+            return []
+        if n is not None and n == len(tape.rows) - [*tape.kinds.values()].count("edit"):
             return []
         # To tell layers takes much longer than to see that nothing else can be of these.
-        could = {self._kind_of(row) for row in self._every}
+        calls, every = tape.calls, self._every
+        own = {tape.rows[row].call for row in every}
+        functions = {calls[call].function.name for call in own}
+        names = [call[0][1] for call in calls]  # call.function.name
+        if sum(map(names.count, functions)) == len(own):
+            return []
+        could = {self._kind_of(row) for row in every}
         others = [row for row in range(len(tape.rows)) if self._kind_of(row) in could]
-        if len(others) == len(self._every):
+        if len(others) == len(every):
             return []
         grouped = passes_of_run()
         layers = grouped.layers
-        every = {layers[row] for row in self._every}
+        whole = {layers[row] for row in every}
         return [
             f"pass {grouped.pass_nums[row]} of {layers[row]!r}"
             for row in others
-            if layers[row] in every and row not in self.rows
+            if layers[row] in whole and row not in self.rows
         ]
 
     def _kind_of(self, row: int) -> tuple[str, int, str]:

@@ -7,10 +7,9 @@ not, and what happens in other modules does not move it.
 
 from __future__ import annotations
 
-import os.path
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from itertools import count, zip_longest
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -82,50 +81,21 @@ def lines_to(tape: Tape, call: Call) -> tuple[str, ...]:
     Out to the innermost call of a module that holds parameters: as for layers, which of its calls
     it was says the rest.
     """
+    return (*each_line_to(tape, call),)
+
+
+def each_line_to(tape: Tape, call: Call) -> Iterator[str]:
+    """As `lines_to`, one by one."""
     site, module = call.site, call.module
-    found: list[str] = []
     while True:
-        frames = zip(site[::2], site[1::2], strict=True)
-        found += [line_of(tape.codes[code], offset) for code, offset in frames if code != SCRIPT]
+        for code, offset in zip(site[::2], site[1::2], strict=True):
+            line = "" if code == SCRIPT else line_of(tape.codes[code], offset)
+            if line:
+                yield line
         called = tape.modules[module]
         if not module or called.path in tape.holding:
-            return tuple([line for line in found if line])
+            return
         site, module = called.site, called.parent
-
-
-def lines_apart(
-    tape: Tape, call: Call, planned: tuple[str, ...], exact: bool
-) -> tuple[str, str] | None:
-    """Where a call was planned to be made and was made, if these are different lines of one run.
-
-    Parameters
-    ----------
-    planned
-        `lines_to` of what is at its address in the earlier run; empty if it is not known.
-    exact
-        Whether that run was of this very code. Else the first line alone is compared, if the code
-        that it is of runs here: other code may do the same.
-    """
-    here = lines_to(tape, call)
-    if not planned or not here:
-        return None
-    pairs = [*zip_longest(planned, here, fillvalue="no line")] if exact else [(planned[0], here[0])]
-    apart = next((pair for pair in pairs if pair[0] != pair[1]), None)
-    return apart if apart is None or exact or _has_run(tape, apart[0]) else None
-
-
-def _has_run(tape: Tape, source: str) -> bool:
-    """Whether a line is one of the code that operations of this run were called from."""
-    name, _, line = source.rpartition(":")
-    calls = [tape.calls[made.call] for row, made in enumerate(tape.rows) if row not in tape.kinds]
-    codes = [
-        tape.codes[key] for key in {key for call in calls for key in call.site[::2]} - {SCRIPT}
-    ]
-    return any(
-        os.path.basename(code.co_filename) == name
-        and any(str(here) == line for _, _, here in code.co_lines())
-        for code in codes
-    )
 
 
 class Addresses:

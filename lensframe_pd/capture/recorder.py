@@ -80,6 +80,7 @@ class Recorder(TorchFunctionMode):
         self._frames: dict[int, bool | str] = {}
         #: The site of the composite that was opened last.
         self._outer: Site = ()
+        #: Stands for the site of the next call where frames would not tell it, or it is known.
         self._script_site: Site = ()
         self._differentiated: list[int] = []
         #: Tensors that somebody made the `.grad` of another one.
@@ -317,7 +318,8 @@ class Recorder(TorchFunctionMode):
         """A row that no torch function made."""
         args = (SLOT,) * len(sources)
         # What the model is given and gives is where the trace was asked for.
-        frame = _NOWHERE if kind in ("input", "output") else None
+        is_known = kind in ("input", "output") or self._script_site
+        frame = _NOWHERE if is_known else None
         call = self._call(SYNTHETIC[kind], (args, config, sources), 0.0, None, frame)
         row = len(self._rows)
         self.tape.kinds[row] = kind

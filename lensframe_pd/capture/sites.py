@@ -27,13 +27,27 @@ from lensframe_pd.schema import names, raw_cells, require
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.tape.tape import Tape
 
-_TOLD = (*ADDRESSED_BY, "kind", "returned_by")
+_TOLD = (*ADDRESSED_BY, "kind")
+_OF_MODEL = ("module_types", "params", "param_shapes", "shape")
 _UNEDITABLE = {
     "output": "it is what the model returns: edit the row it shows, its parent",
     "alias": "it is what a write elsewhere made of a view: edit the row that was written",
     "constant": "no operation made it: edit what reads it",
     "edit": "it is a value that was given: edit the row it replaced",
 }
+
+
+class Facts(NamedTuple):
+    """What a row of an earlier frame says of the model that it is of, besides its address."""
+
+    line: str
+    """`file.py:line`; empty if it is not known."""
+    module_types: tuple[str, ...]
+    """Of the modules around it, outermost first."""
+    params: tuple[str, ...]
+    """What it reads."""
+    param_shapes: tuple[tuple[int, ...], ...]
+    shape: tuple[int, ...]
 
 
 class Site(NamedTuple):
@@ -61,6 +75,8 @@ class Sites:
         How many rows the run without values has, if that is known.
     lines
         The lines of code that led to what is at an address, without values.
+    facts
+        Instead, what a row of an earlier frame says of what is at its address.
     """
 
     rows: dict[Address, Site] = field(default_factory=dict)
@@ -69,6 +85,7 @@ class Sites:
     passed_over: list[str] = field(default_factory=list)
     n_rows: int | None = None
     lines: dict[Address, tuple[str, ...]] = field(default_factory=dict)
+    facts: dict[Address, Facts] = field(default_factory=dict)
     given: Sites | None = None
     """These with the values as they were given, of stimuli of every id; None if these are."""
 
@@ -111,9 +128,11 @@ class Plain(NamedTuple):
     kind: str
     address: Address
     returned: tuple[str, ...] = ()
-    """The module calls that returned it."""
+    """The module calls that returned it; of a row of a frame not said."""
     lines: tuple[str, ...] = ()
-    """Those of code that led to it, as `lines_to` gives them; of a frame's row the first alone."""
+    """Those of code that led to it, as `lines_to` gives them."""
+    facts: Facts | None = None
+    """Of a row of an earlier frame, with the first of these lines."""
 
 
 def plain_rows(tape: Tape) -> list[Plain]:
@@ -136,6 +155,8 @@ class Asked:
     """Those that are known already, from the rows of an earlier frame."""
     passes_over: bool = False
     """Whether what cannot be edited is passed over."""
+    frame: pd.DataFrame | None = None
+    """The earlier frame, for what is seldom asked of its rows."""
 
 
 def asked(values: Any) -> Asked:
@@ -148,6 +169,8 @@ def asked(values: Any) -> Asked:
     LensKeyError
         Rows without a column of values.
     """
+    if type(values) is pd.DataFrame:  # before it is asked for what only a trace has
+        return _of_frame(values)
     values = activations_of(values)
     if isinstance(values, xr.Dataset):
         return Asked({str(k): v for k, v in values.data_vars.items()}, passes_over=True)
@@ -176,33 +199,38 @@ def _of_frame(frame: pd.DataFrame) -> Asked:
         raise LensValueError(f"values: {shown(twice)}: in several rows; give each value once")
     column = "value" if "value" in frame.columns else "values"
     try:
-        *place, kinds, returned, lines, given = raw_cells(frame, (*_TOLD, "source", column))
+        cells = raw_cells(frame, (*_TOLD, "source", *_OF_MODEL, column))
     except KeyError:  # not all of these are there
         return _of_narrow_frame(frame, ops, column)
-    return _placed(ops, place, kinds, returned, lines, given)
+    return _placed(frame, ops, cells)
 
 
 def _of_narrow_frame(frame: pd.DataFrame, ops: list[str], column: str) -> Asked:
     """As `_of_frame`, where the frame lacks columns."""
     if column not in frame.columns:
         raise unknown_names(["value"], map(str, frame.columns), "column")
-    if {*_TOLD} <= {*frame.columns}:
-        *place, kinds, returned, given = raw_cells(frame, (*_TOLD, column))
-        return _placed(ops, place, kinds, returned, [""] * len(ops), given)
+    there = {*frame.columns}
+    if there.issuperset(_TOLD):
+        unknown = [None] * len(ops)
+        cells = [
+            raw_cells(frame, [name])[0] if name in there else unknown
+            for name in (*_TOLD, "source", *_OF_MODEL, column)
+        ]
+        return _placed(frame, ops, cells)
     return Asked(dict(zip(ops, raw_cells(frame, [column])[0], strict=True)))
 
 
-def _placed(
-    ops: list[str], place: list[Any], kinds: Any, returned: Any, lines: Any, given: list[Any]
-) -> Asked:
+def _placed(frame: pd.DataFrame, ops: list[str], cells: list[list[Any]]) -> Asked:
+    """Rows with the cells of `_TOLD`, `source`, `_OF_MODEL` and the values, column by column."""
+    *place, kinds = cells[: len(_TOLD)]
+    *told, given = cells[len(_TOLD) :]
     addresses = by_address(ops, place, "values=")
+    facts = map(Facts._make, zip(*told, strict=True))
     rows = [
-        Plain(op, op.partition(":")[0], kind, address, calls, (line,))
-        for op, kind, address, calls, line in zip(
-            ops, kinds, addresses, returned, lines, strict=True
-        )
+        Plain(op, op.partition(":")[0], kind, address, (), (), said)
+        for op, kind, address, said in zip(ops, kinds, addresses, facts, strict=True)
     ]
-    return Asked(dict(zip(ops, given, strict=True)), rows)
+    return Asked(dict(zip(ops, given, strict=True)), rows, frame=frame)
 
 
 def needs_rows(asked: Asked, paths: set[str], aliases: Mapping[str, str]) -> bool:
@@ -220,8 +248,8 @@ def _path(key: str, paths: set[str], aliases: Mapping[str, str]) -> tuple[str, i
     """Path and number of the calls that a key means as a module; None if there is none."""
     said = module_asked(key)
     name = key if said is None else said
-    for path, number in ((name, 0), split_call(name)):
-        for known in (path, main_path(path, aliases)):
+    for path, number in ((name, 0), split_call(name)) if ":" in name else ((name, 0),):
+        for known in (path, main_path(path, aliases)) if aliases else (path,):
             if known in paths and known:
                 return known, number
     return None
@@ -243,11 +271,8 @@ def resolved(
         Keys that name rows which cannot be given a value, or one row twice.
     """
     rows = [*rows]
-    by_name: dict[str, list[Plain]] = {}
-    for row in rows:
-        names = dict.fromkeys((row.label, row.layer, _with_pass(row)))
-        for name in names:
-            by_name.setdefault(name, []).append(row)
+    # Rows of a frame are meant themselves, whatever else is called as they are.
+    by_name = _by_name(rows) if asked.rows is None else {row.label: [row] for row in rows}
     sites = Sites()
     unknown, wrong = [], []
     for key, value in asked.values.items():
@@ -258,7 +283,7 @@ def resolved(
             continue
         site = Site(key, value)
         if meant:
-            if path is not None and not all(_returned_by(path[0], row) for row in meant):
+            if path is not None and not all(_returned_by(path[0], row, asked) for row in meant):
                 warn(
                     f"values: {key!r} is read as the operation; a module has that path and "
                     f"returned something else: ask for it as 'module={key}'"
@@ -280,8 +305,19 @@ def resolved(
     return sites
 
 
-def _returned_by(path: str, row: Plain) -> bool:
-    return any(path_of(call) == path for call in names("returned_by", row.returned))
+def _by_name(rows: Iterable[Plain]) -> dict[str, list[Plain]]:
+    by_name: dict[str, list[Plain]] = {}
+    for row in rows:
+        for name in dict.fromkeys((row.label, row.layer, _with_pass(row))):
+            by_name.setdefault(name, []).append(row)
+    return by_name
+
+
+def _returned_by(path: str, row: Plain, asked: Asked) -> bool:
+    calls, frame = row.returned, asked.frame
+    if frame is not None and "returned_by" in frame.columns:
+        calls = raw_cells(frame, ["returned_by"])[0][[*asked.values].index(row.label)]
+    return any(path_of(call) == path for call in names("returned_by", calls))
 
 
 def _with_pass(row: Plain) -> str:
@@ -294,7 +330,10 @@ def _place(sites: Sites, site: Site, rows: Iterable[Plain]) -> list[str]:
         other = sites.rows.setdefault(row.address, site)
         if other is not site:
             wrong.append(f"{other.key!r} and {site.key!r} both give a value for {row.label!r}")
-        sites.lines[row.address] = row.lines
+        if row.facts is None:
+            sites.lines[row.address] = row.lines
+        else:
+            sites.facts[row.address] = row.facts
         if site.key == row.layer:
             sites.every[row.layer] = site.key
     return wrong

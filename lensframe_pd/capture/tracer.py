@@ -267,14 +267,23 @@ class Tracer(Recorder):
         return bool(self._script_site)
 
     def edited(self, source: int, tensor: Tensor, config: dict[str, Any], inplace: bool) -> int:
-        """A row for the value that was given instead of that of `source`."""
+        """A row for the value that was given instead of that of `source`.
+
+        `config` is empty where `source` was made just now, so that its place is known.
+        """
         if inplace:
             call = self._call(SYNTHETIC["edit"], ((SLOT,), config, (source,)))
             self.tape.kinds[len(self._rows)] = "edit"
             row = self._row(tensor, call, 0, True)
             self.lineage.wrote(tensor, row)
             return row
-        return self._synthetic_row("edit", (source,), tensor, "", config)
+        if config:
+            return self._synthetic_row("edit", (source,), tensor, "", config)
+        self._script_site = self._calls[self._rows[source][0]].site
+        try:
+            return self._synthetic_row("edit", (source,), tensor)
+        finally:
+            self._script_site = ()
 
     def hands_over(self, result: Any, module: int) -> Any:
         """What a module call returns instead of `result`; None where that is it."""

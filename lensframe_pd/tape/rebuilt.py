@@ -26,6 +26,11 @@ def with_others(value: Any, instead: Mapping[int, Tensor]) -> Any:
     Unbuilt
         One of the tensors is in none of these.
     """
+    kind = type(value)
+    if instead and (kind is tuple or kind is list) and {*map(type, value)} == {Tensor}:
+        parts = [instead.get(id(part), part) for part in value]
+        if {*instead} <= {*map(id, value)}:
+            return kind(parts)
     rebuilt = _Rebuilt(instead)
     new = rebuilt.of(value)
     if not {*instead} <= rebuilt.found:

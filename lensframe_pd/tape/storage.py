@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -113,6 +114,19 @@ def holders(tensor: Tensor) -> int:
     storage = tensor.untyped_storage()  # has to live while its address is used
     return use_count(storage._cdata) - _ASKING
 
+
+def is_view_of_others(view: Tensor) -> bool:
+    """Whether what a tensor is a view of is known to others, and no memory of its own alone."""
+    return _references_to_base(view) != _NO_OTHER
+
+
+def _references_to_base(view: Any) -> tuple[int, int]:
+    """How often torch, and Python, refer to what a tensor is a view of; a name here among them."""
+    base = view._base
+    return base._use_count(), sys.getrefcount(base)
+
+
+_NO_OTHER = _references_to_base(torch.empty(2, device="cpu")[:1])
 
 #: Whether it is a wrapper of `torch.vmap` or `torch.func.grad`.
 is_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
