@@ -176,7 +176,7 @@ class Named(Save):
         modules = self.tape.modules
         return {
             row
-            for row, calls in self.tape.returned.items()
+            for row, calls in self.tape.returned().items()
             if any(modules[call].path in paths for call in calls)
         }
 

@@ -72,7 +72,8 @@ class Recorder(TorchFunctionMode):
         self.values = values
         self.lineage = Lineage(tape, values, origins, self._synthetic_row)
         self.handed = HandedBack(tape, self.lineage.live)
-        self._made = together(overridden(watchers, "made"))
+        made = overridden(watchers, "made")
+        self._made = together(made) if made else None
         # Other objects' own lists and dicts: an attribute less to look up, several times per call.
         self._calls, self._rows = tape.calls, tape.rows
         self._live, self._newest = self.lineage.live, self.lineage.newest
@@ -242,7 +243,8 @@ class Recorder(TorchFunctionMode):
                 ),
             )
         )
-        self._made(row, tensor, storage)
+        if self._made is not None:
+            self._made(row, tensor, storage)
         return row
 
     def _row_of_odd_tensor(self, tensor: Tensor, call: int, slot: int, inplace: bool) -> int:
@@ -276,7 +278,7 @@ class Recorder(TorchFunctionMode):
             )
         if isinstance(tensor, UninitializedTensorMixin):
             self.tape.values.append(None)  # it has no value before it is initialised
-        else:
+        elif self._made is not None:
             self._made(row, tensor, 0)
         return row
 

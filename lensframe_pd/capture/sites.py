@@ -139,7 +139,7 @@ def plain_rows(tape: Tape) -> list[Plain]:
     """What a finished run tells of its rows."""
     grouped = passes(tape)
     kinds = [tape.kinds.get(row, "op") for row in range(len(tape.rows))]
-    modules, by = tape.modules, tape.returned
+    modules, by = tape.modules, tape.returned()
     returned = [tuple([modules[m].key for m in by.get(row, ())]) for row in range(len(tape.rows))]
     lines = [lines_to(tape, tape.calls[row.call]) for row in tape.rows]
     facts = (grouped.labels(), grouped.layers, kinds, followed(tape), returned, lines)

@@ -70,6 +70,7 @@ class Tracer(Recorder):
         self.tape.codes[id(_OPEN)] = _OPEN
         self.handed.running = self.modules.open
         self._returned = overridden(watchers, "returned")
+        self._returns = tape.returns
         self.left = overridden(watchers, "left")
         self._about_to_write = overridden(watchers, "about_to_write")
         self._opening: Any = None
@@ -255,8 +256,7 @@ class Tracer(Recorder):
         else:
             source = known[1]
         if source >= 0:
-            self.tape.returned.setdefault(source, []).append(module)
-            self.tape.first_returned.setdefault(module, source)
+            self._returns.append((module, source))
             for watch in self._returned:
                 with torch._C.DisableTorchFunction():  # in a hook the mode would see what follows
                     watch(source, tensor, module)

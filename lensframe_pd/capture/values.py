@@ -276,6 +276,9 @@ class NoValues(Values):
     def counts_again(self, frame: FrameType | None) -> bool:
         return False
 
+    def settle(self, held: set[int] | None = None) -> None:
+        self._values[:] = [None] * len(self._tape.rows)
+
 
 @lru_cache(maxsize=1)
 def _custom_forwards(made: str) -> set[int]:

@@ -130,7 +130,7 @@ def described(
 ) -> Iterator[tuple[int, tuple[str, ...], dict[str, Any]]]:
     """Of each of these rows its dimensions and the attrs of its variable."""
     found = dimensions(tape)
-    calls, returned, keys = tape.calls, tape.returned, tape.module_keys()
+    calls, returned, keys = tape.calls, tape.returned(), tape.module_keys()
     paths = [module[0] for module in tape.modules]  # module.path
     layers, pass_nums = grouped.layers, grouped.pass_nums
     dtypes: dict[torch.dtype, str] = {}

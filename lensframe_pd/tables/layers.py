@@ -69,8 +69,9 @@ def _columns(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> dict[str, 
         **_tensor_columns(tape),
     }
     columns["read_by"] = _Sparse((), _reads(tape), n)
-    columns["returned_by"] = _Sparse((), _returned(tape), n)
-    columns["returned_first"] = _Sparse((), _returned_first(tape), n)
+    returned, first = _returned(tape)
+    columns["returned_by"] = _Sparse((), returned, n)
+    columns["returned_first"] = _Sparse((), first, n)
     columns["saved"] = [v is not None and i not in unsaved for i, v in enumerate(tape.values)]
     columns["unsaved_reason"] = _Sparse("", unsaved, n)
     return columns
@@ -224,17 +225,18 @@ def _reads(tape: Tape) -> dict[int, tuple[str, ...]]:
     }
 
 
-def _returned(tape: Tape) -> dict[int, tuple[str, ...]]:
+def _returned(tape: Tape) -> tuple[dict[int, tuple[str, ...]], dict[int, tuple[str, ...]]]:
+    """Rows to the module calls that returned them, and to those that returned them first of all."""
     keys = tape.module_keys()
-    return {
-        i: tuple(dict.fromkeys([keys[m] for m in by])) if len(by) > 1 else (keys[by[0]],)
-        for i, by in tape.returned.items()
-    }
-
-
-def _returned_first(tape: Tape) -> dict[int, tuple[str, ...]]:
-    keys = tape.module_keys()
-    found: dict[int, tuple[str, ...]] = {}
-    for module, row in tape.first_returned.items():
-        found[row] = (*found.get(row, ()), keys[module])
-    return found
+    by: dict[int, tuple[str, ...]] = {}
+    first: dict[int, tuple[str, ...]] = {}
+    before = 0
+    for module, row in tape.returns:
+        key = keys[module]
+        known = by.get(row, ())
+        if key not in known:
+            by[row] = (*known, key)
+        if module != before:
+            first[row] = (*first.get(row, ()), key)
+            before = module
+    return by, first

@@ -142,10 +142,8 @@ class Tape:
     """Kind of the rows that are not plain operations."""
     paths: dict[int, str] = field(default_factory=dict)
     """Where an input, output or constant stood."""
-    returned: dict[int, list[int]] = field(default_factory=dict)
-    """Row to the module calls that returned it."""
-    first_returned: dict[int, int] = field(default_factory=dict)
-    """Module call to the row of the first tensor among what it returned."""
+    returns: list[tuple[int, int]] = field(default_factory=list)
+    """Pairs of a module call and a row that it returned, as the calls ended."""
     reads: dict[int, list[tuple[str, Site, int]]] = field(default_factory=dict)
     """Row to what read it: name, site, module."""
     codes: dict[int, Any] = field(default_factory=dict)
@@ -185,6 +183,17 @@ class Tape:
     def module_keys(self) -> list[str]:
         """`ModuleCall.key` of each module call."""
         return [f"{module[0]}:{module[1]}" for module in self.modules]
+
+    def returned(self) -> dict[int, list[int]]:
+        """Row to the module calls that returned it."""
+        returned: dict[int, list[int]] = {}
+        for module, row in self.returns:
+            by = returned.get(row)
+            if by is None:
+                returned[row] = [module]
+            else:
+                by.append(module)
+        return returned
 
     def note_holder(self, path: str, top: str) -> None:
         """The module `path`, and those around it out to `top`, hold a parameter."""
