@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any, NamedTuple, Protocol
 from weakref import ref
 
@@ -17,25 +17,11 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
+from lensframe_pd.capture.callsites import CALL, CALL_IMPL, caller_of_module
 from lensframe_pd.capture.handed import HandedBack
 from lensframe_pd.capture.roots import is_compile_wrapper
 from lensframe_pd.tape.objects import free_name, submodules, tensors_of
-from lensframe_pd.tape.tape import ModuleCall, Tape
-
-_CALL_IMPL = nn.Module._call_impl.__code__
-_CALL = nn.Module._wrapped_call_impl.__code__
-_CALL_CODES = frozenset(
-    id(code)
-    for code in (
-        _CALL_IMPL,
-        _CALL,
-        *(c for c in _CALL_IMPL.co_consts if isinstance(c, CodeType)),
-    )
-)
-
-#: What a frame with some code is for a call site: one of it, its end, or where a composite was
-#: opened, whose own site goes on from there.
-GOES_ON, ENDS, OPENED = True, False, "opened"
+from lensframe_pd.tape.tape import ModuleCall, Site, Tape
 
 _HOOKS = 3  # frames from a global hook out to what `module(...)` runs
 _new = tuple.__new__  # a NamedTuple without the cost of its constructor
@@ -62,7 +48,6 @@ class Listener(Protocol):
     def returned(self, tensor: Tensor, module: int) -> None: ...
     def hands_over(self, result: Any, module: int) -> Any: ...
     def met(self, path: str, module: nn.Module) -> None: ...
-    def met_code(self, code: CodeType) -> None: ...
     def script_mode(self) -> AbstractContextManager[Any]: ...
 
 
@@ -80,14 +65,13 @@ class ModuleStack:
         roots: dict[str, nn.Module],
         named: list[tuple[str, nn.Module]],
         tracer: Listener,
-        ends: Iterable[CodeType],
+        site_of: Callable[[FrameType | None], Site],
     ) -> None:
         self.tape = tape
         self.current = 0
         #: Paths of modules that may hand over something else than what they computed.
         self.edited: set[str] = set()
-        #: By code ids; a call site ends where what is further out is not the user's, or another's.
-        self.frames: dict[int, bool | str] = dict.fromkeys((*_CALL_CODES, *map(id, ends)), ENDS)
+        self._site_of = site_of
         self._met: dict[int, _Met] = {}
         self._weak_tracer = ref(tracer)  # it holds this object: a circle would keep the tape alive
         self._running: Listener | None = None
@@ -145,7 +129,7 @@ class ModuleStack:
         if met is None or met[0]() is not module:  # ids are used again
             if is_compile_wrapper(module):
                 return
-            met = self._name_new(module, self.site(_caller(sys._getframe(1))))
+            met = self._name_new(module, self._site_of(caller_of_module(sys._getframe(1))))
         _, path, type_name, is_wrapper, is_scripted = met
         if is_wrapper:
             return
@@ -158,11 +142,14 @@ class ModuleStack:
         if not path:  # the model itself, possibly again from inside
             return
         called = sys._getframe(_HOOKS)
-        frame = called.f_back if called.f_code is _CALL else _caller(sys._getframe(1))
+        if called.f_code is CALL:
+            caller = called.f_back
+        else:
+            caller = caller_of_module(sys._getframe(1))
         number = self._counts[path] = self._counts.get(path, 0) + 1
         modules = self.tape.modules
         self.current = len(modules)
-        modules.append(_new(ModuleCall, (path, number, before, type_name, self.site(frame))))
+        modules.append(_new(ModuleCall, (path, number, before, type_name, self._site_of(caller))))
 
     def _exit(self, module: nn.Module, args: Any, result: Any) -> Any:
         if _thread() != self._thread:
@@ -182,7 +169,7 @@ class ModuleStack:
             result = result if other is None else other
         if module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
             frame = sys._getframe(1)
-            while frame.f_code is not _CALL_IMPL and frame.f_back is not None:
+            while frame.f_code is not CALL_IMPL and frame.f_back is not None:
                 frame = frame.f_back
             self.closing[len(opened) - 1] = frame
         else:
@@ -233,22 +220,6 @@ class ModuleStack:
         assert tracer is not None  # the hooks are there only while it runs
         return tracer
 
-    def site(self, frame: FrameType | None) -> tuple[int, ...]:
-        """The frames from here outward, to the next module call around it."""
-        site: tuple[int, ...] = ()  # grown as a tuple, as most are one or two frames long
-        frames = self.frames
-        while frame is not None:
-            code = frame.f_code
-            key = id(code)
-            kind = frames.get(key)
-            if kind is None:
-                self._listener().met_code(code)
-            elif not kind:
-                break
-            site += (key, frame.f_lasti)
-            frame = frame.f_back
-        return site
-
     def _name_new(self, module: nn.Module, site: Any) -> _Met:
         """A module the model did not hold at the start: its class names it, once per place."""
         parent = self.tape.modules[self.current].path
@@ -270,10 +241,3 @@ def _met(module: nn.Module, path: str) -> _Met:
     kind = type(module)
     scripted = issubclass(kind, torch.jit.ScriptModule)
     return _Met(ref(module), path, kind.__name__, is_compile_wrapper(module), scripted)
-
-
-def _caller(frame: FrameType | None) -> FrameType | None:
-    """The frame that called the module whose hook runs in `frame`."""
-    while frame is not None and id(frame.f_code) in _CALL_CODES:
-        frame = frame.f_back
-    return frame

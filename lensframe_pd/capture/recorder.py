@@ -8,7 +8,7 @@ others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import CodeType
 from typing import Any
 from weakref import ref
@@ -22,9 +22,10 @@ from torch.nn import Parameter
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 from torch.overrides import TorchFunctionMode
 
+from lensframe_pd.capture.callsites import CallSites
 from lensframe_pd.capture.handed import HandedBack
 from lensframe_pd.capture.lineage import Known, Lineage
-from lensframe_pd.capture.modules import GOES_ON, OPENED, ModuleStack
+from lensframe_pd.capture.modules import ModuleStack
 from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.watch import Watcher, overridden, together
@@ -38,7 +39,6 @@ ATOMS = frozenset(
     (int, float, bool, str, type(None), complex, bytes, type(Ellipsis), torch.dtype,
      torch.device, torch.layout, torch.memory_format, torch.Size, type)
 )  # fmt: skip
-_NOWHERE = False  # instead of a frame
 _CPU = torch.device("cpu")
 _SMALL = 2**16  # bytes of a NumPy argument that is kept as it was, not only described
 NO_KWARGS: dict[str, Any] = {}
@@ -65,7 +65,13 @@ class Recorder(TorchFunctionMode):
     modules: ModuleStack
 
     def __init__(
-        self, tape: Tape, values: Values, origins: Origins, watchers: Sequence[Watcher]
+        self,
+        tape: Tape,
+        values: Values,
+        origins: Origins,
+        watchers: Sequence[Watcher],
+        ends: Iterable[CodeType],
+        opens: CodeType,
     ) -> None:
         super().__init__()
         self.tape = tape
@@ -78,9 +84,8 @@ class Recorder(TorchFunctionMode):
         self._calls, self._rows = tape.calls, tape.rows
         self._live, self._newest = self.lineage.live, self.lineage.newest
         self._writes = self.lineage.writes
-        self._frames: dict[int, bool | str] = {}
-        #: The site of the composite that was opened last.
-        self._outer: Site = ()
+        self.call_sites = CallSites(tape.codes, ends, opens)
+        self._site = self.call_sites.of
         #: Stands for the site of the next call where frames would not tell it, or it is known.
         self._script_site: Site = ()
         self._differentiated: list[int] = []
@@ -89,25 +94,20 @@ class Recorder(TorchFunctionMode):
         #: The switches as they were last.
         self._context = context_now()
 
-    def met_code(self, code: CodeType) -> None:
-        """Code runs that did not before."""
-        self.tape.codes[id(code)] = code
-        self._frames[id(code)] = GOES_ON
-
     def _call(
         self,
         function: Function,
         template: Template,
         seconds: float = 0.0,
         state: Tensor | None = None,
-        frame: Any = None,
+        site: Site | None = None,
     ) -> int:
         kept, kept_kwargs, sources = template
         if self._differentiated and function.name == "grad":
             kept_kwargs = {**kept_kwargs, "backward": [SLOT for _ in self._differentiated]}
             sources = (*sources, *self._differentiated)
-        if frame is None:
-            frame = caller_frame()
+        if site is None:
+            site = self._script_site or self._site(caller_frame())
         context = self._context
         if (
             context[0] is not _is_grad_enabled()
@@ -125,7 +125,7 @@ class Recorder(TorchFunctionMode):
                     kept,
                     kept_kwargs,
                     sources,
-                    self._script_site or self._site(frame),
+                    site,
                     self.modules.current,
                     context,
                     seconds,
@@ -134,25 +134,6 @@ class Recorder(TorchFunctionMode):
             )
         )
         return len(calls) - 1
-
-    def _site(self, frame: Any) -> Site:
-        """Where the call came from: the frames inside the innermost module call."""
-        frames = self._frames
-        site: Site = ()  # grown as a tuple, as most are one or two frames long
-        while frame:
-            code = frame.f_code
-            key = id(code)
-            kind = frames.get(key)
-            if kind is not GOES_ON:
-                if kind is None:
-                    self.met_code(code)
-                elif kind is OPENED:  # inside an opened composite: its caller's site is known
-                    return site + self._outer
-                else:
-                    break
-            site += (key, frame.f_lasti)
-            frame = frame.f_back
-        return site
 
     def _template(self, args: Any, kwargs: Any) -> Template:
         """The arguments with `SLOT` for each tensor, and where those tensors came from."""
@@ -320,9 +301,8 @@ class Recorder(TorchFunctionMode):
         """A row that no torch function made."""
         args = (SLOT,) * len(sources)
         # What the model is given and gives is where the trace was asked for.
-        is_known = kind in ("input", "output") or self._script_site
-        frame = _NOWHERE if is_known else None
-        call = self._call(SYNTHETIC[kind], (args, config, sources), 0.0, None, frame)
+        site = () if kind in ("input", "output") else self._script_site or None
+        call = self._call(SYNTHETIC[kind], (args, config, sources), 0.0, None, site)
         row = len(self._rows)
         self.tape.kinds[row] = kind
         if path:

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lensframe_pd.capture.edits import Edits
 from lensframe_pd.capture.fused import ATTENTION, leaves_fused
 from lensframe_pd.capture.handed import HandedBack
-from lensframe_pd.capture.modules import OPENED, ModuleStack
+from lensframe_pd.capture.modules import ModuleStack
 from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.recorder import ATOMS, NO_KWARGS, SYNTHETIC, Recorder, caller_frame
 from lensframe_pd.capture.selections import selection_of
@@ -63,11 +63,9 @@ class Tracer(Recorder):
         watchers: Sequence[Watcher],
         ends: Iterable[CodeType],
     ) -> None:
-        super().__init__(tape, values, origins, watchers)
-        self.modules = ModuleStack(tape, roots, named, self, ends)
-        self._frames, self._closing = self.modules.frames, self.modules.closing
-        self._frames[id(_OPEN)] = OPENED
-        self.tape.codes[id(_OPEN)] = _OPEN
+        super().__init__(tape, values, origins, watchers, ends, _OPEN)
+        self.modules = ModuleStack(tape, roots, named, self, self._site)
+        self._closing = self.modules.closing
         self.handed.running = self.modules.open
         self._returned = overridden(watchers, "returned")
         self._returns = tape.returns
@@ -94,7 +92,8 @@ class Tracer(Recorder):
             seconds = perf_counter() - start
             if type(result) is Tensor:
                 template = self._template(args, kwargs)
-                call = self._call(function, template, seconds, None, sys._getframe(1))
+                site = self._site(sys._getframe(1))
+                call = self._call(function, template, seconds, None, site)
                 if function.selects is not None:
                     self._note_selection(call, function.selects, args, kwargs)
                 row = self._row(result, call, 0)
@@ -119,19 +118,20 @@ class Tracer(Recorder):
 
     def _open(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         """Run a Python composite under this mode, so that its inner calls are seen."""
-        before, outer = self._opening, self._outer
+        sites = self.call_sites
+        before, outer = self._opening, sites.outer
         frame: Any = sys._getframe(2)
         if func is ATTENTION and leaves_fused(frame):
             self.tape.unfused[self.modules.current] = None
         if frame.f_code is _HANDLE:  # the composite asked torch to ask here: its body runs anew
             frame = frame.f_back.f_back
-        self._opening, self._outer = func, self._site(frame)
+        self._opening, sites.outer = func, sites.of(frame)
         _push(self)  # as `with self` does, in fewer steps: most activations are composites
         try:
             return redispatch_function(func, types, args, kwargs or NO_KWARGS)
         finally:
             _pop()
-            self._opening, self._outer = before, outer
+            self._opening, sites.outer = before, outer
 
     def _read(self, function: Function, args: Any, kwargs: Any) -> Any:
         if function.lends:
@@ -301,17 +301,17 @@ class Tracer(Recorder):
     def running(self) -> Iterator[None]:
         """What is entered while the model runs."""
         self._unseen = UnseenWrites(self, self._make_unseen)
+        self.call_sites.told = self._met_code
         try:
             with self._unseen.ready(), self:
                 if self.writes_unseen:
                     self._unseen.enter()
                 yield
         finally:
-            self._unseen = None  # it holds this object
+            self._unseen = self.call_sites.told = None  # they hold this object
 
-    def met_code(self, code: CodeType) -> None:
+    def _met_code(self, code: CodeType) -> None:
         """Code runs that did not before."""
-        super().met_code(code)
         if self._unseen is not None and writes_unseen(code):
             self._unseen.enter()
 

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lensframe_pd.capture.tracer import Tracer
-from lensframe_pd.errors import OURS
 from lensframe_pd.tape.dispatch import Dispatched
 from lensframe_pd.tape.functions import Action, describe
 from lensframe_pd.tape.storage import PLAIN, bits_of
 from lensframe_pd.tape.switches import Switches
-from lensframe_pd.tape.tape import Opaque, Site
+from lensframe_pd.tape.tape import Opaque
 from lensframe_pd.validation.elsewhere import mark
 
 
@@ -47,8 +45,6 @@ class WitnessedTracer(Tracer):
         self._begun = Switches()
         #: The operators of the call that is being made; None while none is, so that each is a gap.
         self._inside: list[Any] | None = None
-        #: By the id of code whether it is this package's.
-        self._ours: dict[int, bool] = {}
         #: By operator whether it computes nothing.
         self._idle: dict[Any, bool] = {}
 
@@ -75,23 +71,6 @@ class WitnessedTracer(Tracer):
             return super()._open(func, types, args, kwargs)
         finally:
             self._inside = before
-
-    def _site(self, frame: Any) -> Site:
-        """As the plain tracer's, which has no frame of its own between a call and its caller.
-
-        With such frames every operation of an opened composite would be in one recursion.
-        """
-        site = super()._site(frame)
-        if not any(map(self._is_ours, site[::2])):  # as all are outside of opened composites
-            return site
-        frames = zip(site[::2], site[1::2], strict=True)
-        return tuple(chain.from_iterable([here for here in frames if not self._is_ours(here[0])]))
-
-    def _is_ours(self, code: int) -> bool:
-        known = self._ours.get(code)
-        if known is None:
-            known = self._ours[code] = self.tape.codes[code].co_filename.startswith(OURS)
-        return known
 
     def scripted(self, func: Any, args: Any, kwargs: Any, ordinal: int) -> Any:
         before, self._inside = self._inside, []  # seen by the tracer itself, in no function's call
