@@ -32,14 +32,13 @@ from lensframe_pd.capture.watch import Watcher, overridden, together
 from lensframe_pd.errors import OURS
 from lensframe_pd.tape.context import context_now
 from lensframe_pd.tape.functions import Function, synthetic
-from lensframe_pd.tape.storage import is_foreign, storage_address, storage_of, unwrapped
+from lensframe_pd.tape.storage import CPU, is_foreign, storage_address, storage_of, unwrapped
 from lensframe_pd.tape.tape import SLOT, Array, Call, Opaque, Row, Site, Tape
 
 ATOMS = frozenset(
     (int, float, bool, str, type(None), complex, bytes, type(Ellipsis), torch.dtype,
      torch.device, torch.layout, torch.memory_format, torch.Size, type)
 )  # fmt: skip
-_CPU = torch.device("cpu")
 _SMALL = 2**16  # bytes of a NumPy argument that is kept as it was, not only described
 NO_KWARGS: dict[str, Any] = {}
 
@@ -208,7 +207,7 @@ class Recorder(TorchFunctionMode):
             self._live[key] = self._newest[storage] = new
         else:
             self._made_again(key, known, new, call)
-        device = _CPU if tensor.is_cpu else tensor.device
+        device = CPU if tensor.is_cpu else tensor.device
         self._rows.append(
             _new(
                 Row,

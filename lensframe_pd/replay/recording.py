@@ -205,7 +205,7 @@ class Recording:
     def _named(self, recorded: Recorded) -> list[Argument]:
         row = self.rows[self.ops(recorded)[0]]
         call, parents = recorded.call, row["parents"]
-        roles = self._facts.roles(call.function, call.args, call.kwargs, call.sources)
+        roles = self._facts.template(call.function, call.args, call.kwargs).roles
         holds_none = not (row["params"] or row["buffers"])
         if holds_none and roles == row["parent_args"] and len(roles) == len(parents):
             return [Argument(*given, "") for given in zip(roles, parents, strict=True)]

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lensframe_pd.schema import CELLS, COLUMNS, TEXT, Rows, rows_by_label
-from lensframe_pd.tape.facts import CallFacts, Sources, ordinals, tensor_facts
+from lensframe_pd.tape.facts import CallFacts, Sources, Template, ordinals, tensor_facts
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Site, Tape
 
@@ -144,8 +144,9 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
     functions, args, kwargs, sources, sites, places, contexts, seconds, states = zip(
         *tape.calls, strict=True
     )
-    modules = [facts.module(place) for place in places]
-    roles = [*map(facts.roles, functions, args, kwargs, sources)]
+    templates = [*map(facts.template, functions, args, kwargs)]
+    in_common = dict(zip(Template._fields, zip(*templates, strict=True), strict=True))
+    roles = [*in_common.pop("roles")]
     held: dict[int, tuple[Any, ...]] = {}
     for i, made_of in enumerate(sources) if tape.held else ():
         if made_of and min(made_of) < 0:
@@ -163,8 +164,7 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
         last = numbers[-1]
         around[last] = facts.context(contexts[last], random[last], tape.stopped)
     columns: dict[str, Sequence[Any]] = {
-        "func": [function[1] for function in functions],  # function.name
-        "target": [function[2] for function in functions],
+        **in_common,
         "parents": parents,
         "n_parents": [*map(len, parents)],
         "context": around,
@@ -173,10 +173,9 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
         "random": random,
         "parent_args": roles,
     }
-    arguments = zip(*map(facts.arguments, functions, args, kwargs), strict=True)
-    columns.update(zip(CallFacts.of_arguments, arguments, strict=True))
-    for k, name in enumerate(CallFacts.of_module):
-        columns[name] = [module[k] for module in modules]
+    modules = facts.modules()
+    of_calls = zip(*[modules[place] for place in places], strict=True)
+    columns.update(zip(CallFacts.of_module, of_calls, strict=True))
     if numbers != [*range(n)]:  # some calls made several rows
         columns = {name: [cells[c] for c in numbers] for name, cells in columns.items()}
         held = {i: held[c] for i, c in enumerate(numbers) if c in held}
@@ -192,8 +191,8 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
 
 def _sources(of: Sources, sites: Sequence[Site], places: Sequence[int]) -> list[str]:
     """The lines of calls: of those with a frame of the user's own, that of the site alone."""
-    lines = {site: of.line(site) for site in {*sites}}
-    return [lines[site] or of.of(site, k) for site, k in zip(sites, places, strict=True)]
+    lines, modules = {site: of.line(site) for site in {*sites}}, of.of_modules()
+    return [lines[site] or modules[k] for site, k in zip(sites, places, strict=True)]
 
 
 def _held_columns(held: dict[int, tuple[Any, ...]], n: int) -> dict[str, Column]:

@@ -30,8 +30,7 @@ def made_of(tape: Tape, labels: Sequence[str], rows: Iterable[int]) -> Iterator[
     The labels of its parents, as `"conv2d_1 conv2d_2"`; and which of NaN and infinity its other
     arguments hold: `"nan"`, `"inf"`, both, or nothing.
     """
-    versions = tape.versions or [None] * len(tape.held)
-    masks: dict[int, bool] = {}
+    masks = _Masks(tape)
     calls, made = tape.calls, tape.rows
     parents, given, before = "", "", -1
     for i in rows:
@@ -48,12 +47,13 @@ def made_of(tape: Tape, labels: Sequence[str], rows: Iterable[int]) -> Iterator[
         given = ""
         if kwargs or not (_PLAIN.issuperset(map(type, args)) or _are_finite(args)):
             given = _in(args, kwargs)
-        if sources and min(sources) < 0 and call[0][1] not in _NORMS and "inf" not in given:
-            for source in sources:
-                if source < 0 and source not in masks:
-                    masks[source] = _is_mask(tape.held[-1 - source], versions[-1 - source])
-            if any([masks.get(source) for source in sources]):
-                given = f"{given} inf".lstrip()
+        if (
+            not masks.candidates.isdisjoint(sources)
+            and call[0][1] not in _NORMS
+            and "inf" not in given
+            and masks.among(sources)
+        ):
+            given = f"{given} inf".lstrip()
         yield parents, given
 
 
@@ -93,6 +93,37 @@ def _add_kinds(values: Iterable[Any], found: set[str]) -> None:
             _add_kinds(value.values(), found)
 
 
+class _Masks:
+    """The buffers of a tape that are additive masks, each looked at when it is asked for.
+
+    Attributes
+    ----------
+    candidates
+        Where tensors come from, in `Call.sources`, that may be such a buffer.
+    """
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+        self._known: dict[int, bool] = {}
+        self.candidates = {
+            -1 - k
+            for k, held in enumerate(tape.held)
+            if not held.is_parameter and held.dtype.is_floating_point
+        }
+
+    def among(self, sources: Sequence[int]) -> bool:
+        """Whether one of these is a mask."""
+        return any([self._is_mask(source) for source in self.candidates.intersection(sources)])
+
+    def _is_mask(self, source: int) -> bool:
+        known = self._known.get(source)
+        if known is None:
+            k = -1 - source
+            version = self._tape.versions[k] if self._tape.versions else None
+            known = self._known[source] = _is_mask(self._tape.held[k], version)
+        return known
+
+
 def _is_mask(held: Held, version: int | None) -> bool:
     """Whether a buffer holds minus infinity and others that are not above 0, as when it was read.
 
@@ -102,9 +133,7 @@ def _is_mask(held: Held, version: int | None) -> bool:
         How often it had been written when the run was over.
     """
     tensor = held.tensor
-    if tensor is None or held.is_parameter or not held.dtype.is_floating_point:
-        return False
-    if tensor.layout is not torch.strided or tensor.is_meta or not tensor.numel():
+    if tensor is None or tensor.layout is not torch.strided or tensor.is_meta or not tensor.numel():
         return False
     if version_of(tensor) != version:
         return False

@@ -11,14 +11,14 @@ from functools import cache
 from itertools import count
 from operator import itemgetter
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from lensframe_pd.errors import OURS, LensKeyError
 from lensframe_pd.schema import COLUMNS
 from lensframe_pd.tape.codes import once_per_code
-from lensframe_pd.tape.config import arg_name, encode, slot_roles
+from lensframe_pd.tape.config import encode, slot_roles
 from lensframe_pd.tape.context import context_json
 from lensframe_pd.tape.functions import Function
 from lensframe_pd.tape.tape import SCRIPT, SLOT, Call, Context, Held, Site, Tape
@@ -28,8 +28,20 @@ _FOLDERS = (os.path.dirname(torch.__file__) + os.sep, OURS)
 _SCALARS = frozenset((type(SLOT), int, float, bool, str, type(None)))
 _SLOTS = (SLOT,) * 16  # the arguments of most calls are some of these
 
-#: The cells of the columns `CallFacts.of_arguments`.
-Arguments = tuple[str, int, tuple[str, ...]]
+
+class Template(NamedTuple):
+    """What calls of one function have in common whose arguments are alike, tensors aside."""
+
+    roles: tuple[str, ...]
+    """The argument each slot stands for."""
+    func: str
+    target: str
+    config: str
+    n_positional: int
+    tuple_args: tuple[str, ...]
+
+#: The cells of the columns `CallFacts.of_module`.
+ModuleCells = tuple[str, str, tuple[str, ...], tuple[str, ...]]
 
 
 class CallFacts:
@@ -42,33 +54,28 @@ class CallFacts:
     )  # fmt: skip
     #: Their cells where a call read no parameter and no buffer.
     nothing_held: tuple[Any, ...] = ((), (), (), (), 0, 0, 0, (), (), (), ())
-    of_arguments = ("config", "n_positional", "tuple_args")
     of_module = ("module", "module_type", "module_stack", "module_types")
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
         self.sources = Sources(tape)
-        self._roles: dict[Any, tuple[str, ...]] = {}
+        self._templates: dict[Any, Template] = {}
         self._held: dict[Any, tuple[tuple[Any, ...], tuple[str, ...]]] = {}
-        self._modules: dict[int, tuple[str, str, tuple[str, ...], tuple[str, ...]]] = {}
+        self._modules: list[ModuleCells] = []
         self._contexts: dict[Any, str] = {}
-        self._arguments: dict[Any, Arguments] = {}
 
     def of(self, call: Call) -> dict[str, Any]:
         """All columns that one call decides by itself."""
-        roles = self.roles(call.function, call.args, call.kwargs, call.sources)
-        arguments = self.arguments(call.function, call.args, call.kwargs)
+        roles, *template = self.template(call.function, call.args, call.kwargs)
         held, others = self.held(call.sources, roles)
         return {
-            "func": call.function.name,
-            "target": call.function.target,
+            **dict(zip(Template._fields[1:], template, strict=True)),
             "parent_args": others,
             "context": self.context(call.context, call.generator is not None),
             "source": self.sources.of(call.site, call.module),
             "random": call.generator is not None,
             "seconds": call.seconds,
-            **dict(zip(self.of_arguments, arguments, strict=True)),
-            **dict(zip(self.of_module, self.module(call.module), strict=True)),
+            **dict(zip(self.of_module, self.modules()[call.module], strict=True)),
             **dict(zip(self.of_held, held, strict=True)),
         }
 
@@ -83,23 +90,19 @@ class CallFacts:
         """The column `context` of any call."""
         return context_json(context, self.tape.seed if random else None, stopped)
 
-    def roles(
-        self, function: Function, args: Any, kwargs: dict[str, Any], sources: tuple[int, ...]
-    ) -> tuple[str, ...]:
-        """The argument each slot stands for."""
-        if kwargs:
-            return slot_roles(function, args, kwargs)
-        slots: Any = len(sources)
-        if _SLOTS[:slots] != args:
-            slots = tuple([a is SLOT for a in args])
-            if sum(slots) < len(sources):  # some are in lists
-                return slot_roles(function, args, kwargs)
-        key = (id(function), slots)
-        found = self._roles.get(key)
+    def template(self, function: Function, args: Any, kwargs: dict[str, Any]) -> Template:
+        """What a call of a function with these arguments shows of itself."""
+        n = len(args)
+        plain = not kwargs and _SLOTS[:n] == args
+        key = (id(function), n if plain else _exactly(args, kwargs))
+        found = self._templates.get(key)
         if found is None:
-            names = function.arg_names
-            found = tuple([arg_name(names, i) for i, a in enumerate(args) if a is SLOT])
-            self._roles[key] = found
+            found = self._templates[key] = Template(
+                slot_roles(function, args, kwargs),
+                function.name,
+                function.target,
+                *encode(function, args, kwargs),
+            )
         return found
 
     def held(
@@ -128,28 +131,16 @@ class CallFacts:
             found = self._held[key] = cells, others
         return found
 
-    def module(self, index: int) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
-        found = self._modules.get(index)
-        if found is None:
-            module = self.tape.modules[index]
-            path, _, parent, type_name, _ = module
-            stack: tuple[str, ...] = ()
-            types: tuple[str, ...] = ()
-            if index > 0:
-                _, _, stack, types = self.module(parent)
-                stack, types = (*stack, module.key), (*types, type_name)
-            found = self._modules[index] = (path, type_name, stack, types)
-        return found
-
-    def arguments(self, function: Function, args: Any, kwargs: dict[str, Any]) -> Arguments:
-        """The columns `of_arguments`."""
-        if not kwargs and _SLOTS[: len(args)] == args:
-            return "{}", len(args), ()
-        key = (id(function), _exactly(args, kwargs))
-        found = self._arguments.get(key)
-        if found is None:
-            found = self._arguments[key] = encode(function, args, kwargs)
-        return found
+    def modules(self) -> list[ModuleCells]:
+        """The columns `of_module`, of each module call so far."""
+        known, modules = self._modules, self.tape.modules
+        for path, number, parent, type_name, _ in modules[len(known) :]:
+            if parent < 0:  # the model itself
+                known.append((path, type_name, (), ()))
+            else:
+                _, _, stack, types = known[parent]
+                known.append((path, type_name, (*stack, f"{path}:{number}"), (*types, type_name)))
+        return known
 
 
 def _described(tensors: list[tuple[Held, str]]) -> tuple[tuple[Any, ...], ...]:
@@ -199,7 +190,7 @@ class Sources:
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
         self._sites: dict[Site, str] = {(): ""}
-        self._modules: dict[int, str] = {0: tape.caller}
+        self._modules: list[str] = []
         self._lines: dict[tuple[int, int], str] = {}
 
     def line(self, site: Site) -> str:
@@ -211,13 +202,14 @@ class Sources:
 
     def of(self, site: Site, module: int) -> str:
         """The line of a call; where its frames are all torch's, that of the call of its module."""
-        line = self.line(site)
-        if line:
-            return line
-        if module not in self._modules:
-            entry = self.tape.modules[module]
-            self._modules[module] = self.of(entry.site, entry.parent)
-        return self._modules[module]
+        return self.line(site) or self.of_modules()[module]
+
+    def of_modules(self) -> list[str]:
+        """The lines of the module calls so far."""
+        known, modules = self._modules, self.tape.modules
+        for _, _, parent, _, site in modules[len(known) :]:
+            known.append(self.line(site) or known[parent] if parent >= 0 else self.tape.caller)
+        return known
 
     def _search(self, site: Site) -> str:
         for code, offset in zip(site[::2], site[1::2], strict=True):

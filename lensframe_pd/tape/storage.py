@@ -31,6 +31,9 @@ SPARSE = {
 
 #: How many hold the storage at an address, a view of it that Python was given once included.
 use_count: Callable[[int], int] = torch._C._storage_Use_Count
+#: The device of most tensors, once.
+CPU = torch.device("cpu")
+_BFLOAT16 = torch.bfloat16
 _LONE = torch.empty(0)
 _STORAGE = _LONE.untyped_storage()
 #: What Python's own view of a storage adds to the number of those that hold it.
@@ -97,7 +100,7 @@ def _content(tensor: Tensor) -> int:
 
 def widened(tensor: Tensor) -> Tensor:
     """A tensor as NumPy can hold it: bfloat16 as float32, which is exact."""
-    return tensor.float() if tensor.dtype is torch.bfloat16 else tensor
+    return tensor.float() if tensor.dtype is _BFLOAT16 else tensor
 
 
 def is_foreign(tensor: Tensor) -> bool:
