@@ -40,6 +40,7 @@ class Template(NamedTuple):
     n_positional: int
     tuple_args: tuple[str, ...]
 
+
 #: The cells of the columns `CallFacts.of_module`.
 ModuleCells = tuple[str, str, tuple[str, ...], tuple[str, ...]]
 
