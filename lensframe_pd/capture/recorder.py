@@ -85,7 +85,7 @@ class Recorder(TorchFunctionMode):
         self._writes = self.lineage.writes
         self.call_sites = CallSites(tape.codes, ends, opens)
         self._site = self.call_sites.of
-        #: Stands for the site of the next call where frames would not tell it, or it is known.
+        #: Stands for the site of a call inside a ScriptModule, where no frames tell it.
         self._script_site: Site = ()
         self._differentiated: list[int] = []
         #: Tensors that somebody made the `.grad` of another one.
@@ -296,11 +296,12 @@ class Recorder(TorchFunctionMode):
         tensor: Tensor,
         path: str = "",
         config: dict[str, Any] = NO_KWARGS,
+        site: Site | None = None,
     ) -> int:
         """A row that no torch function made."""
         args = (SLOT,) * len(sources)
-        # What the model is given and gives is where the trace was asked for.
-        site = () if kind in ("input", "output") else self._script_site or None
+        if kind in ("input", "output"):  # where the trace was asked for
+            site = ()
         call = self._call(SYNTHETIC[kind], (args, config, sources), 0.0, None, site)
         row = len(self._rows)
         self.tape.kinds[row] = kind

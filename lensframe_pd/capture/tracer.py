@@ -277,13 +277,8 @@ class Tracer(Recorder):
             row = self._row(tensor, call, 0, True)
             self.lineage.wrote(tensor, row)
             return row
-        if config:
-            return self._synthetic_row("edit", (source,), tensor, "", config)
-        self._script_site = self._calls[self._rows[source][0]].site
-        try:
-            return self._synthetic_row("edit", (source,), tensor)
-        finally:
-            self._script_site = ()
+        site = None if config else self._calls[self._rows[source][0]].site
+        return self._synthetic_row("edit", (source,), tensor, "", config, site)
 
     def hands_over(self, result: Any, module: int) -> Any:
         """What a module call returns instead of `result`; None where that is it."""
