@@ -25,7 +25,9 @@ from lensframe_pd.tape.tape import SCRIPT, SLOT, Call, Context, Held, Site, Tape
 
 #: Frames of torch and of this package are never the user's code.
 _FOLDERS = (os.path.dirname(torch.__file__) + os.sep, OURS)
-_SCALARS = frozenset((type(SLOT), int, float, bool, str, type(None)))
+#: Types of arguments that settle them together with their values: of tuples, those of integers.
+_SETTLED = frozenset((type(SLOT), int, float, bool, str, type(None), tuple))
+_WHOLE = frozenset((int,))
 _SLOTS = (SLOT,) * 16  # the arguments of most calls are some of these
 
 
@@ -98,12 +100,10 @@ class CallFacts:
         key = (id(function), n if plain else _exactly(args, kwargs))
         found = self._templates.get(key)
         if found is None:
-            found = self._templates[key] = Template(
-                slot_roles(function, args, kwargs),
-                function.name,
-                function.target,
-                *encode(function, args, kwargs),
-            )
+            roles = slot_roles(function, args, kwargs)
+            cells = encode(function, args, kwargs)
+            found = Template(roles, function.name, function.target, *cells)
+            self._templates[key] = found
         return found
 
     def held(
@@ -113,14 +113,13 @@ class CallFacts:
         key = (roles, tuple([s if s < 0 else 0 for s in sources]))
         found = self._held.get(key)
         if found is None:
-            others = tuple([r for r, s in zip(roles, sources, strict=True) if s >= 0])
-            pairs = [
-                (self.tape.held[-1 - s], role)
-                for s, role in zip(sources, roles, strict=True)
-                if s < 0
-            ]
-            params = [(h, role) for h, role in pairs if h.is_parameter]
-            buffers = [(h, role) for h, role in pairs if not h.is_parameter]
+            params, buffers, others = [], [], []
+            for source, role in zip(sources, roles, strict=True):
+                if source >= 0:
+                    others.append(role)
+                else:
+                    held = self.tape.held[-1 - source]
+                    (params if held.is_parameter else buffers).append((held, role))
             distinct = {h.name: h for h, _ in params}.values()
             cells = (
                 *_described(params),
@@ -129,7 +128,7 @@ class CallFacts:
                 sum([h.numel for h in distinct if h.requires_grad]),
                 *_described(buffers),
             )
-            found = self._held[key] = cells, others
+            found = self._held[key] = cells, tuple(others)
         return found
 
     def modules(self) -> list[ModuleCells]:
@@ -165,8 +164,11 @@ def _exactly(args: Any, kwargs: dict[str, Any]) -> Hashable:
     it, a tuple is quicker than text.
     """
     kinds = tuple(map(type, args))
-    if not kwargs and _SCALARS.issuperset(kinds) and (float not in kinds or 0 not in args):
-        return args, kinds
+    if not kwargs and _SETTLED.issuperset(kinds):
+        parts = [a for a in args if type(a) is tuple] if tuple in kinds else ()
+        zeros = [a for a in args if type(a) is float and a == 0] if float in kinds else ()
+        if not zeros and all([_WHOLE.issuperset(map(type, part)) for part in parts]):
+            return args, kinds
     return repr((args, kwargs))
 
 
