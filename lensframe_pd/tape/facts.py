@@ -113,7 +113,9 @@ class CallFacts:
         key = (roles, tuple([s if s < 0 else 0 for s in sources]))
         found = self._held.get(key)
         if found is None:
-            params, buffers, others = [], [], []
+            params: list[tuple[Held, str]] = []
+            buffers: list[tuple[Held, str]] = []
+            others = []
             for source, role in zip(sources, roles, strict=True):
                 if source >= 0:
                     others.append(role)
