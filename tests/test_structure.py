@@ -18,11 +18,11 @@ ROOMS = {
     "tape compare context config facts places readings grouping parts openings cuts refinement "
     "edited passes rebuilt",
     "capture": "watch gradients given holding values roots origins writes lineage handed callsites "
-    "modules unseen fused selections plan sites likeness edits recorder tracer iterators snapshot "
-    "state process save named saving stimuli model hints inventory run placed",
+    "modules unseen fused selections plan sites likeness edits recorder tracer iterators "
+    "containers memory snapshot state process save named saving stimuli model hints inventory run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
-    "space norms products reductions axes readers dims widths layers nonfinite tokens continued "
-    "centres activations without gradients",
+    "space norms products reductions axes readers dims widths layers nonfinite tokens joins "
+    "continued centres activations without gradients",
     "graph": "edges parameters contract roll outline runs collapse select renamed align apart "
     "wording compared diff",
     "replay": "call recording onward",

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import lensframe_pd as lf
-from lensframe_pd.capture import snapshot
+from lensframe_pd.capture import memory, snapshot
 from lensframe_pd.validation.verdicts import CHECKS
 
 
@@ -41,13 +41,13 @@ def test_of_a_frame_alone_it_is_said_too():
 def test_what_the_model_holds_is_copied_once(monkeypatch):
     """All runs, the plain one, the traced one and those of alignment, begin from one copy."""
     kept = []
-    real = snapshot._Kept.__init__
+    real = memory.KeptTensor.__init__
 
     def keep(self, tensor):
         kept.append(tensor)
         real(self, tensor)
 
-    monkeypatch.setattr(snapshot._Kept, "__init__", keep)
+    monkeypatch.setattr(memory.KeptTensor, "__init__", keep)
     trace = traced()
     report = trace.validate()
     assert report["passed"].all()

@@ -1,0 +1,172 @@
+"""What objects hold, and where random generators stand, kept so that it can be put back."""
+
+from __future__ import annotations
+
+import array
+import operator
+import random
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from types import CellType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lensframe_pd.capture.iterators import is_iterator
+from lensframe_pd.tape.contents import (
+    cell_content,
+    dict_items,
+    instance_dict,
+    slot_content,
+    slots,
+)
+
+
+class _Kind(NamedTuple):
+    """How the objects that a kind of container holds are read and written, as a flat list."""
+
+    read: Callable[[Any], list[Any]]
+    write: Callable[[Any, list[Any]], None]
+
+
+class Place(NamedTuple):
+    """One container and what it held."""
+
+    owner: Any
+    kind: _Kind
+    content: list[Any]
+
+    def is_empty(self) -> bool:
+        """Whether it is a plain container, none of a user's class, that held nothing."""
+        return not self.content and type(self.owner) in _PLAIN
+
+    def restore(self, fresh: dict[int, Any]) -> None:
+        content = [fresh.get(id(v), v) for v in self.content] if fresh else self.content
+        now = self.kind.read(self.owner)
+        if len(now) != len(content) or not all(map(operator.is_, now, content)):
+            self.kind.write(self.owner, content)
+
+
+class Layout(NamedTuple):
+    """Where objects of a class hold others."""
+
+    kinds: list[_Kind]
+    slots: list[Any]
+    is_ordinary: bool
+    """Whether they are no tensors, arrays, iterators or random generators."""
+
+
+def layout_of(value: Any) -> Layout:
+    """Of the class of an object."""
+    kind = type(value)
+    kinds = [how for base, how in _KINDS if issubclass(kind, base)]
+    known = (Tensor, np.ndarray, bytearray, array.array, *(base for base, _ in _GENERATORS))
+    is_ordinary = not (issubclass(kind, known) or is_iterator(value))
+    return Layout(kinds, [slot for _, slot in slots(kind)], is_ordinary)
+
+
+def places_in(value: Any, layout: Layout) -> list[Place]:
+    """Where an object can be made to hold something else."""
+    found = [Place(value, how, how.read(value)) for how in layout.kinds]
+    own = instance_dict(value)
+    if own is not None:
+        found.append(Place(own, _DICT, _DICT.read(own)))
+    for slot in layout.slots:
+        place = (value, slot)
+        found.append(Place(place, _SLOT, _SLOT.read(place)))
+    return found
+
+
+class Draws(NamedTuple):
+    """How the state of a kind of random generator is taken and put back."""
+
+    state: Callable[[Any], Any]
+    put: Callable[[Any, Any], object]
+
+
+def draws_of(value: Any) -> Draws | None:
+    """None for what is no random generator, or one of the process, which is everybody's."""
+    kind = type(value)
+    if id(value) in _OF_THE_PROCESS or issubclass(kind, random.SystemRandom):
+        return None
+    return next((draws for base, draws in _GENERATORS if issubclass(kind, base)), None)
+
+
+def _put_bits(generator: Any, state: Any) -> None:
+    generator.state = state
+
+
+_GENERATORS: tuple[tuple[type, Draws], ...] = (
+    (torch.Generator, Draws(torch.Generator.get_state, torch.Generator.set_state)),
+    (random.Random, Draws(random.Random.getstate, random.Random.setstate)),
+    (np.random.BitGenerator, Draws(lambda g: g.state, _put_bits)),
+    (
+        np.random.Generator,
+        Draws(lambda g: g.bit_generator.state, lambda g, s: _put_bits(g.bit_generator, s)),
+    ),
+    (
+        np.random.RandomState,
+        Draws(np.random.RandomState.get_state, np.random.RandomState.set_state),
+    ),
+)
+# Those that `Generators` puts back: they may be reached from a model as well.
+_OF_THE_PROCESS = frozenset(
+    map(id, (torch.default_generator, np.random.mtrand._rand, random._inst))
+)
+
+
+def _read_dict(value: dict[Any, Any]) -> list[Any]:
+    """Its keys, then its values."""
+    if not dict.__len__(value):  # as most of a module's are
+        return []
+    if type(value) is dict:
+        return [*value, *value.values()]
+    items = dict_items(value)
+    return [key for key, _ in items] + [held for _, held in items]
+
+
+def _write_dict(value: dict[Any, Any], content: list[Any]) -> None:
+    base: Any = OrderedDict if issubclass(type(value), OrderedDict) else dict
+    base.clear(value)
+    half = len(content) // 2
+    for key, held in zip(content[:half], content[half:], strict=True):
+        base.__setitem__(value, key, held)
+
+
+def _write_set(value: set[Any], content: list[Any]) -> None:
+    set.clear(value)
+    set.update(value, content)
+
+
+def _write_deque(value: deque[Any], content: list[Any]) -> None:
+    deque.clear(value)
+    deque.extend(value, content)
+
+
+def _write_slot(place: tuple[Any, Any], content: list[Any]) -> None:
+    owner, slot = place
+    for held in content:
+        slot.__set__(owner, held)
+    if not content:
+        slot.__delete__(owner)
+
+
+def _write_cell(cell: CellType, content: list[Any]) -> None:
+    for held in content:
+        cell.cell_contents = held
+    if not content:
+        del cell.cell_contents
+
+
+_DICT = _Kind(_read_dict, _write_dict)
+_SLOT = _Kind(lambda place: slot_content(*place), _write_slot)
+_PLAIN = (dict, OrderedDict, list, set, deque)
+_KINDS: tuple[tuple[type, _Kind], ...] = (
+    (dict, _DICT),
+    (list, _Kind(lambda v: [*list.__iter__(v)], lambda v, c: list.__setitem__(v, slice(None), c))),
+    (set, _Kind(lambda v: [*set.__iter__(v)], _write_set)),
+    (deque, _Kind(lambda v: [*deque.__iter__(v)], _write_deque)),
+    (CellType, _Kind(cell_content, _write_cell)),
+)

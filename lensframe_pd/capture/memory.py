@@ -1,0 +1,134 @@
+"""The data of tensors, of arrays and of bytes, kept so that it can be put back in place."""
+
+from __future__ import annotations
+
+import array
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+
+from lensframe_pd.tape.compare import parts_of, same
+from lensframe_pd.tape.regions import region_of
+from lensframe_pd.tape.storage import SPARSE, same_view, storage_of
+
+
+class KeptTensor:
+    """One tensor, with a copy of its data; the data of one made of others are those others'."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.alias: Tensor | None = None
+        self.copy: Tensor | None = None
+        self.parts: list[Tensor] = []
+        self._bits: tuple[Tensor | None, Tensor | None] = None, None
+        if isinstance(tensor, UninitializedTensorMixin):
+            return
+        self.requires_grad, self.grad = tensor.requires_grad, None
+        if tensor.is_leaf:
+            self.grad = tensor.grad
+        with torch.no_grad():
+            self.parts = parts_of(tensor)
+            if not self.parts or tensor.layout in SPARSE:
+                self.alias = tensor.detach()
+                self.copy = self.alias.clone()
+                if not self.parts:
+                    self._storage, self._high = storage_of(self.alias), region_of(self.alias).high
+                    self._bits = _bits(self.alias), _bits(self.copy)
+
+    def unchanged(self) -> bool:
+        return self.copy is not None and same(self.tensor, self.copy)
+
+    def unmoved(self) -> bool:
+        mine, theirs = self._bits
+        if self.alias is None or mine is None or theirs is None or not self._lies(self.alias):
+            return False
+        return torch.equal(mine, theirs)  # a version counter does not see every write
+
+    def _lies(self, alias: Tensor) -> bool:
+        """Whether its memory and its shape are those it had: not after `.data = ...`, `t_()`."""
+        tensor = self.tensor
+        if storage_of(tensor) != self._storage or not same_view(tensor, alias):
+            return False
+        return alias.untyped_storage().nbytes() >= self._high
+
+    def restore(self, unmoved: bool = False) -> None:
+        tensor = self.tensor
+        if isinstance(tensor, UninitializedTensorMixin):
+            return
+        if self.alias is not None and self.copy is not None and not unmoved:
+            with torch.no_grad():
+                self._restore_data(self.alias, self.copy)
+        if tensor.is_leaf:
+            if tensor.requires_grad != self.requires_grad:
+                tensor.requires_grad_(self.requires_grad)
+            if tensor.grad is not self.grad:
+                tensor.grad = self.grad
+
+    def _restore_data(self, alias: Tensor, copy: Tensor) -> None:
+        if self.parts:
+            if _addresses(parts_of(self.tensor)) != _addresses(self.parts):
+                self.tensor.data = alias
+            return
+        if self.unmoved():
+            return
+        if storage_of(self.tensor) != self._storage or not same_view(self.tensor, alias):
+            self.tensor.data = alias
+        storage = alias.untyped_storage()
+        if storage.nbytes() < self._high:
+            storage.resize_(self._high)
+        mine, theirs = self._bits
+        if not (same(alias, copy) if mine is None or theirs is None else torch.equal(mine, theirs)):
+            alias.copy_(copy)
+
+
+def _bits(tensor: Tensor) -> Tensor | None:
+    """The same memory as whole numbers, None where that cannot be seen as such at all times."""
+    kind = _WHOLE.get(tensor.element_size()) if type(tensor) is Tensor else None
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.dim() > 0
+    if kind is None or not plain or not (tensor.is_floating_point() or tensor.dtype in _INTEGERS):
+        return None
+    return None if tensor.is_neg() else tensor.view(kind)
+
+
+_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_INTEGERS = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
+
+
+def _addresses(tensors: list[Tensor]) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]
+
+
+class Memory(NamedTuple):
+    """An array of numbers or bytes that torch does not own, with a copy of its data."""
+
+    owner: Any
+    copy: Any
+
+    def restore(self) -> None:
+        owner, copy = self.owner, self.copy
+        if issubclass(type(owner), np.ndarray):
+            if _bytes_of(owner) != _bytes_of(copy):
+                owner[...] = copy
+        elif owner != copy:
+            owner[:] = copy
+
+
+def memory_of(value: Any) -> Memory | None:
+    """None for what is no array, or one that cannot be written."""
+    kind = type(value)
+    if issubclass(kind, np.ndarray):
+        plain = np.ndarray.view(value, np.ndarray)  # what a subclass overrides is not asked
+        if plain.dtype.hasobject or not plain.flags.writeable:
+            return None
+        return Memory(plain, plain.copy())
+    if kind is bytearray or kind is array.array:
+        return Memory(value, value[:])
+    return None
+
+
+def _bytes_of(values: np.ndarray[Any, Any]) -> bytes:
+    """NaN and -0.0 are what they are, too."""
+    return values.tobytes()
