@@ -19,7 +19,8 @@ ROOMS = {
     "edited passes rebuilt",
     "capture": "watch gradients given holding values roots origins writes lineage handed callsites "
     "modules unseen fused selections plan sites likeness edits recorder tracer iterators "
-    "containers memory snapshot state process save named saving stimuli model hints inventory run placed",
+    "containers memory snapshot state process save named saving "
+    "stimuli model hints inventory run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
     "space norms products reductions axes readers dims widths layers nonfinite tokens joins "
     "continued centres activations without gradients",
