@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
+from weakref import ref
 
 import numpy as np
 import pandas as pd
@@ -151,7 +152,7 @@ def require(frame: pd.DataFrame, verb: str, *columns: str) -> None:
     LensValueError
         A column is there twice; or rows have not as many `parent_args` as `parents`.
     """
-    if not frame.columns.is_unique:
+    if len(_places(frame.columns)) < len(frame.columns):
         twice = [*map(str, frame.columns[frame.columns.duplicated()])]
         raise LensValueError(
             f"{verb}: the frame has columns twice, {shown(twice)}: keep one of each, as by "
@@ -306,8 +307,33 @@ def cells_of(frame: pd.DataFrame, columns: Sequence[str]) -> list[list[Any]]:
 def raw_cells(frame: pd.DataFrame, columns: Sequence[str]) -> list[list[Any]]:
     """The cells of these columns as they are, column by column."""
     # Of arrays: a Series would be made with its name, its attrs and its iterator.
-    place, of = frame.columns.get_loc, cast("Any", frame)._get_column_array
-    return [listed(of(place(name))) for name in columns]
+    places, of = _places(frame.columns), cast("Any", frame)._get_column_array
+    objects = np.ndarray
+    return [
+        cells.tolist() if type(cells := of(places[name])) is objects else listed(cells)
+        for name in columns
+    ]
+
+
+def _places(columns: pd.Index) -> dict[Any, int]:
+    """Where the columns of these names are.
+
+    The last that were asked are kept: an Index never changes, and rows are taken again and again.
+    pandas' own table is dearer to make.
+    """
+    known = _known.get(id(columns))
+    if known is None or known[0]() is not columns:
+        is_flat = not isinstance(columns, pd.MultiIndex)
+        names = listed(columns.array) if is_flat else [*columns]
+        known = ref(columns), dict(zip(names, range(len(names)), strict=True))
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[id(columns)] = known
+    return known[1]
+
+
+_known: dict[int, tuple[Callable[[], pd.Index | None], dict[Any, int]]] = {}
+_MOST_KNOWN = 64
 
 
 def listed(array: Any) -> list[Any]:

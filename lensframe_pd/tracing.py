@@ -236,8 +236,11 @@ def _check_grad_mode() -> None:
 
 
 def _check_reached(edits: Edits, trace: Trace) -> None:
-    error = edits.problem(lambda: trace._passes) or _misplaced(edits, trace.tape)
-    error = error or _of_other_widths(edits, trace.tape)
+    error = edits.problem(lambda: trace._passes)
+    if error is None and edits.sites.given is not None:
+        error = _misplaced(edits, trace.tape)
+    if error is None and edits.resized:
+        error = _of_other_widths(edits, trace.tape)
     if error is not None and not trace.tape.stopped:
         error.trace = trace  # type: ignore[attr-defined]
         raise error
@@ -245,7 +248,8 @@ def _check_reached(edits: Edits, trace: Trace) -> None:
 
 def _misplaced(edits: Edits, tape: Tape) -> LensValueError | None:
     """Values whose axes are called as those of their rows are, and are in another order."""
-    given = {} if edits.sites.given is None else edits.sites.given.by_key
+    assert edits.sites.given is not None
+    given = edits.sites.given.by_key
     doubtful = [(row, key) for row, key in edits.made if not is_told_by_shape(given.get(key))]
     dims = dimensions(tape) if doubtful else []
     wrong = {key: misplaced(given[key], dims[row]) for row, key in doubtful}
@@ -255,21 +259,14 @@ def _misplaced(edits: Edits, tape: Tape) -> LensValueError | None:
 
 def _of_other_widths(edits: Edits, tape: Tape) -> LensValueError | None:
     """Rows of a model with other weights than those that made what they stand for here."""
-    facts = edits.facts
-    shapes = {row: plain(facts[key].shape) for row, key in edits.made if key in facts}
-    odd = {
-        row: shape
-        for row, shape in shapes.items()
-        if isinstance(shape, tuple) and shape != tape.rows[row].shape
-    }
-    names = axis_names(tape) if odd else []
-    keys = dict(edits.made)
+    shapes = [(row, key, plain(shape)) for row, key, shape in edits.resized]
+    names = axis_names(tape)
     lines = [
-        f"values: {keys[row]!r} is a row of another model: it has {apart[1]} along {apart[0]!r}, "
-        f"which the weights make {apart[2]} here; give rows of a trace of this model, or a dict by "
+        f"values: {key!r} is a row of another model: it has {apart[1]} along {apart[0]!r}, which "
+        f"the weights make {apart[2]} here; give rows of a trace of this model, or a dict by "
         "label, which is looked up in it"
-        for row, shape in odd.items()
-        if (apart := widths_apart(tape, names, row, shape))
+        for row, key, shape in shapes
+        if isinstance(shape, tuple) and (apart := widths_apart(tape, names, row, shape))
     ]
     return LensValueError("\n".join(lines)) if lines else None
 

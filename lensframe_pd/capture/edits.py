@@ -26,7 +26,7 @@ from lensframe_pd.capture.likeness import elsewhere
 from lensframe_pd.capture.lineage import Lineage
 from lensframe_pd.capture.modules import ModuleStack
 from lensframe_pd.capture.plan import Address
-from lensframe_pd.capture.sites import Facts, Site, Sites
+from lensframe_pd.capture.sites import Site, Sites
 from lensframe_pd.capture.values import Values
 from lensframe_pd.errors import LensError, LensKeyError, LensValueError, shown
 from lensframe_pd.labels import split_call
@@ -116,6 +116,8 @@ class Edits:
         self._stale: dict[int, str] = {}
         #: The rows of the values, and the keys that they were given for.
         self.made: list[tuple[int, str]] = []
+        #: Rows that were of another shape in the earlier frame, their keys, and that shape.
+        self.resized: list[tuple[int, str, Any]] = []
         #: Rows that were given a value.
         self.rows: set[int] = set()
         #: Those of them whose value was given for every pass of their layer.
@@ -142,19 +144,22 @@ class Edits:
                 self._refuse_stale(call.sources)
             if inplace:
                 self._note_write(tensor, func)
-        address = self._address(call.module, func) if is_place else None
+        address = self._address(call[5], func) if is_place else None
         if address is None:
             return tensor
         site = self.sites.rows[address]
         apart = elsewhere(self._tape, self.sites, address, call)
         if apart is not None:
             _refuse(apart)
-        if self._tape.rows[row].call in self._tape.wrapped:
+        if tape.wrapped and tape.rows[row].call in tape.wrapped:
             _refuse(f"{site.key!r} is inside torch.func, where a row is no tensor of the program's")
         if tracer.in_script:
             reason = f"{site.key!r} is inside a ScriptModule: give a value to the whole module"
             self.refused = LensValueError(f"values: {reason}")
             _refuse(reason)
+        facts = self.sites.facts.get(address)
+        if facts is not None and (type(facts[4]) is not tuple or facts[4] != tensor.shape):
+            self.resized.append((row, site.key, facts.shape))
         return self._edit_row(tracer, site, row, tensor, inplace)
 
     def _address(self, module: int, func: str) -> Address | None:
@@ -328,12 +333,6 @@ class Edits:
             f"{shown(labels)}"
         )
 
-    @property
-    def facts(self) -> dict[str, Facts]:
-        """What rows of an earlier frame say, by key."""
-        rows = self.sites.rows
-        return {rows[place].key: facts for place, facts in self.sites.facts.items()}
-
     def problem(self, passes_of_run: Callable[[], Passes]) -> LensError | None:
         """What was asked for and did not happen, once the run is over."""
         reached = {key for _, key in self.made}
@@ -386,10 +385,10 @@ class Edits:
 
 
 def _fitted(tracer: Rows, site: Site, tensor: Tensor) -> Tensor:
-    # The modules that a function calls are none that the model called.
-    deaf = tracer.modules.deaf() if is_function(site.value) else nullcontext()
     try:
-        with deaf:
+        if not is_function(site.value):
+            return fitted(site.key, site.value, tensor)
+        with tracer.modules.deaf():  # the modules that a function calls are none of the model's
             return fitted(site.key, site.value, tensor)
     except LensError as error:
         raise Refused(error) from None

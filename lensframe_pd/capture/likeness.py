@@ -48,27 +48,26 @@ def model_apart(tape: Tape, call: Call, facts: Facts) -> tuple[str, str] | None:
     call
         At the address of the row.
     """
-    held = tape.held
-    params = [h for s in call.sources if s < 0 and (h := held[-1 - s]).is_parameter]
-    types, module = [], call.module
+    held, types, module = tape.held, [], call.module
     while module:
         called = tape.modules[module]
         types.append(called.type_name)
         module = called.parent
-    said = (
-        ("modules of the classes", facts.module_types, tuple(types[::-1])),
-        ("parameters", facts.params, tuple([h.name for h in params])),
-        ("parameters of the shapes", facts.param_shapes, tuple([h.shape for h in params])),
-    )
-    for what, there, here in said:
-        if type(there) is tuple and there == here:  # what comes from a file is another sequence
-            continue
-        if _is_sequence(there) and plain(there) != here:
+    # By number, for speed: the names, and shapes, of those which are parameters.
+    params = [h for s in call.sources if s < 0 and (h := held[~s])[1]]
+    columns = [*zip(*params, strict=True)] or [()] * 3
+    here = tuple(types[::-1]), columns[0], columns[2]
+    said = facts[1:4]
+    if {*map(type, said)} == {tuple} and said == here:  # in a file they are other sequences
+        return None
+    for what, cell, found in zip(_COMPARED, said, here, strict=True):
+        if _is_sequence(cell) and plain(cell) != found:
             is_lazy = any(str(name).startswith(_UNTIL_CALLED) for name in facts.module_types)
-            return None if is_lazy else (f"{what} {_listed(plain(there))}", _listed(here))
+            return None if is_lazy else (f"{what} {_listed(plain(cell))}", _listed(found))
     return None
 
 
+_COMPARED = ("modules of the classes", "parameters", "parameters of the shapes")
 _UNTIL_CALLED = "Lazy"
 """How torch begins the names of modules that are others after their first call."""
 

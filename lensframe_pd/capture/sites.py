@@ -277,7 +277,8 @@ def resolved(
     unknown, wrong = [], []
     for key, value in asked.values.items():
         meant = by_name.get(key, ()) if module_asked(key) is None else ()
-        path = _path(key, paths, aliases)
+        may_be_path = not meant or aliases or ":" in key or key in paths
+        path = _path(key, paths, aliases) if may_be_path else None
         if not meant and path is None:
             unknown.append(key)
             continue

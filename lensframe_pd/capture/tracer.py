@@ -223,9 +223,9 @@ class Tracer(Recorder):
     def _with_edits(self, result: Any, first: int, made: Sequence[Tensor]) -> Any:
         """The result of a call whose rows begin with `first`, with other values where given."""
         assert self.edits is not None
-        instead = {}
+        of_row, rows, instead = self.edits.of_row, self._rows, {}
         for row, tensor in enumerate(made, first):
-            new = self.edits.of_row(self, row, tensor, self._rows[row].inplace)
+            new = of_row(self, row, tensor, rows[row][7])  # row.inplace
             if new is not tensor:
                 instead[id(tensor)] = new
         return with_others(result, instead) if instead else result
