@@ -30,8 +30,8 @@ ROOMS = {
     "profile": "meta costs profile memory summary chrome axes plots scatter repeats",
     "draw": "render markup style node links boxes columns dot page draw",
     "validation": "edited evidence verdicts invariants facts elsewhere witness metadata probes "
-    "dependence determinism twice kept replayed resumed arranged retraced along ids alignment "
-    "validate",
+    "dependence determinism twice kept replayed resumed arranged followed retraced along ids "
+    "alignment validate",
     "patching": "sharing recomputed forwards patch",
     "rsa": "joined view ids tokens stores moments born repeated features distances blockwise "
     "covariances tiles noise reported runs rdm stats cka references concordance comparisons "

@@ -42,6 +42,11 @@ class Place(NamedTuple):
         """Whether it is a plain container, none of a user's class, that held nothing."""
         return not self.content and type(self.owner) in _PLAIN
 
+    def stands(self) -> bool:
+        """Whether it holds the very objects it held."""
+        now = self.kind.read(self.owner)
+        return len(now) == len(self.content) and all(map(operator.is_, now, self.content))
+
     def restore(self, fresh: dict[int, Any]) -> None:
         content = [fresh.get(id(v), v) for v in self.content] if fresh else self.content
         now = self.kind.read(self.owner)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from lensframe_pd.tape.compare import parts_of, same
+from lensframe_pd.tape.compare import parts_of, same, widest
 from lensframe_pd.tape.regions import region_of
 from lensframe_pd.tape.storage import SPARSE, same_view, storage_of
 
@@ -35,8 +35,9 @@ class KeptTensor:
                 self.alias = tensor.detach()
                 self.copy = self.alias.clone()
                 if not self.parts:
+                    self._view = _view(self.alias)
                     self._storage, self._high = storage_of(self.alias), region_of(self.alias).high
-                    self._bits = _bits(self.alias), _bits(self.copy)
+                    self._bits = _bits_of_both(self.alias, self.copy)
 
     def unchanged(self) -> bool:
         return self.copy is not None and same(self.tensor, self.copy)
@@ -47,10 +48,17 @@ class KeptTensor:
             return False
         return torch.equal(mine, theirs)  # a version counter does not see every write
 
+    def stands(self) -> bool:
+        """Whether it is unmoved, and autograd treats it as it did."""
+        tensor = self.tensor
+        if not self.unmoved() or tensor.requires_grad != self.requires_grad:
+            return False
+        return not tensor.is_leaf or tensor.grad is self.grad
+
     def _lies(self, alias: Tensor) -> bool:
         """Whether its memory and its shape are those it had: not after `.data = ...`, `t_()`."""
         tensor = self.tensor
-        if storage_of(tensor) != self._storage or not same_view(tensor, alias):
+        if storage_of(tensor) != self._storage or _view(tensor) != self._view:
             return False
         return alias.untyped_storage().nbytes() >= self._high
 
@@ -84,17 +92,36 @@ class KeptTensor:
             alias.copy_(copy)
 
 
+def _view(tensor: Tensor) -> tuple[Any, ...]:
+    """What a tensor shows of its storage, and how."""
+    return (
+        tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype,
+        tensor.is_conj(), tensor.is_neg(),
+    )  # fmt: skip
+
+
+def _bits_of_both(tensor: Tensor, copy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The memory of each as whole numbers, as few as both can be seen as."""
+    bits = _bits(tensor), _bits(copy)
+    if bits[0] is None or bits[1] is None:
+        return None, None
+    fewer = widest(bits[0]), widest(bits[1])
+    return bits if fewer[0] is None or fewer[1] is None else fewer
+
+
 def _bits(tensor: Tensor) -> Tensor | None:
     """The same memory as whole numbers, None where that cannot be seen as such at all times."""
     kind = _WHOLE.get(tensor.element_size()) if type(tensor) is Tensor else None
-    plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.dim() > 0
-    if kind is None or not plain or not (tensor.is_floating_point() or tensor.dtype in _INTEGERS):
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
+    if kind is None or not plain or not (tensor.is_floating_point() or tensor.dtype in _SEEN):
         return None
-    return None if tensor.is_neg() else tensor.view(kind)
+    return None if tensor.is_neg() or tensor.is_conj() else tensor.view(kind)
 
 
 _WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_INTEGERS = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
+_SEEN = frozenset(
+    (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool, torch.complex64)
+)
 
 
 def _addresses(tensors: list[Tensor]) -> list[int]:

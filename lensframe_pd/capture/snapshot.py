@@ -90,7 +90,18 @@ class Snapshot:
         """The ids of all tensors."""
         return self._tensors.keys()
 
-    def restore(self, unmoved: Collection[int] = ()) -> None:
+    def stands(self) -> bool:
+        """Whether containers and objects hold what they held, and each tensor is `unmoved`.
+
+        False as well where that is not known at a glance, as of iterators.
+        """
+        if self._iterators or any(self._empty):
+            return False
+        if not all([place.stands() for place in self._places]):
+            return False
+        return all([kept.stands() for kept in self._tensors.values()])
+
+    def restore(self, unmoved: Collection[int] = (), stands: bool = False) -> None:
         """Put all back.
 
         Parameters
@@ -98,17 +109,21 @@ class Snapshot:
         unmoved
             Ids of tensors that were just seen to be `unmoved`, with nothing run since: their memory
             is not gone through once more.
+        stands
+            Whether all was just seen to stand, with nothing run since.
         """
+        for source, draws, state in self._draws.values():
+            draws.put(source, state)
+        for memory in self._memories:
+            memory.restore()
+        if stands:
+            return
         fresh = self._fresh()
         for container in self._empty:
             if container:
                 container.clear()
         for place in self._places:
             place.restore(fresh)
-        for source, draws, state in self._draws.values():
-            draws.put(source, state)
-        for memory in self._memories:
-            memory.restore()
         for key, kept in self._tensors.items():
             kept.restore(key in unmoved)
 

@@ -82,16 +82,16 @@ class Start:
         self._switches = Switches()
         self._origin = origin
 
-    def again(self, unmoved: Collection[int] = ()) -> None:
+    def again(self, unmoved: Collection[int] = (), stands: bool = False) -> None:
         """Put all back for another run, which draws the numbers that `origin` says.
 
-        `unmoved` is as for `Snapshot.restore`.
+        `unmoved` and `stands` are as for `Snapshot.restore`.
         """
-        self.restore(unmoved)
+        self.restore(unmoved, stands)
         torch.set_rng_state(self._origin.generator)
 
-    def restore(self, unmoved: Collection[int] = ()) -> None:
-        self.snapshot.restore(unmoved)
+    def restore(self, unmoved: Collection[int] = (), stands: bool = False) -> None:
+        self.snapshot.restore(unmoved, stands)
         self._generators.restore()
         self._switches.restore()
 
@@ -130,39 +130,52 @@ _FACTS = frozenset(map(id, (bool, int, float, str)))  # by id: a metaclass may h
 class State:
     """What the modules hold after a run: tensors, numbers and flags, by path.
 
-    Of tensors that are as in `before` only that is noted.
+    Of tensors that are as in `before` only that is noted. Where all stands as it did then, as most
+    models leave it, there is nothing to be noted; what it is then is asked once another run's state
+    is not that.
 
     Attributes
     ----------
+    stands
+        Whether all is as it was then.
     unmoved
         The ids of tensors that lie where they lay then, with each bit as it was.
     """
 
     def __init__(self, named: Iterable[tuple[str, nn.Module]], before: Snapshot) -> None:
         self.tensors: dict[str, Tensor] = {}
-        self.unmoved: set[int] = set()
+        self.unmoved: Collection[int] = ()
         self._before = before
         self.facts: dict[str, Any] = {}
-        named = list(named)
-        for path, module in named:
+        self._named = list(named)
+        self.stands = before.stands()
+        if self.stands:
+            self.unmoved = before.everything()
+        else:
+            self._note()
+
+    def _note(self) -> None:
+        unmoved: set[int] = set()
+        for path, module in self._named:
             prefix = f"{path}." if path else ""
             for name, tensor in (*module._parameters.items(), *module._buffers.items()):
                 if tensor is not None:
-                    self._keep(prefix + name, tensor)
+                    self._keep(prefix + name, tensor, unmoved)
             for name, value in vars(module).items():
                 if id(type(value)) in _FACTS:
                     self.facts[prefix + name] = value
                 elif name.endswith("_hooks"):
                     self.facts[prefix + name] = len(value)
-        for path, tensor in extra_tensors(own_attributes(named)):
-            self._keep(path, tensor)
+        for path, tensor in extra_tensors(own_attributes(self._named)):
+            self._keep(path, tensor, unmoved)
+        self.unmoved = unmoved
 
-    def _keep(self, name: str, tensor: Tensor) -> None:
+    def _keep(self, name: str, tensor: Tensor, unmoved: set[int]) -> None:
         if isinstance(tensor, UninitializedTensorMixin):
             return
         self.facts[f"{name}.requires_grad"] = tensor.requires_grad
-        if id(tensor) in self.unmoved or self._before.unmoved(tensor):
-            self.unmoved.add(id(tensor))
+        if id(tensor) in unmoved or self._before.unmoved(tensor):
+            unmoved.add(id(tensor))
             self.facts[f"{name} is"] = "as before"
             return
         if self._before.unchanged(tensor):
@@ -173,15 +186,27 @@ class State:
         except (RuntimeError, NotImplementedError):
             self.facts[f"{name} is"] = type(tensor).__name__
 
+    def _noted(self, other: State) -> None:
+        """Have facts to be compared with those of `other`, the state after another run.
+
+        Of a state where all stood they are those of now, once all is put back.
+        """
+        for mine, theirs in ((self, other), (other, self)):
+            if mine.stands and not theirs.stands and not mine.facts:
+                self._before.restore()
+                mine._note()
+
     def moved(self, before: State) -> list[str]:
         """Names of what is not as it was in `before`, a state of which nothing had changed yet."""
+        self._noted(before)
         facts = {**before.facts, **self.facts}
         apart = [name for name in facts if self.facts.get(name) != before.facts.get(name)]
         bare = [name.removesuffix(" is").removesuffix(".requires_grad") for name in apart]
         return [*dict.fromkeys([*bare, *self.tensors])]
 
     def differences(self, other: State) -> list[str]:
-        """What is not as in `other`, in words."""
+        """What is not as in `other`, in words; the state is put back where that has to be seen."""
+        self._noted(other)
         found = [
             f"{name} is {self.facts.get(name)!r} instead of {other.facts.get(name)!r}"
             for name in {**self.facts, **other.facts}

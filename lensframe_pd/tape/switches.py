@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from operator import call
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +28,7 @@ class Switches:
     """How all switches stand when it is made."""
 
     def __init__(self) -> None:
-        self._states = [switch.read() for switch in _SWITCHES]
+        self._states = [*map(call, _READ)]  # at each call of a run that is proven
 
     def restore(self) -> None:
         """Set again what stands otherwise now."""
@@ -68,16 +70,6 @@ def _read_device() -> torch.device | None:
     return None if context is None else context.device
 
 
-def _read_autocast() -> list[tuple[bool, torch.dtype]]:
-    return [(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in _AUTOCAST_DEVICES]
-
-
-def _write_autocast(states: list[tuple[bool, torch.dtype]]) -> None:
-    for device, (enabled, dtype) in zip(_AUTOCAST_DEVICES, states, strict=True):
-        torch.set_autocast_enabled(device, enabled)
-        torch.set_autocast_dtype(device, dtype)
-
-
 def _write_anomaly(state: tuple[bool, bool]) -> None:
     torch.autograd.set_detect_anomaly(state[0], check_nan=state[1])
 
@@ -95,7 +87,14 @@ _SWITCHES = (
     ),
     _Switch(torch.get_num_threads, torch.set_num_threads),
     _Switch(torch.is_grad_enabled, torch.set_grad_enabled),
-    _Switch(_read_autocast, _write_autocast),
+    *[
+        _Switch(partial(torch.is_autocast_enabled, d), partial(torch.set_autocast_enabled, d))
+        for d in _AUTOCAST_DEVICES
+    ],
+    *[
+        _Switch(partial(torch.get_autocast_dtype, d), partial(torch.set_autocast_dtype, d))
+        for d in _AUTOCAST_DEVICES
+    ],
     _Switch(torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
     _Switch(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     _Switch(torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
@@ -115,3 +114,4 @@ _SWITCHES = (
     _Switch(np.geterr, lambda state: np.seterr(**state)),
     _Switch(filters_of_others, put_filters),
 )
+_READ = [switch.read for switch in _SWITCHES]

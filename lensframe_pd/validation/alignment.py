@@ -120,13 +120,14 @@ class _Check:
     def _replace_some(self, rows: Collection[int], some: Collection[int]) -> None:
         order = [(i + 1) % self.n if i in some else i for i in range(self.n)]
         kept = [i for i in range(self.n) if i not in some]
+        values, follows = self.values, self.values.following(order)
 
         def look(row: int, value: Tensor) -> None:
-            values, axes = self.values, self.values.axes[row]
             if not self.moved:
                 self.moved = not values.close(row, value, values.of(row))
-            if values.follows(row, value, order):
+            if follows(row, value):
                 return
+            axes = values.axes[row]
             self.doubtful.add(row)
             before = picked(values.of(row), axes, kept)
             if not values.close(row, picked(value, axes, kept), before):
@@ -227,9 +228,12 @@ class _Check:
             return
         following = {*rows}
         for order in ([1, 0, *range(2, self.n)], [*range(1, self.n), 0]):
+            follows = self.values.following(order)
 
-            def look(row: int, value: Tensor, order: Order = order) -> None:
-                if not self.values.follows(row, value, order):
+            def look(
+                row: int, value: Tensor, follows: Callable[[int, Tensor], bool] = follows
+            ) -> None:
+                if not follows(row, value):
                     following.discard(row)
 
             self._look(order, following, look)

@@ -8,14 +8,15 @@ given only what it may have (`tape.domains`); where that shows nothing, it is sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lensframe_pd.replay.call import Rerun
-from lensframe_pd.tape.compare import same
+from lensframe_pd.tape.compare import farthest, same
 from lensframe_pd.tape.config import arg_name
 from lensframe_pd.tape.domains import Domain, domain_of, is_pointwise
 from lensframe_pd.tape.tape import Call
@@ -34,8 +35,13 @@ class Dependence(NamedTuple):
 
 CHANGES = Dependence(True)
 
-#: Of how many axes the input of a convolution is where the first one counts entries.
-_BY_ENTRY = {"conv1d": (3,), "conv2d": (4,), "conv3d": (5,), "linear": range(2, 9)}
+#: Of how many axes the input of what goes by entry is where the first one counts them.
+_BY_ENTRY = {
+    "conv1d": (3,), "conv2d": (4,), "conv3d": (5,), "linear": range(2, 9),
+    "max_pool1d": (3,), "max_pool2d": (4,), "max_pool3d": (5,),
+    "avg_pool1d": (3,), "avg_pool2d": (4,), "avg_pool3d": (5,),
+    "adaptive_avg_pool1d": (3,), "adaptive_avg_pool2d": (4,), "adaptive_avg_pool3d": (5,),
+}  # fmt: skip
 _MANY = 2**16
 _FAR = 0.05
 
@@ -100,17 +106,20 @@ class _Probed:
         tensor = self.tensors[slots[0]]
         if tensor.numel() < _MANY or not tensor.is_floating_point() or len(tensor) < 2:
             return False
-        if [*slots] != [0] or len(self.result) != 1:
+        if len(slots) > 1 or len(self.result) != 1 or self.domain(slots) is not Domain.ANY:
             return False
-        if self.domain(slots) is not Domain.ANY or not _goes_by_entry(self.run.call, self.tensors):
+        known = self.result[0].detach()
+        if not known.dim() or not known.is_floating_point():
             return False
-        known = self.result[0].detach()[:1]
-        first = turned(tensor.detach()[:1])
-        now = _result(self.run, _put(self.tensors, slots, first))
+        of_entry = _by_entry(self.run.call, self.tensors, known)
+        if slots[0] not in of_entry:
+            return False
+        first = [t.detach()[:1] if k in of_entry else t for k, t in enumerate(self.tensors)]
+        now = _result(self.run, _put(first, slots, turned(first[slots[0]])))
+        known = known[:1]
         if now is None or len(now) != 1 or now[0].shape != known.shape:
             return False
-        apart, size = torch.dist(now[0].detach(), known, torch.inf), known.abs().max()
-        return bool(apart > _FAR * size) and bool(torch.isfinite(apart))
+        return _FAR * farthest(known) < farthest(now[0].detach() - known) < math.inf
 
     def exemption(self, slots: Sequence[int]) -> Dependence:
         """Why no change of the values changed the result; the cheapest to show first."""
@@ -215,18 +224,23 @@ class _Probed:
         return "device" if elsewhere and all(t.is_meta for t in elsewhere) else "kind"
 
 
-def _goes_by_entry(call: Call, tensors: Sequence[Tensor]) -> bool:
-    """Whether a call makes each entry along the first axis of that entry of its first tensor.
+def _by_entry(call: Call, tensors: Sequence[Tensor], result: Tensor) -> Collection[int]:
+    """The slots of tensors that have an entry for each of the result's along the first axis.
 
-    For the rest it may have what belongs to no entry, such as weights.
+    None where the call does not make each entry of the result of those in its place. For the rest
+    it may be given what belongs to no entry, such as weights.
     """
     function = call.function
     if function.name in _BY_ENTRY:
-        return tensors[0].dim() in _BY_ENTRY[function.name]
+        return (0,) if tensors[0].dim() in _BY_ENTRY[function.name] else ()
     if function.name == "batch_norm":
         place = function.arg_names.index("training") if "training" in function.arg_names else -1
-        return 0 <= place < len(call.args) and call.args[place] is False
-    return len(tensors) == 1 and is_pointwise(function)
+        return (0,) if 0 <= place < len(call.args) and call.args[place] is False else ()
+    if not is_pointwise(function) or "out" in call.kwargs:
+        return ()
+    # what has fewer axes, or one entry for all, goes along with each
+    n, n_axes = len(result), result.dim()
+    return [k for k, t in enumerate(tensors) if t.dim() == n_axes and len(t) == n]
 
 
 def _put(tensors: Sequence[Tensor], slots: Sequence[int], other: Tensor) -> list[Tensor]:

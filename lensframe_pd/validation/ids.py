@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from lensframe_pd.schema import STIMULUS
@@ -30,6 +31,8 @@ def _problems_of_ids(activations: xr.Dataset) -> Iterable[str]:
     if STIMULUS not in activations.indexes:
         return
     ids = activations.indexes[STIMULUS]
+    if not ids.hasnans and len({*ids.tolist()}) == len(ids):  # as always, and quick to see
+        return
     twice = ids[ids.duplicated()]
     if len(twice):
         yield f"the id {twice[0]!r} stands at several stimuli"
@@ -38,9 +41,10 @@ def _problems_of_ids(activations: xr.Dataset) -> Iterable[str]:
 
 
 def _other_ids(evidence: Evidence, activations: xr.Dataset) -> Iterable[str]:
-    if evidence.stimulus is None:
+    table = evidence.stimulus
+    if table is None or (not len(table.columns) and _has_ids(activations, table.index)):
         return
-    for name, (_, known) in coordinates(evidence.stimulus).items():
+    for name, (_, known) in coordinates(table).items():
         if name not in activations.coords:
             yield f"the Dataset has no coordinate {name!r}, which stimulus= has"
             continue
@@ -51,3 +55,9 @@ def _other_ids(evidence: Evidence, activations: xr.Dataset) -> Iterable[str]:
         same = (told == known) | ((told != told) & (known != known))
         for k in np.flatnonzero(~same)[:1]:
             yield f"entry {k} of {name!r} is {told[k]!r}, and by stimulus= it is {known[k]!r}"
+
+
+def _has_ids(activations: xr.Dataset, ids: pd.Index) -> bool:
+    """Whether its ids are these, of the same type, in this order."""
+    told = activations.indexes.get(STIMULUS)
+    return told is not None and told.dtype == ids.dtype and told.equals(ids)

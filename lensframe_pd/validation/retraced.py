@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lensframe_pd.bars import bar
+from lensframe_pd.capture.inventory import Inventory
 from lensframe_pd.capture.run import Run
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.tape.tape import Call, Tape
 from lensframe_pd.validation.arranged import Arranged, Order, Unarrangeable
 from lensframe_pd.validation.evidence import Evidence
+from lensframe_pd.validation.followed import Followed, Look, Parted, is_followable
 from lensframe_pd.validation.twice import one_state
-
-Look = Callable[[int, Tensor], None]
-"""Is given the number of a row and its value."""
 
 
 class Another(Exception):
@@ -47,6 +47,9 @@ class Retraced:
         self._again = again
         self._arranged = arranged
         self._done = done
+        self._model = _called(self._origin.model, self._made_of)
+        #: Whether it is tried first to go along the tape.
+        self._follows = self._sites is None and is_followable(reference, self._made_of)
 
     def run(
         self,
@@ -68,6 +71,32 @@ class Retraced:
         Another
             The run does other things than the recorded one, or fails.
         """
+        try:
+            if not (self._follows and self._follow(order, rows, look, contents_only, nudge)):
+                self._trace(order, rows, look, contents_only, nudge)
+                self._follows = False  # a trace goes along where that does not
+        finally:
+            self._done()
+
+    def _follow(
+        self, order: Order, rows: Collection[int], look: Look, contents_only: bool, nudge: int
+    ) -> bool:
+        """Run it along the tape; whether it went along to the end.
+
+        If not, what was looked at is what a trace shows first as well.
+        """
+        followed = Followed(self._reference, rows, look)
+        try:
+            with self._arranged_so(order, contents_only, nudge):
+                followed.run(self._model, *self._origin[1:3])
+        except (Parted, Exception):  # a trace fails alike, and says why
+            return False
+        return True
+
+    def _trace(
+        self, order: Order, rows: Collection[int], look: Look, contents_only: bool, nudge: int
+    ) -> None:
+        """Trace it, and see at each row that it is the recorded one."""
         model, args, kwargs = self._origin[:3]
         run = Run(
             model,
@@ -76,23 +105,29 @@ class Retraced:
             made_of=self._made_of,
         )
         run.tape.seed = self._seed
-        self._again()
         try:
-            self._arranged.give(order, contents_only)
-            if nudge:
-                self._arranged.nudge(nudge)
-            run.execute(args, kwargs)
+            with self._arranged_so(order, contents_only, nudge):
+                run.execute(args, kwargs)
         except _Apart as apart:
             raise Another(str(apart)) from apart.__cause__
         except Unarrangeable as reason:
             raise Another(str(reason)) from reason
         except Exception as error:
             raise Another(f"the model fails: {type(error).__name__}: {error}") from error
-        finally:
-            self._arranged.restore()
-            self._done()
         if not run.tape.stopped:
             raise Another(f"the model ends after {len(run.tape.rows)} rows")
+
+    @contextmanager
+    def _arranged_so(self, order: Order, contents_only: bool, nudge: int) -> Iterator[None]:
+        """All is as at the start of a run, but for the stimuli."""
+        self._again()
+        try:
+            self._arranged.give(order, contents_only)
+            if nudge:
+                self._arranged.nudge(nudge)
+            yield
+        finally:
+            self._arranged.restore()
 
 
 @contextmanager
@@ -138,6 +173,11 @@ class _Following(Watcher):
                 raise _Apart(f"values cannot be compared: {error}") from error
         if row == self._last:
             raise Stop
+
+
+def _called(model: Any, made_of: Inventory) -> Any:
+    """What a run calls."""
+    return made_of.roots[""] if isinstance(model, nn.Module) else model
 
 
 def _other_way(tape: Tape, reference: Tape, row: int) -> str:

@@ -72,7 +72,7 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
             """What `forward` leaves, started from the one state."""
             snapshot = again()
             outputs, state = outputs_of(forward()), State(named, snapshot)
-            again.unmoved = state.unmoved  # nothing runs until all is put back
+            again.unmoved, again.stands = state.unmoved, state.stands  # nothing runs before that
             return _Left(outputs, state, Generators())
 
         def plain(mode: AbstractContextManager[Any]) -> Any:
@@ -121,17 +121,20 @@ class Again:
         How they stand at the start of a run.
     unmoved
         Ids of tensors that are known to be as they were, for the next time that all is put back.
+    stands
+        Whether all is known to stand as it did, for the next time as well.
     """
 
     def __init__(self, start: Start) -> None:
         self.snapshot = start.snapshot
         self.given: Snapshot | None = None
         self.unmoved: Collection[int] = ()
+        self.stands = False
         self.switches = Switches()
         self._start = start
 
     def __call__(self) -> Snapshot:
-        self._start.again(self._seen())
+        self._start.again(*self._seen())
         if self.given is not None:
             self.given.restore()
         self.switches.restore()
@@ -139,10 +142,11 @@ class Again:
 
     def leave(self) -> None:
         """Put back what was found."""
-        self._start.restore(self._seen())
+        self._start.restore(*self._seen())
 
-    def _seen(self) -> Collection[int]:
-        seen, self.unmoved = self.unmoved, ()
+    def _seen(self) -> tuple[Collection[int], bool]:
+        seen = self.unmoved, self.stands
+        self.unmoved, self.stands = (), False
         return seen
 
 
@@ -158,7 +162,7 @@ def one_state(evidence: Evidence) -> Iterator[Again]:
         if evidence.tape is not None and _give_inputs(model, args, kwargs, evidence.tape):
             again.given = Snapshot([("args", args), ("kwargs", kwargs)])
         elif is_new:  # nothing has run since it was taken
-            again.unmoved = start.snapshot.everything()
+            again.unmoved, again.stands = start.snapshot.everything(), True
         surroundings.enter(evidence.switches)
         again.switches = evidence.origin.switches or Switches()
         yield again

@@ -58,7 +58,7 @@ class WitnessedTracer(Tracer):
         outer, self._inside = self._inside, []
         before = len(self._rows) + self.n_reads
         try:
-            return super().__torch_function__(func, types, args, kwargs)
+            return Tracer.__torch_function__(self, func, types, args, kwargs)
         finally:
             seen, self._inside = self._inside, outer
             unseen = len(self._rows) + self.n_reads == before
@@ -163,4 +163,4 @@ class _Witness(Dispatched):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self._tracer.saw(func)
         with torch._C.DisableTorchFunction():
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs) if kwargs else func(*args)

@@ -12,6 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import ops
 
 import lensframe_pd as lf
+from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
+from lensframe_pd.tape.passes import passes
+from lensframe_pd.validation.dependence import _by_entry
 
 from .reports import X
 
@@ -301,6 +304,29 @@ BY_ENTRY = {
     "relu in place": (lambda x: (x * 1).relu_(), True),
     "clamped to one number": (lambda x: x.clamp(2.0, 2.0), True),
     "a power that is one": (lambda x: x.pow(0), False),
+    "add": (lambda x: x * 2 + x.flip(0), True),
+    "add in place": (lambda x: (x * 2).add_(x.flip(0), alpha=3), True),
+    "add of one entry": (lambda x: x * 2 + x[3:4] * 0.5, True),
+    "add of fewer axes": (lambda x: x * 2 + x[3] * 0.5, True),
+    "add to fewer axes": (lambda x: x[3] * 0.5 + x, True),
+    "as many as there are at the end": (lambda x: x[:, :, 1, :8] + x[:, 0, 0, 0], True),
+    "addcmul": (lambda x: torch.addcmul(x, x.flip(0), x.flip(1)), True),
+    "where": (lambda x: torch.where(x > 0, x * 2, x.flip(0)), True),
+    "where nothing of it is taken": (lambda x: torch.where(x > 9, x * 2, x.flip(0)), False),
+    "only where it is zero": (lambda x: (x * 2) * (x * 0), True),
+    "a look at what each is": (lambda x: torch.isnan(x).float() + (x > 0) + torch.isinf(x), True),
+    "max_pool1d": (lambda x: F.max_pool1d(x[:, :, 0], 2), True),
+    "max_pool2d": (nn.MaxPool2d(2), True),
+    "max_pool2d without a batch": (lambda x: F.max_pool2d(x[:, 0], 2), True),
+    "max_pool2d with indices": (lambda x: F.max_pool2d(x, 2, return_indices=True), True),
+    "max_pool3d": (lambda x: F.max_pool3d(x[:, :, None], (1, 2, 2)), True),
+    "avg_pool2d": (nn.AvgPool2d(2), True),
+    "adaptive_avg_pool2d": (nn.AdaptiveAvgPool2d(1), True),
+    "adaptive_avg_pool2d without a batch": (lambda x: F.adaptive_avg_pool2d(x[:, 0], 1), True),
+    "bfloat16": (lambda x: x.bfloat16() + x.bfloat16().flip(0), True),
+    "not finite": (lambda x: (x / 0 + x) * x.flip(0), True),
+    "only the last entry of one is left": (lambda x: x * (torch.eye(8)[7])[
+        :, None, None, None] + x.flip(0), True),
     "only the last entry is left": (lambda x: torch.relu(x - 1000 * (1 - torch.eye(8)[7])[
         :, None, None, None]), True),
 }  # fmt: skip
@@ -320,6 +346,34 @@ def test_what_the_first_entry_shows_is_what_the_whole_shows(name, monkeypatch):
     is_shown = not report["reason"].str.contains("does not depend on|no change").any()
     assert report["passed"].all()
     assert is_shown == depends
+
+
+def _entries(name):
+    """The calls of a program, each with its tensors, and what it made of them."""
+    model, _ = BY_ENTRY[name]
+    x = torch.linspace(-1, 1, 8 * 3 * 9 * 9).reshape(8, 3, 9, 9)
+    with torch.no_grad():
+        trace = lf.trace(model.eval() if isinstance(model, nn.Module) else model, x)
+    grouped = passes(trace.tape)
+    calls = recorded_calls(trace.tape, trace.tape, grouped)
+    rows = trace.layers.to_dict("index")
+    recording = Recording(calls, rows, Saved(trace.activations, rows), trace.tape, False)
+    for recorded in calls:
+        if recorded.call.function.target and len(recorded.ops) == 1:
+            tensors = recording.tensors(recording.arguments(recorded))
+            yield recording.rerun(recorded), tensors
+
+
+@pytest.mark.parametrize("name", BY_ENTRY)
+def test_what_is_said_to_go_by_entry_does(name):
+    """The entry in any place, given alone, is what it is among the others."""
+    for run, tensors in _entries(name):
+        (result,) = run(tensors)
+        of_entry = _by_entry(run.call, tensors, result)
+        for entry in range(len(result)) if of_entry else ():
+            alone = [t[entry : entry + 1] if k in of_entry else t for k, t in enumerate(tensors)]
+            (own,) = run(alone)
+            torch.testing.assert_close(own, result[entry : entry + 1], equal_nan=True)
 
 
 @pytest.mark.parametrize("entry", [0, 1, 7])

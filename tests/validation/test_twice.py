@@ -24,6 +24,97 @@ def test_a_model_that_tracing_changes():
     assert "seen" in report.loc["output_1", "reason"]
 
 
+class Kept(nn.Module):
+    """State of many kinds, none of which its forward reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+        self.count, self.flag, self.text, self.held = 1000, False, "a", []
+        self.register_buffer("numbers", torch.zeros(3))
+        self.register_buffer("counted", torch.tensor(0))
+        self.register_buffer("flags", torch.tensor([True, False]))
+        self.register_buffer("turning", torch.ones(2, dtype=torch.complex64))
+        self.register_buffer("halved", torch.ones(3, dtype=torch.bfloat16))
+        self.register_buffer("nan", torch.tensor([float("nan"), 1.0]))
+        self.register_buffer("sparse", torch.eye(2).to_sparse())
+        self.listed = [torch.zeros(2)]
+
+    def forward(self, x):
+        return x + 1
+
+
+def _refreeze(model):
+    model.fc.weight.requires_grad_(False)
+
+
+LEFT = {
+    "a number": (lambda m: setattr(m, "count", 1001), "count"),
+    "a flag": (lambda m: setattr(m, "flag", True), "flag"),
+    "a text": (lambda m: setattr(m, "text", "b"), "text"),
+    "a number of a part": (lambda m: setattr(m.fc, "in_features", 4), "fc.in_features"),
+    "a new number": (lambda m: setattr(m, "more", 1), "more"),
+    "a mode": (lambda m: m.fc.train(), "fc.training"),
+    "a hook": (lambda m: m.fc.register_forward_hook(lambda *_: None), "fc._forward_hooks"),
+    "an element": (lambda m: m.fc.weight.data[2, 2:].add_(1), "fc.weight"),
+    "other data": (lambda m: setattr(m.fc.bias, "data", torch.ones(3)), "fc.bias"),
+    "another shape": (lambda m: setattr(m.numbers, "data", torch.zeros(2)), "numbers"),
+    "no gradients": (_refreeze, "fc.weight.requires_grad"),
+    "another parameter": (lambda m: setattr(m.fc, "bias", nn.Parameter(torch.ones(3))), "fc.bias"),
+    "no parameter": (lambda m: setattr(m.fc, "bias", None), "fc.bias"),
+    "a negative zero": (lambda m: m.numbers.neg_(), "numbers"),
+    "a count": (lambda m: m.counted.add_(1), "counted"),
+    "one of the flags": (lambda m: m.flags[1:].logical_not_(), "flags"),
+    "a complex number": (lambda m: m.turning[1:].mul_(1j), "turning"),
+    "a short number": (lambda m: m.halved[2:].mul_(2), "halved"),
+    "a number beside NaN": (lambda m: m.nan[1:].mul_(2), "nan"),
+    "a sparse value": (lambda m: m.sparse._values().mul_(2), "sparse"),
+    "a buffer": (lambda m: m.register_buffer("cache", torch.ones(1)), "cache"),
+    "a tensor in a list": (lambda m: m.listed.append(torch.ones(1)), "listed"),
+    "an element in a list": (lambda m: m.listed[0][1:].add_(1), "listed"),
+}
+
+
+@pytest.mark.parametrize("kind", LEFT)
+@pytest.mark.parametrize("runs", ["traced", "plain"])
+def test_what_only_one_of_the_runs_leaves_is_told(kind, runs):
+    change, name = LEFT[kind]
+
+    class Nosy(Kept):
+        def forward(self, x):
+            if (torch._C._len_torch_function_stack() > 0) is (runs == "traced"):
+                with torch._C.DisableTorchFunction():
+                    change(self)
+            return x + 1
+
+    model = Nosy().eval()
+    with torch.no_grad():
+        trace = lf.trace(Kept().eval(), torch.ones(2, 3))
+        model.load_state_dict(trace._origin.model.state_dict())
+        report = trace.layers.lens.validate(
+            model, torch.ones(2, 3), activations=trace.activations, alignment=None
+        )
+    assert "interference" in {*report.loc[~report["passed"], "check"]}, report["reason"].tolist()
+    reason = report.loc["output_1", "reason"]
+    assert f" {name}" in reason.replace("interference: traced,", "")
+    assert "fc.out_features" not in reason  # what is as it was is no news
+
+
+@pytest.mark.parametrize("kind", [k for k in LEFT if k != "a hook"])
+def test_what_both_runs_leave_alike_is_no_interference(kind):
+    change, _ = LEFT[kind]
+
+    class Changing(Kept):
+        def forward(self, x):
+            with torch._C.DisableTorchFunction():
+                change(self)
+            return x + 1
+
+    with torch.no_grad():
+        report = lf.trace(Changing().eval(), torch.ones(2, 3)).validate(alignment=None)
+    assert not report["interference"].eq(False).any(), report["reason"].tolist()
+
+
 def _repointed(weight):
     weight.data = weight.detach().clone()
 
