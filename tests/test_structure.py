@@ -18,7 +18,7 @@ ROOMS = {
     "tape compare context config facts places readings grouping parts openings cuts refinement "
     "edited passes rebuilt",
     "capture": "watch gradients given holding values roots origins writes lineage handed callsites "
-    "modules unseen fused selections plan sites likeness edits recorder tracer iterators "
+    "modules unseen fused selections plan sites likeness unreached edits recorder tracer iterators "
     "containers memory snapshot state process save named saving "
     "stimuli model hints inventory run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "

@@ -27,8 +27,10 @@ from lensframe_pd.capture.lineage import Lineage
 from lensframe_pd.capture.modules import ModuleStack
 from lensframe_pd.capture.plan import Address
 from lensframe_pd.capture.sites import Site, Sites
+from lensframe_pd.capture.unreached import late, unreached
 from lensframe_pd.capture.values import Values
-from lensframe_pd.errors import LensError, LensKeyError, LensValueError, shown
+from lensframe_pd.capture.watch import Ended
+from lensframe_pd.errors import LensError, LensValueError, shown
 from lensframe_pd.labels import split_call
 from lensframe_pd.tape.objects import tensors_of
 from lensframe_pd.tape.passes import Passes, passes
@@ -43,8 +45,8 @@ _n_modes = torch._C._len_torch_dispatch_stack
 _CHECKPOINT = torch.utils.checkpoint.__file__
 
 
-class Refused(BaseException):
-    """Ends a run that a value cannot be given to; no model catches it.
+class Refused(Ended):
+    """Ends a run that a value cannot be given to.
 
     Attributes
     ----------
@@ -122,7 +124,8 @@ class Edits:
         self.rows: set[int] = set()
         #: Those of them whose value was given for every pass of their layer.
         self._every: list[int] = []
-        #: Why the run ended, where an interpreter that is not Python's may have lost the reason.
+        #: Why the run should have ended: an interpreter that is not Python's may lose the reason,
+        #: and a bare `except:` of the model goes on.
         self.refused: LensError | None = None
         self._grad = torch.is_grad_enabled()
 
@@ -147,16 +150,25 @@ class Edits:
         address = self._address(call[5], func) if is_place else None
         if address is None:
             return tensor
-        site = self.sites.rows[address]
-        apart = elsewhere(self._tape, self.sites, address, call)
+        try:
+            return self._of_place(tracer, address, row, tensor, inplace)
+        except Refused as refusal:
+            self.refused = refusal.error
+            raise
+
+    def _of_place(
+        self, tracer: Rows, address: Address, row: int, tensor: Tensor, inplace: bool
+    ) -> Tensor:
+        """As `of_row`, of one at a place that has a value."""
+        tape, site = self._tape, self.sites.rows[address]
+        call = tape.calls[tape.rows[row].call]
+        apart = elsewhere(tape, self.sites, address, call)
         if apart is not None:
             _refuse(apart)
         if tape.wrapped and tape.rows[row].call in tape.wrapped:
             _refuse(f"{site.key!r} is inside torch.func, where a row is no tensor of the program's")
         if tracer.in_script:
-            reason = f"{site.key!r} is inside a ScriptModule: give a value to the whole module"
-            self.refused = LensValueError(f"values: {reason}")
-            _refuse(reason)
+            _refuse(f"{site.key!r} is inside a ScriptModule: give a value to the whole module")
         facts = self.sites.facts.get(address)
         if facts is not None and (type(facts[4]) is not tuple or facts[4] != tensor.shape):
             self.resized.append((row, site.key, facts.shape))
@@ -185,6 +197,14 @@ class Edits:
             self.paths.discard(called.path)  # nobody is asked any more
         if site is None:
             return None
+        try:
+            return self._of_call(tracer, site, called.key, result)
+        except Refused as refusal:
+            self.refused = refusal.error
+            raise
+
+    def _of_call(self, tracer: Rows, site: Site, call: str, result: Any) -> Any:
+        """As `of_module`, of a call that has a value."""
         tensors = {id(tensor): tensor for tensor in tensors_of(result)}
         # In a hook the mode would see what follows, and a ScriptModule's is still there.
         modes = _disable_current_modes() if _n_modes() else nullcontext()
@@ -197,7 +217,7 @@ class Edits:
             source = tracer.lineage.source(tensor)
             self._check_checkpoint(site)
             new = _fitted(tracer, site, tensor)
-            self._made(tracer, site, source, new, {"module": called.key})
+            self._made(tracer, site, source, new, {"module": call})
         try:
             return with_others(result, {key: new})
         except Unbuilt as kind:
@@ -335,53 +355,11 @@ class Edits:
 
     def problem(self, passes_of_run: Callable[[], Passes]) -> LensError | None:
         """What was asked for and did not happen, once the run is over."""
-        reached = {key for _, key in self.made}
-        missed = [key for key in self.sites.by_key if key not in reached]
-        if missed:
-            return LensKeyError(
-                f"values: {shown(missed)}: never reached in this run, which went another way than "
-                "the plain one, or does not call that; the trace is in this exception's .trace"
-            )
-        late = self._late(passes_of_run)
-        if late:
-            return LensValueError(
-                f"values: {shown(late)} is not in the plain run and has no value: give one to the "
-                "module; the trace is in this exception's .trace"
-            )
-        return None
-
-    def _late(self, passes_of_run: Callable[[], Passes]) -> list[str]:
-        """Passes that have no value, of layers which were given one for every pass."""
-        tape, n = self._tape, self.sites.n_rows
-        if not self._every:
-            return []
-        if n is not None and n == len(tape.rows) - [*tape.kinds.values()].count("edit"):
-            return []
-        # To tell layers takes much longer than to see that nothing else can be of these.
-        calls, every = tape.calls, self._every
-        own = {tape.rows[row].call for row in every}
-        functions = {calls[call].function.name for call in own}
-        names = [call[0][1] for call in calls]  # call.function.name
-        if sum(map(names.count, functions)) == len(own):
-            return []
-        could = {self._kind_of(row) for row in every}
-        others = [row for row in range(len(tape.rows)) if self._kind_of(row) in could]
-        if len(others) == len(every):
-            return []
-        grouped = passes_of_run()
-        layers = grouped.layers
-        whole = {layers[row] for row in every}
-        return [
-            f"pass {grouped.pass_nums[row]} of {layers[row]!r}"
-            for row in others
-            if layers[row] in whole and row not in self.rows
-        ]
-
-    def _kind_of(self, row: int) -> tuple[str, int, str]:
-        """What all passes of a layer share: function, place in its result, module."""
-        made = self._tape.rows[row]
-        call = self._tape.calls[made.call]
-        return call.function.name, made.slot, self._tape.modules[call.module].path
+        if self.refused is not None:
+            return self.refused
+        return unreached(self.sites, self.made) or late(
+            self._tape, self.sites.n_rows, self._every, self.rows, passes_of_run
+        )
 
 
 def _fitted(tracer: Rows, site: Site, tensor: Tensor) -> Tensor:

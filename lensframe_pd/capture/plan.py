@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from torch import Tensor
 
-from lensframe_pd.capture.watch import Watcher
+from lensframe_pd.capture.watch import Ended, Watcher
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.labels import labels
 from lensframe_pd.schema import cells_of, names
@@ -39,8 +39,8 @@ class Address(NamedTuple):
         return f"{self.func} number {self.ordinal}{where}"
 
 
-class Departed(BaseException):
-    """The run did something else than planned; the text names both. No model catches it."""
+class Departed(Ended):
+    """The run did something else than planned; the text names both."""
 
 
 def planned(frame: pd.DataFrame, verb: str = "save=") -> dict[Address, str]:

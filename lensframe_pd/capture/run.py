@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -20,7 +21,7 @@ from lensframe_pd.capture.saving import save_of
 from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.capture.tracer import Tracer
-from lensframe_pd.capture.watch import Stop, Watcher
+from lensframe_pd.capture.watch import Stop, Watcher, ended_by
 from lensframe_pd.errors import LensRuntimeError, LensTypeError
 from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.silence import silenced
@@ -122,6 +123,7 @@ class Run:
         given = by_parameter(self.model, args, kwargs)
         self.tape.n_stimuli, found = stimuli(given, n_stimuli)
         starts = {id(tensor): start for tensor, start in found}
+        before = sys.exception()
         start = perf_counter()  # of a run that its inputs end; else the model's own
         try:
             inputs = []
@@ -138,9 +140,14 @@ class Run:
                 output = self._call(args, kwargs)
             for path, tensor in tensors_in(output):
                 tracer.given("output", path, tensor)
-        except Stop as stop:
+        except BaseException as error:
+            ended = ended_by(error, before)
+            if ended is None or (ended is error and not isinstance(ended, Stop)):
+                raise
+            if not isinstance(ended, Stop):
+                raise ended from None
             output = None
-            self.tape.stopped = stop.by
+            self.tape.stopped = ended.by
         self.tape.facts["seconds"] = perf_counter() - start
         self.settle()
         return output

@@ -14,8 +14,35 @@ from typing import Any
 from torch import Tensor
 
 
-class Stop(BaseException):
-    """Ends a run early, as was asked; no model catches it.
+class Ended(BaseException):
+    """Ends a run; no model catches it."""
+
+
+def ended_by(error: BaseException, before: BaseException | None) -> Ended | None:
+    """What ended a run from which `error` came out.
+
+    A model may raise something else on the way out, as a context manager does whose end fails; but
+    an interrupt, or what else is no `Exception`, is what it is.
+
+    Parameters
+    ----------
+    before
+        What was being handled already when the run began: what is behind it is of other runs.
+    """
+    if not isinstance(error, Exception):
+        return error if isinstance(error, Ended) else None
+    seen: set[int] = set()
+    here: BaseException | None = error
+    while here is not None and here is not before and id(here) not in seen:
+        if isinstance(here, Ended):
+            return here
+        seen.add(id(here))
+        here = here.__context__
+    return None
+
+
+class Stop(Ended):
+    """Ends a run early, as was asked.
 
     Attributes
     ----------

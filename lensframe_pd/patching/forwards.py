@@ -14,6 +14,7 @@ from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.errors import LensRuntimeError
 from lensframe_pd.tape.compare import difference
 from lensframe_pd.tape.objects import tensors_of
+from lensframe_pd.tape.passes import passes
 from lensframe_pd.tape.silence import silenced
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.evidence import Evidence
@@ -83,6 +84,11 @@ class Forwards:
         again()
         run = Run(origin.model, sites=sites)
         try:
-            return run.execute(origin.args, origin.kwargs)
+            output = run.execute(origin.args, origin.kwargs)
         except Refused as refusal:
             raise refusal.error from None
+        assert run.tracer.edits is not None
+        error = run.tracer.edits.problem(lambda: passes(run.tape))
+        if error is not None:
+            raise error
+        return output

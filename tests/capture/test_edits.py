@@ -688,6 +688,80 @@ def test_no_model_can_catch_it():
         lf.trace(forward, X, values={"exp_1": torch.ones(2)})
 
 
+class _Spoils:
+    """A context manager that fails, whatever it is left by."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        raise RuntimeError("of its own")
+
+
+def _raises_on_the_way_out(x):
+    with _Spoils():
+        return x.exp() + 1
+
+
+def _raises_another_in_a_handler(x):
+    try:
+        return x.exp() + 1
+    except BaseException as error:
+        raise ValueError("of the model") from error
+
+
+def _goes_on(x):
+    try:
+        return x.exp() + 1
+    except:  # noqa: E722 - what a model may do
+        return x.exp()
+
+
+WAYS_OUT = [_raises_on_the_way_out, _raises_another_in_a_handler, _goes_on]
+
+
+@pytest.mark.parametrize("model", WAYS_OUT)
+@pytest.mark.parametrize("key", ["label", "rows"])
+def test_the_refusal_is_told_whatever_a_model_does_on_its_way_out(model, key):
+    values = {"exp_1": torch.ones(2)}
+    if key == "rows":
+        plain = lf.trace(lambda x: x.exp(), X, save=None).layers
+        values = plain.loc[["exp_1"]].assign(value=[torch.ones(2)])
+    else:
+        model = _plain_first(model)
+    with pytest.raises(lf.LensValueError, match=r"'exp_1' was given shape \(2,\)"):
+        lf.trace(model, X, values=values)
+
+
+def _plain_first(model):
+    """Goes through where nothing is given: labels are looked up in such a run."""
+    runs = []
+
+    def forward(x):
+        runs.append(1)
+        return x.exp() + 1 if len(runs) == 1 else model(x)
+
+    return forward
+
+
+@pytest.mark.parametrize("model", WAYS_OUT[:2])
+def test_a_run_that_was_stopped_is_so_whatever_a_model_raises_on_its_way_out(model):
+    trace = lf.trace(model, X, save=["exp_1"], stop=True)
+    assert np.array_equal(trace.activations["exp_1"].values, X.exp())
+    assert trace.output is None
+
+
+def test_a_failure_after_a_refusal_is_its_own():
+    def fails(x):
+        raise ZeroDivisionError("of the model")
+
+    try:
+        lf.trace(lambda x: x.exp(), X, values={"exp_1": torch.ones(2)})
+    except lf.LensValueError:
+        with pytest.raises(ZeroDivisionError, match="of the model"):
+            lf.trace(fails, X)
+
+
 def test_a_checkpoint_without_a_gradient_may_be_edited():
     with torch.no_grad():
         trace = lf.trace(
