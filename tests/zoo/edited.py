@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode, redispatch_function
 import lensframe_pd as lf
 from lensframe_pd.tape.functions import Action, describe
 from lensframe_pd.tape.objects import tensors_in
+from lensframe_pd.tape.rebuilt import with_others
 from zoo.made import Made, run
 from zoo.sampled import compare_each
 
@@ -112,11 +113,12 @@ class Instead(TorchFunctionMode):
             finally:
                 self._opening = before
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and function.action in (Action.PLAIN, Action.CAREFUL):
+        made = [t for _, t in tensors_in(result)]  # one may be in a tuple alone, as of `split`
+        if len(made) == 1 and function.action in (Action.PLAIN, Action.CAREFUL):
             n = self._counts[function.target]
             self._counts[function.target] += 1
             if (function.target, n) == self._wanted:
-                return other(result)
+                return with_others(result, {id(made[0]): other(made[0])})
         return result
 
 
