@@ -146,10 +146,12 @@ class _Followed:
         """Find out what row `i`, the next, is."""
         tape, found = self.tape, self.found
         row = tape.rows[i]
-        call = tape.calls[row[0]]  # by number, for speed: row.call
-        name, sources = call[0][1], call[3]  # call.function.name, call.sources
+        # Once per row, so by number: row.call, slot and shape; call.function.name, sources, args.
+        number, slot, shape = row[0], row[1], row[2]
+        call = tape.calls[number]
+        name, sources = call[0][1], call[3]
         if not sources:
-            found.append(self._number(self._begun(i, tuple(row.shape))))
+            found.append(self._number(self._begun(i, tuple(shape))))
             return
         # The numbers of its operands, not these themselves: they are hashed once per row.
         ids = tuple([found[s] if s >= 0 else self._of_held(s) for s in sources])
@@ -157,21 +159,19 @@ class _Followed:
             found.append(ids[0])
             return
         key: Any = None
-        if row.call not in self.tape.selections and not _is_apart(name):
-            key = (name, ids, call.args, tuple(call.kwargs.items()), row.shape, row.slot)
-            if row.call in self.tape.wrapped:
-                key = (*key, True)
+        if number not in tape.selections and not _is_apart(name):
+            key = (name, ids, call[1], shape, slot, number in tape.wrapped, *call[2].items())
             try:
                 known = self._memo.get(key)
             except TypeError:  # slices and lists among the arguments
                 known = key = None
             if known is not None:
-                self.found.append(known)
+                found.append(known)
                 return
-        number = self._number(self._made(i, call, ids))
+        made = self._number(self._made(i, call, ids))
         if key is not None:
-            self._memo[key] = number
-        self.found.append(number)
+            self._memo[key] = made
+        found.append(made)
 
     def _passes_on(self, i: int, name: str, row: Row, ids: tuple[int, ...]) -> bool:
         """Whether it is known at once that a row is what it was made of, entry by entry."""

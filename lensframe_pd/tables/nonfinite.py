@@ -45,7 +45,8 @@ def made_of(tape: Tape, labels: Sequence[str], rows: Iterable[int]) -> Iterator[
         else:
             parents = " ".join([labels[s] for s in sources if s >= 0])
         given = ""
-        if kwargs or not (_PLAIN.issuperset(map(type, args)) or _are_finite(args)):
+        plain = _PLAIN.issuperset(map(type, args)) or _are_finite(args)
+        if not plain or (kwargs and not _are_finite(kwargs.values())):
             given = _in(args, kwargs)
         if (
             not masks.candidates.isdisjoint(sources)
@@ -57,7 +58,7 @@ def made_of(tape: Tape, labels: Sequence[str], rows: Iterable[int]) -> Iterator[
         yield parents, given
 
 
-def _are_finite(args: tuple[Any, ...]) -> bool:
+def _are_finite(args: Iterable[Any]) -> bool:
     """Whether arguments are plain, and finite; False where that has to be looked at closely."""
     for value in args:  # once per row, so in few steps
         kind = type(value)

@@ -35,6 +35,9 @@ class Decoded(NamedTuple):
     roles: tuple[str, ...]
 
 
+_to_text = json.JSONEncoder(allow_nan=False).encode  # `json.dumps` makes an encoder for each text
+
+
 def encode(function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Encoded:
     """The arguments of a call that are no tensors, by name, and how all of them were given.
 
@@ -54,7 +57,7 @@ def encode(function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     named = [*zip(positional_names(function, args, kwargs), args, strict=True), *kwargs.items()]
     tuples: list[str] = []
     config = {name: to_json(v, name, tuples) for name, v in named if v is not SLOT}
-    return Encoded(json.dumps(config, allow_nan=False), len(args), tuple(tuples))
+    return Encoded(_to_text(config), len(args), tuple(tuples))
 
 
 def decode(function: Function, encoded: Encoded, roles: Collection[str]) -> Decoded:

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Hashable
 from functools import cache
 from itertools import count
-from operator import itemgetter
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from lensframe_pd.schema import COLUMNS
 from lensframe_pd.tape.codes import once_per_code
 from lensframe_pd.tape.config import encode, slot_roles
 from lensframe_pd.tape.context import context_json
-from lensframe_pd.tape.functions import Function
+from lensframe_pd.tape.functions import KNOWN, Function
 from lensframe_pd.tape.tape import SCRIPT, SLOT, Call, Context, Held, Site, Tape
 
 #: Frames of torch and of this package are never the user's code.
@@ -100,10 +99,7 @@ class CallFacts:
         key = (id(function), n if plain else _exactly(args, kwargs))
         found = self._templates.get(key)
         if found is None:
-            roles = slot_roles(function, args, kwargs)
-            cells = encode(function, args, kwargs)
-            found = Template(roles, function.name, function.target, *cells)
-            self._templates[key] = found
+            found = self._templates[key] = _template(key, function, args, kwargs)
         return found
 
     def held(
@@ -143,6 +139,24 @@ class CallFacts:
                 _, _, stack, types = known[parent]
                 known.append((path, type_name, (*stack, f"{path}:{number}"), (*types, type_name)))
         return known
+
+
+_templates: dict[Any, Template] = {}
+_MOST_TEMPLATES, _LONGEST = 2**12, 1000
+
+
+def _template(key: Any, function: Function, args: Any, kwargs: dict[str, Any]) -> Template:
+    """A template, kept for other runs where it is of torch's own function: that stays as it is."""
+    found = _templates.get(key)
+    if found is None:
+        roles = slot_roles(function, args, kwargs)
+        cells = encode(function, args, kwargs)
+        found = Template(roles, function.name, function.target, *cells)
+        if KNOWN.get(function.func) is function and len(found.config) < _LONGEST:
+            if len(_templates) >= _MOST_TEMPLATES:
+                _templates.clear()
+            _templates[key] = found
+    return found
 
 
 def _described(tensors: list[tuple[Held, str]]) -> tuple[tuple[Any, ...], ...]:
@@ -232,20 +246,31 @@ class Sources:
 
 def line_of(code: Any, offset: int) -> str:
     """`file.py:line` of an instruction, empty inside torch and this package."""
-    if code.co_filename.startswith(_FOLDERS):
+    lines = _lines(code)
+    if lines is None:
         return ""
-    begins = _lines(code)
-    here = bisect(begins, offset, key=itemgetter(0)) - 1
-    line = begins[here][1] if here >= 0 else None
-    if line is None:
-        line = code.co_firstlineno
-    return f"{os.path.basename(code.co_filename)}:{line}"
+    here = bisect(lines.begins, offset) - 1
+    return lines.texts[here] if here >= 0 else lines.first
+
+
+class _Lines(NamedTuple):
+    """Where each line begins in code, and what it is called."""
+
+    begins: list[int]
+    texts: list[str]
+    first: str
+    """Of the line where all of the code begins."""
 
 
 @once_per_code
-def _lines(code: CodeType) -> list[tuple[int, int | None]]:
-    """Where each line begins in code."""
-    return [(start, line) for start, _, line in code.co_lines()]
+def _lines(code: CodeType) -> _Lines | None:
+    """None of code inside torch and this package."""
+    if code.co_filename.startswith(_FOLDERS):
+        return None
+    name, first = os.path.basename(code.co_filename), code.co_firstlineno
+    lines = [*code.co_lines()]
+    texts = [f"{name}:{first if line is None else line}" for _, _, line in lines]
+    return _Lines([start for start, _, _ in lines], texts, f"{name}:{first}")
 
 
 def ordinals(tape: Tape) -> list[int]:
