@@ -29,7 +29,6 @@ from lensframe_pd.capture.modules import ModuleStack
 from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.watch import Watcher, overridden, together
-from lensframe_pd.errors import OURS
 from lensframe_pd.tape.context import context_now
 from lensframe_pd.tape.functions import Function, synthetic
 from lensframe_pd.tape.storage import CPU, is_foreign, storage_address, storage_of, unwrapped
@@ -106,7 +105,7 @@ class Recorder(TorchFunctionMode):
             kept_kwargs = {**kept_kwargs, "backward": [SLOT for _ in self._differentiated]}
             sources = (*sources, *self._differentiated)
         if site is None:
-            site = self._script_site or self._site(caller_frame())
+            site = self._script_site or self._site(sys._getframe(1))
         context = self._context
         if (
             context[0] is not _is_grad_enabled()
@@ -315,11 +314,3 @@ class Recorder(TorchFunctionMode):
         if foreign or not sources:  # it was there before, so others may hold it
             self.values.expose(tensor)
         return self._row(tensor, call, 0)
-
-
-def caller_frame() -> Any:
-    """The innermost frame that is not the tracer's own."""
-    frame = sys._getframe(2)
-    while frame.f_code.co_filename.startswith(OURS) and frame.f_back is not None:
-        frame = frame.f_back
-    return frame

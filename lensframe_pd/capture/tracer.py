@@ -23,7 +23,7 @@ from lensframe_pd.capture.fused import ATTENTION, leaves_fused
 from lensframe_pd.capture.handed import HandedBack
 from lensframe_pd.capture.modules import ModuleStack
 from lensframe_pd.capture.origins import Origins
-from lensframe_pd.capture.recorder import ATOMS, NO_KWARGS, SYNTHETIC, Recorder, caller_frame
+from lensframe_pd.capture.recorder import ATOMS, NO_KWARGS, SYNTHETIC, Recorder
 from lensframe_pd.capture.selections import selection_of
 from lensframe_pd.capture.unseen import UnseenWrites, recordable, writes_unseen
 from lensframe_pd.capture.values import Values
@@ -143,7 +143,7 @@ class Tracer(Recorder):
     def _note_read(self, name: str, args: Any, kwargs: Any) -> None:
         """Python has read the values of these tensors."""
         self.n_reads += 1
-        site = self._site(caller_frame())
+        site = self._site(sys._getframe(1))
         for tensor in (*args, *kwargs.values()):
             if isinstance(tensor, Tensor):
                 known = self._live.get(id(tensor))
