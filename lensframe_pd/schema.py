@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 from weakref import ref
 
 import numpy as np
@@ -307,8 +307,8 @@ def cells_of(frame: pd.DataFrame, columns: Sequence[str]) -> list[list[Any]]:
 def raw_cells(frame: pd.DataFrame, columns: Sequence[str]) -> list[list[Any]]:
     """The cells of these columns as they are, column by column."""
     # Of arrays: a Series would be made with its name, its attrs and its iterator.
-    places, of = _places(frame.columns), cast("Any", frame)._get_column_array
-    objects = np.ndarray
+    anything: Any = frame
+    places, of, objects = _places(frame.columns), anything._get_column_array, np.ndarray
     return [
         cells.tolist() if type(cells := of(places[name])) is objects else listed(cells)
         for name in columns
@@ -338,14 +338,16 @@ _MOST_KNOWN = 64
 
 def listed(array: Any) -> list[Any]:
     """The cells of an array as they are; of text as Arrow lists them, in a third of the time."""
-    if isinstance(array, _TEXTS):
-        cells = cast("Any", array).__arrow_array__()
-        if not cells.null_count:
-            return list(cells.to_pylist())
-    return list(array.tolist())
+    found: list[Any]
+    cells = array.__arrow_array__() if type(array) is _TEXTS else None
+    if cells is not None and not cells.null_count:
+        found = cells.to_pylist()
+    else:
+        found = array.tolist()
+    return found
 
 
-_TEXTS = type(pd.array(["a"], dtype=TEXT))
+_TEXTS: Any = type(pd.array(["a"], dtype=TEXT))
 _FEW = 4
 """Rows whose columns are sooner looked up by name than all taken."""
 

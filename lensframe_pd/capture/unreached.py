@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
+from operator import itemgetter
 
 from lensframe_pd.capture.sites import Sites
 from lensframe_pd.errors import LensKeyError, LensValueError, shown
@@ -47,7 +48,7 @@ def late(
     # To tell layers takes much longer than to see that nothing else can be of these.
     own = {tape.rows[row].call for row in every}
     functions = {tape.calls[call].function.name for call in own}
-    names = [call[0][1] for call in tape.calls]  # call.function.name
+    names = [*map(_NAME, map(_FUNCTION, tape.calls))]
     if sum(map(names.count, functions)) == len(own):
         return None
     could = {_kind_of(tape, row) for row in every}
@@ -68,6 +69,9 @@ def late(
         f"values: {shown(found)} is not in the plain run and has no value: give one to the module; "
         "the trace is in this exception's .trace"
     )
+
+
+_FUNCTION, _NAME = itemgetter(0), itemgetter(1)  # call.function, function.name
 
 
 def _kind_of(tape: Tape, row: int) -> tuple[str, int, str]:

@@ -27,10 +27,9 @@ def with_others(value: Any, instead: Mapping[int, Tensor]) -> Any:
         One of the tensors is in none of these.
     """
     kind = type(value)
-    if instead and (kind is tuple or kind is list) and {*map(type, value)} == {Tensor}:
-        parts = [instead.get(id(part), part) for part in value]
-        if {*instead} <= {*map(id, value)}:
-            return kind(parts)
+    is_flat = (kind is tuple or kind is list) and {*map(type, value)} == {Tensor}
+    if instead and is_flat and {*instead} <= {*map(id, value)}:  # as what most calls give
+        return kind(map(instead.get, map(id, value), value))
     rebuilt = _Rebuilt(instead)
     new = rebuilt.of(value)
     if not {*instead} <= rebuilt.found:
