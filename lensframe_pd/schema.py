@@ -152,7 +152,7 @@ def require(frame: pd.DataFrame, verb: str, *columns: str) -> None:
     LensValueError
         A column is there twice; or rows have not as many `parent_args` as `parents`.
     """
-    if len(_places(frame.columns)) < len(frame.columns):
+    if len(places_of(frame.columns)) < len(frame.columns):
         twice = [*map(str, frame.columns[frame.columns.duplicated()])]
         raise LensValueError(
             f"{verb}: the frame has columns twice, {shown(twice)}: keep one of each, as by "
@@ -308,14 +308,14 @@ def raw_cells(frame: pd.DataFrame, columns: Sequence[str]) -> list[list[Any]]:
     """The cells of these columns as they are, column by column."""
     # Of arrays: a Series would be made with its name, its attrs and its iterator.
     anything: Any = frame
-    places, of, objects = _places(frame.columns), anything._get_column_array, np.ndarray
+    places, of, objects = places_of(frame.columns), anything._get_column_array, np.ndarray
     return [
         cells.tolist() if type(cells := of(places[name])) is objects else listed(cells)
         for name in columns
     ]
 
 
-def _places(columns: pd.Index) -> dict[Any, int]:
+def places_of(columns: pd.Index) -> dict[Any, int]:
     """Where the columns of these names are.
 
     The last that were asked are kept: an Index never changes, and rows are taken again and again.

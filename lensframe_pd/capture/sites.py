@@ -23,7 +23,7 @@ from lensframe_pd.labels import (
     split_call,
     unknown_rows,
 )
-from lensframe_pd.schema import names, raw_cells, require
+from lensframe_pd.schema import names, places_of, raw_cells, require
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.tape.tape import Tape
 
@@ -197,12 +197,19 @@ def _of_frame(frame: pd.DataFrame) -> Asked:
     if len({*ops}) < len(ops):
         twice = [op for op, n in Counter(ops).items() if n > 1]
         raise LensValueError(f"values: {shown(twice)}: in several rows; give each value once")
-    column = "value" if "value" in frame.columns else "values"
+    places = places_of(frame.columns)
+    column = "value" if "value" in places else "values"
     try:
         cells = raw_cells(frame, (*_TOLD, "source", *_OF_MODEL, column))
     except KeyError:  # not all of these are there
         return _of_narrow_frame(frame, ops, column)
+    if "module" in cells[3] or ("unrolled" in places and _have_passes(frame)):
+        return _named(ops, cells[-1])  # what stands for several rows has the place of none
     return _placed(frame, ops, cells)
+
+
+def _have_passes(frame: pd.DataFrame) -> bool:
+    return any(n > 1 for n in raw_cells(frame, ["n_passes"])[0])
 
 
 def _of_narrow_frame(frame: pd.DataFrame, ops: list[str], column: str) -> Asked:
@@ -217,7 +224,24 @@ def _of_narrow_frame(frame: pd.DataFrame, ops: list[str], column: str) -> Asked:
             for name in (*_TOLD, "source", *_OF_MODEL, column)
         ]
         return _placed(frame, ops, cells)
-    return Asked(dict(zip(ops, raw_cells(frame, [column])[0], strict=True)))
+    return _named(ops, raw_cells(frame, [column])[0])
+
+
+def _named(ops: list[str], given: list[Any]) -> Asked:
+    """Rows of which only their names are known.
+
+    Raises
+    ------
+    LensValueError
+        Some have no value, as where it was assigned to others of the frame.
+    """
+    missing = [op for op, v in zip(ops, given, strict=True) if isinstance(v, float) and v != v]
+    if missing:
+        raise LensValueError(
+            f"values: {shown(missing)} have none, the column says NaN: leave these rows out, as by "
+            ".dropna(subset=['value']); NaN itself is given by a function or a dict"
+        )
+    return Asked(dict(zip(ops, given, strict=True)))
 
 
 def _placed(frame: pd.DataFrame, ops: list[str], cells: list[list[Any]]) -> Asked:
@@ -230,7 +254,9 @@ def _placed(frame: pd.DataFrame, ops: list[str], cells: list[list[Any]]) -> Aske
         Plain(op, op.partition(":")[0], kind, address, (), (), said)
         for op, kind, address, said in zip(ops, kinds, addresses, facts, strict=True)
     ]
-    return Asked(dict(zip(ops, given, strict=True)), rows, frame=frame)
+    asked = _named(ops, given)
+    asked.rows, asked.frame = rows, frame
+    return asked
 
 
 def needs_rows(asked: Asked, paths: set[str], aliases: Mapping[str, str]) -> bool:

@@ -428,6 +428,60 @@ def test_rows_are_read_alike_whether_few_or_many(n, what):
     assert (trace.layers["kind"] == "edit").sum() == n
 
 
+class Stepped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.enc, self.step, self.end = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.enc(x)
+        for _ in range(3):
+            x = self.step(x).tanh()
+        return self.end(x)
+
+
+SEVERAL = {
+    "a rolled layer": (lambda rows: rows.lens.roll().loc[["tanh_1"]], "tanh_1"),
+    "a rolled layer of one pass": (lambda rows: rows.lens.roll().loc[["linear_1"]], "linear_1"),
+    "a call of a module": (lambda rows: rows.lens.collapse(depth=1).loc[["step:2"]], "step:2"),
+    "a rolled module": (
+        lambda rows: rows.lens.collapse(depth=1).lens.roll().loc[["step"]],
+        "step",
+    ),
+    "a module and an operation": (
+        lambda rows: rows.lens.collapse(depth=1).loc[["enc", "tanh_1:2"]],
+        ("enc", "tanh_1:2"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SEVERAL)
+def test_rows_that_stand_for_several(what):
+    pick, keys = SEVERAL[what]
+    model = Stepped().eval()
+    rows = pick(lf.trace(model, X, save=None).layers)
+    by_name = dict.fromkeys([keys] if isinstance(keys, str) else keys, 0.25)
+    expected = lf.trace(model, X, values=by_name)
+    found = lf.trace(model, X, values=rows.assign(value=0.25))
+    assert torch.equal(found.output, expected.output)
+    assert [*found.layers.index] == [*expected.layers.index]
+
+
+@pytest.mark.parametrize("n", [1, 6])
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("dtype", ["float64", object])
+def test_rows_that_were_given_no_value_are_told(n, narrow, dtype):
+    model = nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(6)]).eval()
+    rows = lf.trace(model, X, save=None).layers.iloc[1 : n + 1]
+    if n > 1:
+        rows.loc["tanh_1", "value"] = 0.5
+    rows = rows.assign(value=rows.get("value", np.nan)).astype({"value": dtype})
+    with pytest.raises(lf.LensValueError, match=r"'linear_1'.* have none.*dropna"):
+        lf.trace(model, X, values=rows[["value"]] if narrow else rows)
+    nothing = lf.trace(model, X, values=dict.fromkeys(["tanh_1"], float("nan"))).output
+    assert torch.isnan(nothing).all()
+
+
 PLACED_BY = ["module_stack", "func", "ordinal", "kind"]
 
 
