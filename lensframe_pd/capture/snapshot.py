@@ -116,7 +116,7 @@ class Snapshot:
             draws.put(source, state)
         for memory in self._memories:
             memory.restore()
-        if stands:
+        if stands or self.stands():
             return
         fresh = self._fresh()
         for container in self._empty:

@@ -21,7 +21,7 @@ from lensframe_pd.tape.config import arg_name
 from lensframe_pd.tape.domains import Domain, domain_of, is_pointwise
 from lensframe_pd.tape.tape import Call
 from lensframe_pd.validation.metadata import reads_values
-from lensframe_pd.validation.probes import numbers_beside, probes, turned
+from lensframe_pd.validation.probes import COMPUTED, numbers_beside, probes, turned
 
 
 class Dependence(NamedTuple):
@@ -87,7 +87,7 @@ class _Probed:
         self.roles = roles
 
     def on(self, slots: Sequence[int]) -> Dependence:
-        if self.first_entry_follows(slots):
+        if self.first_entry_follows(slots) or self.follows_at_once(slots):
             return CHANGES
         for other in self.others(slots):
             now = _result(self.run, _put(self.tensors, slots, other))
@@ -120,6 +120,29 @@ class _Probed:
         if now is None or len(now) != 1 or now[0].shape != known.shape:
             return False
         return _FAR * farthest(known) < farthest(now[0].detach() - known) < math.inf
+
+    def follows_at_once(self, slots: Sequence[int]) -> bool:
+        """Whether the result is another one for the first of the other values, as most are.
+
+        That is the first of `others`, tried in few steps; where it shows nothing, all are tried.
+        """
+        tensor = self.tensors[slots[0]]
+        if tensor.dtype not in COMPUTED or tensor.numel() > _MANY or tensor.requires_grad:
+            return False
+        if type(tensor) is not Tensor or self.domain(slots) is not Domain.ANY:
+            return False
+        other = turned(tensor)
+        if other.stride() != tensor.stride() or len(self.result) != 1:
+            return False
+        now, known = _result(self.run, _put(self.tensors, slots, other)), self.result[0]
+        if now is None or len(now) != 1 or type(now[0]) is not Tensor or type(known) is not Tensor:
+            return False
+        if now[0].dtype is not known.dtype or not known.is_floating_point():
+            return False
+        if now[0].layout is not torch.strided or known.layout is not torch.strided:
+            return False
+        # numbers that are not equal are others, but for NaN
+        return not torch.equal(now[0], known) and not bool(known.isnan().any())
 
     def exemption(self, slots: Sequence[int]) -> Dependence:
         """Why no change of the values changed the result; the cheapest to show first."""

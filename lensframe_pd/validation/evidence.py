@@ -14,11 +14,10 @@ nobody's row. Two facts of a run decide what a second run is compared with. Both
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -72,14 +71,16 @@ class Evidence:
     @cached_property
     def seed(self) -> int | None:
         """The seed of the traced run, if its rows tell of one."""
-        told = (_run_facts(row).seed for row in self.rows.values())
+        cells = [row["context"] for row in self.rows.values()]
+        different = dict.fromkeys([cell for cell in cells if isinstance(cell, str)])
+        told = (_run_facts(cell).seed for cell in different)
         return next((seed for seed in told if type(seed) is int and seed in _SEEDS), None)
 
     @cached_property
     def end(self) -> End | None:
         """Where the traced run was stopped, if its last row says that it was."""
         last = max(self.rows.values(), key=lambda row: row["step"])
-        stopped = _run_facts(last).stopped
+        stopped = _run_facts(last["context"]).stopped
         return End(last["step"] + 1, stopped) if stopped else None
 
     @property
@@ -149,9 +150,9 @@ def evidence(
     return Evidence(ops, rows_of(layers, ops), activations, origin, tape, stimulus, given)
 
 
-def _run_facts(row: Mapping[str, Any]) -> RunFacts:
+def _run_facts(context: str) -> RunFacts:
     with suppress(ValueError):  # a damaged cell, which the comparison of cells reports
-        return run_facts(row["context"])
+        return run_facts(context)
     return RunFacts(None, False)
 
 

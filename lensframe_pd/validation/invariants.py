@@ -27,6 +27,7 @@ _PAIRED = (
     ("buffers", "buffer_args"), ("buffers", "buffer_shapes"), ("buffers", "buffer_dtypes"),
     ("shape", "stride"),
 )  # fmt: skip
+_paired_cells = itemgetter(*chain(*_PAIRED))
 
 
 def within(rows: Rows, ops: list[str]) -> Problems:
@@ -69,15 +70,14 @@ def _missing_passes(rows: Rows) -> Iterator[tuple[str, str]]:
 
 
 def _of_row(op: str, row: Row, rows: Rows) -> Iterator[tuple[str, str]]:
-    for found in (
+    for problem in chain(
         _name_problems(op, row),
         _length_problems(row),
         _parent_problems(row, rows),
         _size_problems(row),
         _place_problems(row),
     ):
-        for problem in found:
-            yield op, problem
+        yield op, problem
 
 
 def _name_problems(op: str, row: Row) -> Iterator[str]:
@@ -91,6 +91,9 @@ def _name_problems(op: str, row: Row) -> Iterator[str]:
 
 
 def _length_problems(row: Row) -> Iterator[str]:
+    lengths = [*map(len, _paired_cells(row))]
+    if lengths[::2] == lengths[1::2] and row["n_parents"] == len(row["parents"]):
+        return  # as of most
     for left, right in _PAIRED:
         without_stride = right == "stride" and not row[right] and not row["saved"]
         if without_stride:  # a sparse or nested tensor
@@ -123,8 +126,8 @@ def _size_problems(row: Row) -> Iterator[str]:
         yield f"torch has no dtype {row['dtype']!r}"
     elif row["nbytes"] != row["numel"] * dtype.itemsize:
         yield f"nbytes is {row['nbytes']} for {row['numel']} elements of {row['dtype']}"
-    sizes = dict(zip(row["params"], row["param_shapes"], strict=False))
-    n_params = sum(math.prod(s) for s in sizes.values())
+    sizes = dict(zip(row["params"], row["param_shapes"], strict=False)) if row["params"] else {}
+    n_params = sum([math.prod(s) for s in sizes.values()])
     if row["n_params"] != n_params:
         yield f"n_params is {row['n_params']}, param_shapes make it {n_params}"
     if not 0 <= row["n_trainable"] <= row["n_params"]:

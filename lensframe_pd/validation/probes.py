@@ -122,12 +122,13 @@ def _where(finite: Tensor | bool, other: Tensor, tensor: Tensor) -> Tensor:
 def turned(tensor: Tensor) -> Tensor:
     """Other values, of another sign, order and size, at the price of one operation."""
     wide = tensor
-    if tensor.dtype not in _COMPUTED:
+    if tensor.dtype not in COMPUTED:
         wide = tensor.to(torch.complex64) if tensor.is_complex() else tensor.float()
     return torch.rsub(wide, 1.37, alpha=0.73)
 
 
-_COMPUTED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+#: Types that torch computes with as they are.
+COMPUTED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 def _other_floats(tensor: Tensor, beside: Iterable[float]) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import repeat
 from time import perf_counter
 from typing import Any
 
@@ -108,16 +109,23 @@ class Verdicts:
 
     def _cells(self, check: str, ops: list[str]) -> list[Any]:
         """Whether it holds, missing where it was not made, a text where it could not be run."""
-        known: dict[str, Any] = {**self.undecided[check], **self.found[check]}
-        return [known.get(op, pd.NA) for op in ops]
+        known: dict[str, Any] = self.found[check]
+        if self.undecided[check]:
+            known = {**self.undecided[check], **known}
+        return [*map(known.get, ops, repeat(pd.NA))]
 
     def _check_shown(self, op: str) -> str:
         """The first check that failed, else the strongest that was made."""
         if op in self.reasons:
             return self.reasons[op][0][0]
-        return next((check for check in _STRONGEST if op in self.found[check]), "invariants")
+        for check in _STRONGEST:
+            if op in self.found[check]:
+                return check
+        return "invariants"
 
     def _reason_shown(self, op: str) -> str:
+        if op not in self.reasons and op not in self.notes:  # as of most
+            return ""
         failures = [f"{check}: {reason}" for check, reason in self.reasons.get(op, ())]
         return "; ".join([*failures, *self.notes.get(op, ())])
 
@@ -139,18 +147,24 @@ class _Timing:
 
 
 def _column(cells: list[Any], index: pd.Index) -> Any:
-    if any([isinstance(cell, str) for cell in cells]):
+    kinds = {*map(type, cells)}
+    if str in kinds:
         # a Series keeps truth and text apart, where pandas would make an array of text of them
         return pd.Series(cells, index=index, dtype="object")
-    missing = np.array([cell is pd.NA for cell in cells], dtype=np.bool_)
-    return pd.arrays.BooleanArray(np.array([cell is True for cell in cells], np.bool_), missing)
+    if kinds == {bool}:
+        holds, missing = np.array(cells, np.bool_), np.zeros(len(cells), np.bool_)
+    else:
+        holds = np.array([cell is True for cell in cells], np.bool_)
+        missing = np.array([cell is pd.NA for cell in cells], np.bool_)
+    return pd.arrays.BooleanArray(holds, missing)
 
 
 def _counts(passed: list[bool], cells: dict[str, list[Any]]) -> dict[str, int]:
     counts = {"ops": len(passed), "passed": sum(passed), "failed": len(passed) - sum(passed)}
     for check, found in cells.items():
-        failed = sum([cell is False for cell in found])
-        counts[f"{check}_checked"] = failed + sum([cell is True for cell in found])
-        counts[f"{check}_failed"] = failed
-        counts[f"{check}_not_run"] = sum([isinstance(cell, str) for cell in found])
+        kinds = [*map(type, found)]
+        checked, held = kinds.count(bool), sum([cell is True for cell in found])
+        counts[f"{check}_checked"] = checked
+        counts[f"{check}_failed"] = checked - held
+        counts[f"{check}_not_run"] = kinds.count(str)
     return counts
