@@ -73,21 +73,16 @@ class Along:
             self._seen[row] = value
         return value
 
-    def arranged(self, row: int, entries: Tensor) -> Tensor:
-        """The value with these entries, along each axis of stimuli."""
-        value = self.of(row)
-        for axis in self.axes[row]:
-            value = value.index_select(axis, entries)
-        return value
-
     def following(self, order: Order) -> Callable[[int, Tensor], bool]:
         """Whether a value is close to the one it is compared with, its entries in this order."""
-        entries = torch.tensor(order, dtype=torch.int64)
+        entries, many = torch.tensor(order, dtype=torch.int64), _MANY * len(order)
 
         def follows(row: int, value: Tensor) -> bool:
-            if self._is_arranged(row, value, order):
+            own = expected = self.of(row)
+            if own.numel() >= many and self._is_arranged(row, value, order):
                 return True
-            expected = self.arranged(row, entries)
+            for axis in self.axes[row]:
+                expected = expected.index_select(axis, entries)
             # in few steps what most often holds
             if value.dtype is expected.dtype and value.is_cpu and torch.equal(value, expected):
                 return True
@@ -98,7 +93,7 @@ class Along:
     def _is_arranged(self, row: int, value: Tensor, order: Order) -> bool:
         """Whether a large value has the very entries in this order, which takes no copy to see."""
         own = self.of(row)
-        if own.numel() < _MANY * len(order) or self.axes[row] != [0]:
+        if self.axes[row] != [0]:
             return False
         if value.shape != own.shape or value.dtype is not own.dtype or not value.is_cpu:
             return False

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lensframe_pd.replay.call import Rerun
+from lensframe_pd.replay.call import Rerun, laid_out
 from lensframe_pd.tape.compare import farthest, same
 from lensframe_pd.tape.config import arg_name
 from lensframe_pd.tape.domains import Domain, domain_of, is_pointwise
+from lensframe_pd.tape.storage import bits_of
 from lensframe_pd.tape.tape import Call
-from lensframe_pd.validation.metadata import reads_values
+from lensframe_pd.validation.metadata import makes_of_its_kind, reads_values
 from lensframe_pd.validation.probes import COMPUTED, numbers_beside, probes, turned
 
 
@@ -89,6 +90,9 @@ class _Probed:
     def on(self, slots: Sequence[int]) -> Dependence:
         if self.first_entry_follows(slots) or self.follows_at_once(slots):
             return CHANGES
+        unread = self.unread(slots)
+        if unread is not None:
+            return unread
         for other in self.others(slots):
             now = _result(self.run, _put(self.tensors, slots, other))
             if now is None or not _equal(now, self.result):  # who refuses a value has read it
@@ -121,6 +125,17 @@ class _Probed:
             return False
         return _FAR * farthest(known) < farthest(now[0].detach() - known) < math.inf
 
+    def unread(self, slots: Sequence[int]) -> Dependence | None:
+        """That of what only makes a tensor of the kind of another: no values need be tried.
+
+        None where a kernel is seen to read them, and of other functions, where it is not looked.
+        """
+        if not makes_of_its_kind(self.run.call.function.name):
+            return None
+        if reads_values(self.run, self.tensors, slots):
+            return None
+        return Dependence(True, f"only its {self.fact(slots)} is read")
+
     def follows_at_once(self, slots: Sequence[int]) -> bool:
         """Whether the result is another one for the first of the other values, as most are.
 
@@ -131,9 +146,9 @@ class _Probed:
             return False
         if type(tensor) is not Tensor or self.domain(slots) is not Domain.ANY:
             return False
-        other = turned(tensor)
-        if other.stride() != tensor.stride() or len(self.result) != 1:
+        if len(self.result) != 1 or tensor.layout is not torch.strided:
             return False
+        other = laid_out(turned(tensor), tensor.stride(), bits_of(tensor))
         now, known = _result(self.run, _put(self.tensors, slots, other)), self.result[0]
         if now is None or len(now) != 1 or type(now[0]) is not Tensor or type(known) is not Tensor:
             return False

@@ -172,7 +172,7 @@ class Followed(TorchFunctionMode):
             if row[0] != number or row[1] != slot or type(tensor) not in _TENSORS:
                 raise Parted
             is_written = written and any([tensor is other for other in written])
-            self._made(tensor, ref(tensor), () if is_written else call.sources)
+            self._made(tensor, ref(tensor), () if is_written else call[3])  # call.sources
         return number
 
     def _made(
@@ -189,8 +189,8 @@ class Followed(TorchFunctionMode):
         self._n_rows += 1
         if alive is not None:
             was = self._was(tensor) if sources else ()
-            rows = (row,) if {*was}.isdisjoint(sources) else (*was, row)
-            self._known[id(tensor)] = alive, rows
+            again = was and not {*was}.isdisjoint(sources)
+            self._known[id(tensor)] = alive, (*was, row) if again else (row,)
         if row in self._wanted:
             with torch._C.DisableTorchFunction():  # what is detached takes no gradients
                 self._look(row, tensor.detach())

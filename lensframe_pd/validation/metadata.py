@@ -19,6 +19,11 @@ _OF_ITS_KIND = frozenset(
 )
 
 
+def makes_of_its_kind(name: str) -> bool:
+    """Whether a function of this name makes a tensor of the kind of one that it is given."""
+    return name in _OF_ITS_KIND
+
+
 def reads_values(run: Rerun, tensors: Sequence[Tensor], slots: Sequence[int]) -> bool:
     """Whether the tensor in `slots`, or a view of it, reaches a kernel or the result.
 
@@ -49,6 +54,8 @@ class _Readers(Dispatched):
         result = func(*args, **(kwargs or {}))
         if given and func.is_view:
             self._views |= {id(t): t for t in tree_leaves(result) if isinstance(t, Tensor)}
-        elif given and func.overloadpacket.__name__ not in _OF_ITS_KIND:
+        elif given and not (
+            func.namespace == "aten" and func.overloadpacket.__name__ in _OF_ITS_KIND
+        ):
             self.found = True
         return result

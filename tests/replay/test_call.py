@@ -1,5 +1,7 @@
 """A recorded call again, from a tape or a row, on saved tensors or on meta ones."""
 
+import copy
+
 import pytest
 import torch
 
@@ -65,3 +67,47 @@ def test_what_is_only_described_is_not_run():
     row = layers.loc["add_1"].replace('{"other": 1}', '{"other": {"$object": "user.Thing"}}')
     with pytest.raises(Unreplayable, match=r"user\.Thing"):
         Rerun(read(row))([torch.ones(2)])
+
+
+ONLY = {
+    "add": (lambda x: torch.add(x, 2), True),
+    "three tensors": (lambda x: torch.addcmul(x, x, x), True),
+    "a parameter": (lambda x: torch.nn.functional.linear(x, torch.ones(2, 3)), True),
+    "several results": (lambda x: torch.topk(x, 2, 1), True),
+    "by name": (lambda x: x.sum(dim=1), False),
+    "a list of tensors": (lambda x: torch.cat([x, x]), False),
+    "a tuple of numbers": (lambda x: x.permute((1, 0)), False),
+    "a slice": (lambda x: x[:, 1:], False),
+    "in place": (lambda x: (x * 2).add_(1), False),
+    "into memory given": (lambda x: torch.add(x, 1, out=torch.zeros(3, 3)), False),
+    "an item": (lambda x: (x * 2).__setitem__(0, 1.0), False),
+    "random": (lambda x: torch.bernoulli(x.abs().clamp(0, 1)), False),
+    "a copy": (lambda x: copy.deepcopy(x), False),
+    "statistics": (
+        lambda x: torch.nn.functional.batch_norm(x, torch.zeros(3), torch.ones(3), training=True),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ONLY)
+def test_a_call_that_does_more_than_compute_is_looked_into(name):
+    """What it is given is not written, and it gives again what it gave."""
+    function, only = ONLY[name]
+    trace = lf.trace(function, torch.linspace(-1, 1, 9).reshape(3, 3))
+    tape = trace.tape
+    made = [k for k, row in enumerate(tape.rows) if tape.kinds.get(k) is None]
+    call = tape.rows[made[-1]].call
+    rerun = Rerun(tape.calls[call], [tape.rows[k] for k in made if tape.rows[k].call == call])
+    assert rerun._only_computes is only
+    tensors = [
+        tape.values[s].clone() if s >= 0 else tape.held[-1 - s].tensor
+        for s in tape.calls[call].sources
+    ]
+    before = [tensor.clone() for tensor in tensors]
+    values = [tape.values[k] for k in made if tape.rows[k].call == call]
+    for _ in range(2):
+        result = rerun(tensors)
+        for row, value in zip([k for k in made if tape.rows[k].call == call], values, strict=True):
+            assert torch.equal(result[tape.rows[row].slot], value)
+    assert all(map(torch.equal, tensors, before))

@@ -14,7 +14,7 @@ from torchvision import ops
 import lensframe_pd as lf
 from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
 from lensframe_pd.tape.passes import passes
-from lensframe_pd.validation.dependence import _by_entry
+from lensframe_pd.validation.dependence import _by_entry, _Probed
 
 from .reports import X
 
@@ -393,3 +393,37 @@ def test_a_function_of_that_name_that_is_not_torchs_is_tried_as_a_whole(entry, m
     report = lf.trace(lambda x: conv2d(x), torch.rand(8, 3)).validate()
     assert report["passed"].all()
     assert not seen
+
+
+@torch.library.custom_op("lensframe_tests::zeros_like", mutates_args=())
+def zeros_like(x: torch.Tensor) -> torch.Tensor:
+    return torch.where(x[:1] > 1e9, x * 2, x * 0) + 1
+
+
+def test_a_function_that_is_called_like_one_that_reads_no_values_and_does():
+    """Of which only some values show that it does."""
+    report = lf.trace(lambda x: torch.ops.lensframe_tests.zeros_like(x) * 2, X).validate()
+    assert "is read" not in report.loc["zeros_like_1", "reason"]
+
+
+NEARLY = {
+    "all NaN": lambda x: x * torch.nan,
+    "some NaN": lambda x: torch.where(x > 0, torch.nan, x),
+    "zeros of both signs": lambda x: torch.copysign(torch.zeros_like(x), x),
+    "a shape": lambda x: x[x > 0.3],
+    "whole numbers": lambda x: (x * 10).int(),
+    "yes or no": lambda x: x > 0.3,
+    "in another layout": lambda x: x.t().t()[:, 1:] * 2,
+    "one of them": lambda x: x.max(),
+    "followed by autograd": lambda x: (x * torch.ones((), requires_grad=True)).relu(),
+    "a mean": lambda x: torch.std_mean(x, 1),
+}
+
+
+@pytest.mark.parametrize("name", NEARLY)
+def test_few_steps_show_what_many_do(name, monkeypatch):
+    x = torch.linspace(-1, 1, 24).reshape(4, 6)
+    trace = lf.trace(NEARLY[name], x)
+    report = trace.validate()
+    monkeypatch.setattr(_Probed, "follows_at_once", lambda *_: False)
+    pd.testing.assert_frame_equal(report, trace.validate())
