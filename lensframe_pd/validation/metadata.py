@@ -54,8 +54,11 @@ class _Readers(Dispatched):
         result = func(*args, **(kwargs or {}))
         if given and func.is_view:
             self._views |= {id(t): t for t in tree_leaves(result) if isinstance(t, Tensor)}
-        elif given and not (
-            func.namespace == "aten" and func.overloadpacket.__name__ in _OF_ITS_KIND
-        ):
+        elif given and not _is_of_its_kind(func):
             self.found = True
         return result
+
+
+def _is_of_its_kind(func: Any) -> bool:
+    """Of an operator; one of somebody else's may have such a name and read values."""
+    return func.namespace == "aten" and func.overloadpacket.__name__ in _OF_ITS_KIND
