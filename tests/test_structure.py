@@ -27,7 +27,7 @@ ROOMS = {
     "graph": "edges parameters contract roll outline runs collapse select renamed align apart "
     "wording compared diff",
     "replay": "call recording onward",
-    "profile": "meta costs profile memory summary chrome axes plots scatter repeats",
+    "profile": "meta costs members profile memory summary chrome axes plots scatter repeats",
     "draw": "render markup style node links boxes columns dot page draw",
     "validation": "edited evidence verdicts invariants facts elsewhere witness metadata probes "
     "dependence determinism twice kept replayed resumed arranged followed retraced along ids "

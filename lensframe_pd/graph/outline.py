@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -99,6 +99,7 @@ class _Modules:
             for path in {*unit.paths}:
                 self._members[path] = self._members.get(path, 0) + 1
         self._classes, self._around = _classes(frame, stacks)
+        self._wrappers = self._that_wrap()
         self._run_of = {
             path: run for run in self._runs(_facts(frame, calls), _escapes(frame, stacks))
             for path in run
@@ -116,12 +117,12 @@ class _Modules:
         found: dict[tuple[str, int], set[str]] = {}
         for group in view.groups:
             if isinstance(group, str) and group not in self._run_of:
-                alike = self._classes[group], len(self._around[group][0])
+                alike = self._classes[group], len(next(iter(self._around[group])))
                 found.setdefault(alike, set()).add(group)
         return sorted(
             found.items(),
             key=lambda item: (
-                all(self._wraps(path) for path in item[1]),
+                item[1] <= self._wrappers,
                 -max(self._members[path] for path in item[1]),
             ),
         )
@@ -159,20 +160,21 @@ class _Modules:
             if what is not None and len(members) >= _FEWEST:
                 yield members
 
-    def _wraps(self, path: str) -> bool:
-        """Whether all that it holds is in one module inside it: opened, it shows but that."""
-        size = self._members[path]
-        return any(
-            self._members[other] == size and any(path in around for around in self._around[other])
-            for other in self._members
-        )
+    def _that_wrap(self) -> set[str]:
+        """Modules that hold all they hold in one module inside: opened, they show but that."""
+        return {
+            outer
+            for path, places in self._around.items()
+            for outer in {*chain.from_iterable(places)}
+            if self._members[outer] == self._members[path]
+        }
 
     def _runs(self, facts: Mapping[str, Any], escapes: Mapping[str, set[Paths]]) -> Iterator[Paths]:
         """The longest runs of siblings that repeat one another."""
         siblings: dict[Paths, list[str]] = {}
-        for path, around in self._around.items():
-            if len(around) == 1:  # else it is shared: its calls are at several places
-                siblings.setdefault(around[0], []).append(path)
+        for path, places in self._around.items():
+            if len(places) == 1:  # else it is shared: its calls are at several places
+                siblings.setdefault(next(iter(places)), []).append(path)
         for children in siblings.values():
             run: list[str] = []
             for path in children:
@@ -206,17 +208,15 @@ def _units(frame: pd.DataFrame, stacks: Sequence[Paths]) -> list[_Unit]:
 
 def _classes(
     frame: pd.DataFrame, stacks: Sequence[Paths]
-) -> tuple[dict[str, str], dict[str, list[Paths]]]:
+) -> tuple[dict[str, str], dict[str, dict[Paths, None]]]:
     """Module to its class, and to the modules around it, in order of first execution."""
     classes: dict[str, str] = {}
-    around: dict[str, list[Paths]] = {}
+    around: dict[str, dict[Paths, None]] = {}
     kinds = plain_cells(frame["module_types"])
     for (paths, types), _ in groupby(zip(stacks, kinds, strict=True)):
         for k, path in enumerate(paths):
             classes.setdefault(path, str(types[k]) if k < len(types) else "")
-            places = around.setdefault(path, [])
-            if paths[:k] not in places:
-                places.append(paths[:k])
+            around.setdefault(path, {})[paths[:k]] = None
     return classes, around
 
 

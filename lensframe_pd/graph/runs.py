@@ -64,7 +64,9 @@ def merge_runs(frame: pd.DataFrame, plan: Outline) -> pd.DataFrame:
 
 def _names(plan: Outline, op_of: Mapping[str, str]) -> dict[str, str]:
     """Label of each row that goes together with others to the label of what they become."""
-    found = {path: numbered(run) for run in plan.runs for path in run}
+    found: dict[str, str] = {}
+    for run in plan.runs:
+        found |= dict.fromkeys(run, numbered(run))
     for layers in plan.stretches:
         ops = [op_of[layer] for layer in layers]
         found |= dict.fromkeys(ops, f"{ops[0]}..{ops[-1]}")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
-from itertools import accumulate
-from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lensframe_pd.errors import LensValueError, unknown_names, warn
 from lensframe_pd.graph.parameters import counted_once, parameters
-from lensframe_pd.labels import labels, names_of, path_of
+from lensframe_pd.labels import labels, path_of
 from lensframe_pd.profile.costs import with_costs
-from lensframe_pd.schema import model_class, names, require
+from lensframe_pd.profile.members import Members, members, tree_order
+from lensframe_pd.schema import model_class, require
 
 NEEDED = (
     "step", "kind", "layer", "func", "module", "module_type", "module_stack", "module_types",
@@ -104,9 +103,11 @@ def profile(frame: pd.DataFrame, by: str = "op", depth: int | None = None) -> pd
     require(frame, "profile", *NEEDED)
     ops = operations(frame, "profile")
     _warn_of_uncounted(ops)
-    table = _totals(ops, _members(ops, by))
+    groups = members(ops, by, depth)
+    table = _totals(ops, groups).set_axis(pd.Index(groups.groups, dtype="str"))
     if by == "module":
-        table = _as_modules(table, ops, model_class(frame), depth)
+        in_tree = table.iloc[tree_order(groups.holders)] if len(ops) else table
+        table = _as_modules(in_tree, ops, model_class(frame))
     elif by in ("op", "layer"):
         first = ops.assign(op=ops.index).drop_duplicates(by).set_index(by)
         table = table.assign(func=first["func"], module=first["module"])
@@ -155,58 +156,44 @@ def _check(by: str, depth: int | None) -> None:
         raise LensValueError(f"depth must be 0 (the model alone) or more, not {depth}")
 
 
-def _members(ops: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Pairs of group and row: a row is in one group, or in every module around it."""
-    if by == "module":
-        stacks = [names("module_stack", cell) for cell in ops["module_stack"]]
-        around = {stack: _modules_around(stack) for stack in {*stacks}}  # once each: few differ
-        groups: Iterable[Any] = [around[stack] for stack in stacks]
-    else:
-        groups = ops.index if by == "op" else ops[by]
-    members = pd.DataFrame({"group": [*groups], "row": range(len(ops))})
-    return members.explode("group", ignore_index=True)
-
-
-def _modules_around(stack: Iterable[str]) -> list[str]:
-    """The model, the modules called, and the containers their paths name, each once."""
-    found = [holder for call in stack for holder in _holders(path_of(call))]
-    return [*dict.fromkeys(["", *found])]
-
-
-def _holders(path: str) -> Iterable[str]:
-    """`a`, `a.b` and `a.b.c` of `a.b.c`."""
-    return accumulate(path.split("."), "{}.{}".format)
-
-
-def _totals(ops: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
-    """What the rows of each group come to."""
-    added = [*_OF_CALL, "act_bytes", "is_call"]
-    spread = ops[added].iloc[members["row"]].set_axis(members["group"])
-    # a sum of nothing but missing FLOPs is missing, not 0
-    table = spread.groupby(level=0, sort=False).sum(min_count=1)
+def _totals(ops: pd.DataFrame, members: Members) -> pd.DataFrame:
+    """What the rows of each group come to; groups by number."""
+    summed = {
+        # a sum of nothing but missing FLOPs is missing, not 0
+        name: ops[name].iloc[members.row].groupby(members.group).sum(min_count=1)
+        for name in (*_OF_CALL, "act_bytes", "is_call")
+    }
+    table = pd.DataFrame(summed, index=range(len(members.groups)))
     table = table.rename(columns={"is_call": "calls"}).astype({"calls": "int64"})
-    held = counted_once(parameters(ops, "profile").merge(members, on="row"), "group")
-    held = held.rename(columns={"n_params": "params", "params_nbytes": "params_bytes"})
-    table = table.join(held.reindex(table.index, fill_value=0))
+    table = table.join(_held(ops, members).reindex(table.index, fill_value=0))
     return table.assign(uncounted=_uncounted(ops, members).reindex(table.index, fill_value=""))
 
 
-def _uncounted(ops: pd.DataFrame, members: pd.DataFrame) -> pd.Series:
-    """By group: the calls that are not counted, and why the first is not."""
-    reasons = members.assign(
-        op=ops.index[members["row"]], reason=ops["uncounted"].array[members["row"]]
+def _held(ops: pd.DataFrame, members: Members) -> pd.DataFrame:
+    """By group: its parameters, each once."""
+    read = parameters(ops, "profile")
+    pairs = members.of(read["row"].to_numpy())
+    read = read[["name", "numel", "nbytes", "trainable"]].assign(
+        name=pd.factorize(read["name"])[0]  # else each text would be there once a pair
     )
+    held = counted_once(read.iloc[pairs.row].assign(group=pairs.group), "group")
+    return held.rename(columns={"n_params": "params", "params_nbytes": "params_bytes"})
+
+
+def _uncounted(ops: pd.DataFrame, members: Members) -> pd.Series:
+    """By group: the calls that are not counted, and why the first is not."""
+    rows = np.flatnonzero(ops["uncounted"] != "")
+    pairs = members.of(rows)
+    missing = ops["uncounted"].iloc[rows[pairs.row]]
     found = {
-        group: f"{', '.join(rows['op'])}: {rows['reason'].iloc[0]}"
-        for group, rows in reasons[reasons["reason"] != ""].groupby("group", sort=False)
+        group: f"{', '.join(reasons.index)}: {reasons.iloc[0]}"
+        for group, reasons in missing.groupby(pairs.group, sort=False)
     }
     return pd.Series(found, dtype="str")
 
 
-def _as_modules(
-    table: pd.DataFrame, ops: pd.DataFrame, of_model: str, depth: int | None
-) -> pd.DataFrame:
-    """By module, in tree order: its own calls and class, and the time it spends itself."""
+def _as_modules(table: pd.DataFrame, ops: pd.DataFrame, of_model: str) -> pd.DataFrame:
+    """Of modules: their own calls and class, and the time they spend themselves."""
     if table.empty:
         columns = {
             "ops": table["calls"],
@@ -214,24 +201,31 @@ def _as_modules(
             "module_type": table["uncounted"],
         }
         return table.assign(**columns)
-    classes: dict[str, str] = {}
-    for stack, types in zip(ops["module_stack"], ops["module_types"], strict=True):
-        classes |= zip(stack, types, strict=True)
-    calls = Counter(map(path_of, classes))  # of a container that is never called none
-    types = {path_of(call): kind for call, kind in classes.items()}
-    rank = {path: i for i, path in enumerate(table.index)}  # siblings as they first ran
-    tree = sorted(rank, key=lambda path: [rank[holder] for holder in _holders(path)])
+    calls: Counter[str] = Counter()  # of a container that is never called none
+    types: dict[str, str] = {}
+    for call, kind in _classes(ops).items():
+        path = path_of(call)
+        calls[path] += 1
+        types[path] = kind
     own = ops["seconds"].groupby(ops["module"], observed=True).sum()
-    table = table.rename(columns={"calls": "ops"}).loc[tree]
-    table = table.assign(
-        calls=[calls[path] for path in tree],
-        self_seconds=own.reindex(tree, fill_value=0.0),
-        module_type=[types.get(path, "") for path in tree],
+    table = table.rename(columns={"calls": "ops"}).assign(
+        calls=[calls[path] for path in table.index],
+        self_seconds=own.reindex(table.index, fill_value=0.0),
+        module_type=[types.get(path, "") for path in table.index],
     )
     table.loc["", ["calls", "module_type"]] = 1, of_model
-    if depth is None:
-        return table
-    return table[[names_of(path) <= depth for path in tree]]
+    return table
+
+
+def _classes(ops: pd.DataFrame) -> dict[str, str]:
+    """Each call of a module to the module's class."""
+    found: dict[str, str] = {}
+    before = None
+    for stack, types in zip(ops["module_stack"], ops["module_types"], strict=True):
+        if stack is not before:  # rows of one module share the cell
+            found |= zip(stack, types, strict=True)
+        before = stack
+    return found
 
 
 def _floats(column: pd.Series) -> pd.Series:

@@ -215,8 +215,23 @@ def variables(dataset: xr.Dataset) -> Iterable[tuple[str, xr.Variable]]:
 
 
 def _arrays(dataset: xr.Dataset, names: dict[int, list[str]]) -> Executions:
-    few = dataset[[name for found in names.values() for name in found]]
-    return {number: [few[name] for name in found] for number, found in names.items()}
+    wanted = [*dict.fromkeys(name for found in names.values() for name in found)]
+    arrays = _one_by_one(dataset[wanted], wanted)
+    return {number: [arrays[name] for name in found] for number, found in names.items()}
+
+
+def _one_by_one(dataset: xr.Dataset, names: list[str]) -> dict[str, xr.DataArray]:
+    """Each of the variables, all that there are, with its coordinates.
+
+    A Dataset looks through all of its variables for each that it gives: halves have fewer.
+    """
+    if len(names) <= _FEW:
+        return {name: dataset[name] for name in names}
+    halves = names[: len(names) // 2], names[len(names) // 2 :]
+    return {k: v for half in halves for k, v in _one_by_one(dataset[half], half).items()}
+
+
+_FEW = 16
 
 
 def _aliases(dataset: xr.Dataset) -> dict[str, str]:
