@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd import glance
+from lensframe_pd.collector import collector_paused
 from lensframe_pd.draw.draw import draw
 from lensframe_pd.errors import LensKeyError, LensValueError
 from lensframe_pd.graph.collapse import collapse
@@ -106,6 +107,13 @@ def verb(
     return method
 
 
+def rows_verb(
+    function: Callable[Concatenate[Table, Options], Result],
+) -> Callable[Concatenate[Verbs[Table], Options], Result]:
+    """A verb that makes rows of rows: many small objects, of which none is garbage meanwhile."""
+    return verb(collector_paused()(function))
+
+
 def without_table(words: str, table: str) -> str:
     """The docstring less the first of its Parameters, and less the heading if it was alone."""
     before, heading, entries = words.partition("Parameters\n----------\n")
@@ -120,23 +128,23 @@ class LayersAccessor(Verbs[pd.DataFrame]):
     """Verbs on rows of `layers`; each takes the frame as it stands."""
 
     draw = verb(draw)
-    edges = verb(edges)
-    roll = verb(roll)
-    unroll = verb(unroll)
-    collapse = verb(collapse)
-    keep = verb(keep)
-    find = verb(find)
-    ancestors = verb(ancestors)
-    descendants = verb(descendants)
-    between = verb(between)
-    diff = verb(diff)
-    to_networkx = verb(to_networkx)
+    edges = rows_verb(edges)
+    roll = rows_verb(roll)
+    unroll = rows_verb(unroll)
+    collapse = rows_verb(collapse)
+    keep = rows_verb(keep)
+    find = rows_verb(find)
+    ancestors = rows_verb(ancestors)
+    descendants = rows_verb(descendants)
+    between = rows_verb(between)
+    diff = rows_verb(diff)
+    to_networkx = rows_verb(to_networkx)
     validate = verb(validate)
-    costs = verb(costs)
-    profile = verb(profile)
-    summary = verb(summary)
-    memory = verb(memory)
-    alive = verb(alive)
+    costs = rows_verb(costs)
+    profile = rows_verb(profile)
+    summary = rows_verb(summary)
+    memory = rows_verb(memory)
+    alive = rows_verb(alive)
     plot_time = verb(plot_time)
     plot_params = verb(plot_params)
     plot_flops = verb(plot_flops)

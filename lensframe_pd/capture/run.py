@@ -22,6 +22,7 @@ from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.capture.tracer import Tracer
 from lensframe_pd.capture.watch import Stop, Watcher, ended_by
+from lensframe_pd.collector import collector_paused
 from lensframe_pd.errors import LensRuntimeError, LensTypeError
 from lensframe_pd.tape.objects import tensors_in
 from lensframe_pd.tape.silence import silenced
@@ -56,6 +57,7 @@ class Run:
         This thread is tracing already.
     """
 
+    @collector_paused()  # a big model's own objects, for what is made of each of its modules
     def __init__(
         self,
         model: Any,

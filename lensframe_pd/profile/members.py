@@ -43,12 +43,13 @@ class Members(NamedTuple):
 def members(ops: pd.DataFrame, by: str, depth: int | None) -> Members:
     """Each row in its one group, or in every module around it of at most so many names."""
     if by != "module":
-        group, groups = pd.factorize(np.asarray(ops.index if by == "op" else ops[by], object))
-        return Members([*groups], group.astype("int32"), np.arange(len(ops), dtype="int32"))
+        numbers, groups = pd.factorize(np.asarray(ops.index if by == "op" else ops[by], object))
+        group: Numbers = numbers.astype("int32")
+        return Members([*groups], group, np.arange(len(ops), dtype="int32"))
     modules = Modules(depth)
     around = [modules.around(cell) for cell in ops["module_stack"]]
     counts = np.fromiter(map(len, around), "int64", len(around))
-    group = np.fromiter(chain.from_iterable(around), "int32", counts.sum())
+    group = np.fromiter(chain.from_iterable(around), "int32", int(counts.sum()))
     rows = np.repeat(np.arange(len(ops), dtype="int32"), counts)
     return Members(modules.paths if len(ops) else [], group, rows, modules.holders)
 

@@ -229,13 +229,19 @@ def _returned(tape: Tape) -> tuple[dict[int, tuple[str, ...]], dict[int, tuple[s
     keys = tape.module_keys()
     by: dict[int, tuple[str, ...]] = {}
     first: dict[int, tuple[str, ...]] = {}
+    # a value that goes through many modules is not looked through again for each
+    several: dict[int, dict[str, None]] = {}
+    several_first: dict[int, list[str]] = {}
     before = 0
     for module, row in tape.returns:
         key = keys[module]
-        known = by.get(row, ())
-        if key not in known:
-            by[row] = (*known, key)
+        one = (key,)
+        if by.setdefault(row, one) is not one:
+            several.setdefault(row, dict.fromkeys(by[row]))[key] = None
         if module != before:
-            first[row] = (*first.get(row, ()), key)
             before = module
+            if first.setdefault(row, one) is not one:
+                several_first.setdefault(row, [*first[row]]).append(key)
+    by |= {row: tuple(calls) for row, calls in several.items()}
+    first |= {row: tuple(calls) for row, calls in several_first.items()}
     return by, first

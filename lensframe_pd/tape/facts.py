@@ -64,6 +64,7 @@ class CallFacts:
         self._templates: dict[Any, Template] = {}
         self._held: dict[Any, tuple[tuple[Any, ...], tuple[str, ...]]] = {}
         self._modules: list[ModuleCells] = []
+        self._types: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._contexts: dict[Any, str] = {}
 
     def of(self, call: Call) -> dict[str, Any]:
@@ -132,12 +133,15 @@ class CallFacts:
     def modules(self) -> list[ModuleCells]:
         """The columns `of_module`, of each module call so far."""
         known, modules = self._modules, self.tape.modules
-        for path, number, parent, type_name, _ in modules[len(known) :]:
+        keys = self.tape.module_keys()
+        for path, _, parent, type_name, _ in modules[len(known) :]:
             if parent < 0:  # the model itself
                 known.append((path, type_name, (), ()))
             else:
                 _, _, stack, types = known[parent]
-                known.append((path, type_name, (*stack, f"{path}:{number}"), (*types, type_name)))
+                types = (*types, type_name)
+                types = self._types.setdefault(types, types)  # few differ, and deep ones are long
+                known.append((path, type_name, (*stack, keys[len(known)]), types))
         return known
 
 

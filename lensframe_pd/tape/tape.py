@@ -179,10 +179,15 @@ class Tape:
     """Calls inside `torch.vmap` or `torch.func.grad`, whose rows hold the unwrapped value."""
     renamed: dict[str, str] = field(default_factory=dict)
     """Names of axes, and those that the user wants instead."""
+    _keys: list[str] = field(default_factory=list, repr=False, compare=False)
 
     def module_keys(self) -> list[str]:
-        """`ModuleCall.key` of each module call."""
-        return [f"{module[0]}:{module[1]}" for module in self.modules]
+        """`ModuleCall.key` of each module call; of one call always the same text.
+
+        Several columns hold them, and in deep models they are most of a frame's memory.
+        """
+        self._keys += [f"{module[0]}:{module[1]}" for module in self.modules[len(self._keys) :]]
+        return self._keys
 
     def returned(self) -> dict[int, list[int]]:
         """Row to the module calls that returned it."""
