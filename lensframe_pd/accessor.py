@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import pandas as pd
@@ -86,8 +86,16 @@ class Verbs(Generic[Table]):
 
 def verb(
     function: Callable[Concatenate[Table, Options], Result],
+    within: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Callable[Concatenate[Verbs[Table], Options], Result]:
-    """A function of a table as a method of its accessor, with the same words and signature."""
+    """A function of a table as a method of its accessor, with the same words and signature.
+
+    Parameters
+    ----------
+    within
+        What it is called within: those that make rows of rows make many small objects, none of
+        them garbage meanwhile.
+    """
 
     _, *known = keywords(function)
     any_name = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
@@ -96,7 +104,8 @@ def verb(
     def method(self: Verbs[Table], /, *args: Options.args, **kwargs: Options.kwargs) -> Result:
         for name in () if any_name else kwargs.keys() - {*known}:
             raise no_such_keyword(function, name, known)
-        return function(self._table, *args, **kwargs)
+        with within():
+            return function(self._table, *args, **kwargs)
 
     signature = inspect.signature(function)
     table, *options = signature.parameters.values()
@@ -105,13 +114,6 @@ def verb(
     # else inspect, which finds the source by __wrapped__, would find the table there too
     method.__signature__ = signature.replace(parameters=[itself, *options])  # type: ignore[attr-defined]
     return method
-
-
-def rows_verb(
-    function: Callable[Concatenate[Table, Options], Result],
-) -> Callable[Concatenate[Verbs[Table], Options], Result]:
-    """A verb that makes rows of rows: many small objects, of which none is garbage meanwhile."""
-    return verb(collector_paused()(function))
 
 
 def without_table(words: str, table: str) -> str:
@@ -128,23 +130,23 @@ class LayersAccessor(Verbs[pd.DataFrame]):
     """Verbs on rows of `layers`; each takes the frame as it stands."""
 
     draw = verb(draw)
-    edges = rows_verb(edges)
-    roll = rows_verb(roll)
-    unroll = rows_verb(unroll)
-    collapse = rows_verb(collapse)
-    keep = rows_verb(keep)
-    find = rows_verb(find)
-    ancestors = rows_verb(ancestors)
-    descendants = rows_verb(descendants)
-    between = rows_verb(between)
-    diff = rows_verb(diff)
-    to_networkx = rows_verb(to_networkx)
+    edges = verb(edges, collector_paused)
+    roll = verb(roll, collector_paused)
+    unroll = verb(unroll, collector_paused)
+    collapse = verb(collapse, collector_paused)
+    keep = verb(keep, collector_paused)
+    find = verb(find, collector_paused)
+    ancestors = verb(ancestors, collector_paused)
+    descendants = verb(descendants, collector_paused)
+    between = verb(between, collector_paused)
+    diff = verb(diff, collector_paused)
+    to_networkx = verb(to_networkx, collector_paused)
     validate = verb(validate)
-    costs = rows_verb(costs)
-    profile = rows_verb(profile)
-    summary = rows_verb(summary)
-    memory = rows_verb(memory)
-    alive = rows_verb(alive)
+    costs = verb(costs, collector_paused)
+    profile = verb(profile, collector_paused)
+    summary = verb(summary, collector_paused)
+    memory = verb(memory, collector_paused)
+    alive = verb(alive, collector_paused)
     plot_time = verb(plot_time)
     plot_params = verb(plot_params)
     plot_flops = verb(plot_flops)

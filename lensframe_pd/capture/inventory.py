@@ -15,6 +15,7 @@ from lensframe_pd.capture.origins import (
 )
 from lensframe_pd.capture.roots import find_roots, is_compile_wrapper, module_aliases, named_modules
 from lensframe_pd.capture.unseen import may_write_unseen
+from lensframe_pd.collector import collector_paused
 
 
 class Inventory(NamedTuple):
@@ -32,16 +33,17 @@ class Inventory(NamedTuple):
 
 def inventory(model: Any) -> Inventory:
     """Of a model as it is now."""
-    roots = find_roots(model)
-    named = named_modules(roots)
-    modules = [module for _, module in named]
-    own = own_attributes(named)
-    state = chain(extra_tensors(own), cached_by_methods(modules), held_by_callable(model))
-    return Inventory(
-        roots,
-        named,
-        module_aliases(roots, named),
-        [*state],
-        any([is_compile_wrapper(module) for module in modules]),
-        may_write_unseen(model, modules, own),
-    )
+    with collector_paused():  # else it looks through a big model for what is made of modules
+        roots = find_roots(model)
+        named = named_modules(roots)
+        modules = [module for _, module in named]
+        own = own_attributes(named)
+        state = chain(extra_tensors(own), cached_by_methods(modules), held_by_callable(model))
+        return Inventory(
+            roots,
+            named,
+            module_aliases(roots, named),
+            [*state],
+            any([is_compile_wrapper(module) for module in modules]),
+            may_write_unseen(model, modules, own),
+        )

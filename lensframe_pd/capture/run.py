@@ -57,7 +57,6 @@ class Run:
         This thread is tracing already.
     """
 
-    @collector_paused()  # a big model's own objects, for what is made of each of its modules
     def __init__(
         self,
         model: Any,
@@ -95,12 +94,13 @@ class Run:
         self.also = None if also is None else also(self.tape)
         if self.also is not None:
             watchers.append(self.also)
-        self.tracer = tracer(self.tape, self.values, self.origins, roots, named, watchers, ends)
-        self.tracer.writes_unseen = made_of.writes_unseen
-        if sites is not None:
-            self.give(sites)
-        for path, module in named:
-            self.tracer.lineage.hold_own(path, module)
+        with collector_paused():  # else it looks through a big model for what is made of modules
+            self.tracer = tracer(self.tape, self.values, self.origins, roots, named, watchers, ends)
+            self.tracer.writes_unseen = made_of.writes_unseen
+            if sites is not None:
+                self.give(sites)
+            for path, module in named:
+                self.tracer.lineage.hold_own(path, module)
 
     def give(self, sites: Sites) -> None:
         """Let the run go on with other values."""
