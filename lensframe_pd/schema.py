@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 from weakref import ref
 
@@ -223,6 +224,7 @@ def names(column: str, cell: Any) -> tuple[str, ...]:
 
 
 _OF_PYTHON = frozenset((str, int, float, bool, type(None)))
+_TUPLES = frozenset((tuple,))
 
 
 def plain(cell: Any) -> Any:
@@ -244,6 +246,10 @@ def plain_cells(column: pd.Series[Any] | ExtensionArray | np.ndarray[Any, Any]) 
 
 def each_plain(cells: Sequence[Any]) -> list[Any]:
     """As `plain` gives each cell."""
+    if {*map(type, cells)} == _TUPLES and _OF_PYTHON.issuperset(
+        map(type, chain.from_iterable(cells))
+    ):
+        return [*cells]  # as of most columns
     once = {id(cell): cell for cell in cells}  # rows share cells: `()`, the stack of one module
     made = {key: plain(cell) for key, cell in once.items()}
     return [made[id(cell)] for cell in cells]
