@@ -296,7 +296,20 @@ class Lineage:
     def hold_all(self, prefix: str, root: nn.Module) -> None:
         """Make the parameters and buffers of a module known."""
         for path, module in named_modules({prefix: root}):
+            # What the run made them of is their history, as of those that `deepcopy` gives.
+            for tensor in module._parameters.values():
+                if tensor is not None:
+                    self._know_as_made(tensor)
             self.hold_own(path, module, prefix, self.values.all_kept)
+
+    def _know_as_made(self, parameter: Tensor) -> None:
+        """A parameter of a module that the run made may be what a row gave."""
+        if self.known(parameter) is not None or is_uninitialized(parameter):
+            return
+        storage = storage_of(parameter)
+        twin = self._twin(parameter, storage)
+        if twin is not None and twin[0] >= 0 and twin[1]:  # the row, and the same view
+            self.know(parameter, twin[0], storage)
 
     def hold_own(self, path: str, module: nn.Module, top: str = "", held: bool = True) -> None:
         """Make the parameters and buffers that a module holds itself known.

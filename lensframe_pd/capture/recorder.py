@@ -271,13 +271,16 @@ class Recorder(TorchFunctionMode):
     def _made_again(self, key: int, known: Known, new: Known, call: int) -> None:
         """`call` gave an object that was known already, and did not write it."""
         made_by = self._calls[call]
+        if made_by.function is SYNTHETIC["output"]:
+            return
+        self.tape.handed.add(new.source)
         if known.source not in made_by.sources:  # not what it was given: `grad`, filled unseen
             if key in self._assigned and self._assigned[key]() is known.alive():
                 kwargs = {**made_by.kwargs, "assigned": SLOT}
                 sources = (*made_by.sources, known.source)
                 self._calls[call] = made_by._replace(kwargs=kwargs, sources=sources)
             self._live[key] = self._newest[new.storage] = new
-        elif made_by.function is not SYNTHETIC["output"]:
+        else:
             self.handed.back(key, known, new, call)
 
     def given(self, kind: str, path: str, tensor: Tensor) -> int:

@@ -134,6 +134,8 @@ class Recomputed:
             raise Doubt("a later tensor is of unknown origin, and may have been made of it")
         if tape.rows[row].call in tape.wrapped:
             raise Doubt("it is inside torch.func")
+        if row in tape.handed and not self._is_read_once(row):
+            raise Doubt("it is the tensor that it was made of, which others may hold as it was")
         if row in tape.reads and not same(value, saved):
             raise Doubt("Python read its value")
         function = tape.calls[tape.rows[row].call].function
@@ -142,6 +144,30 @@ class Recomputed:
         for step in self._sharing(row):
             if step.call.function.name == "alias" or tape.rows[step.rows[0]].inplace:
                 raise Doubt("it may share memory that is then written")
+
+    def _is_read_once(self, row: int) -> bool:
+        """Whether a tensor that a call handed back is used by one call, which must be by that name.
+
+        Of two readers one may have it by the name that it had before, as in `dropout(h) + h`; of
+        two calls that hand it back, one may read what the other gave; and what marks a tensor is
+        called for what it does, not for what it gives.
+        """
+        tape = self._tape
+        while row in tape.handed:
+            call = tape.calls[tape.rows[row].call]
+            beside = [
+                other
+                for source in call.sources
+                if source >= 0
+                for k in self._readers[source]
+                for other in self._steps[k].rows
+                if other in tape.handed and other != row
+            ]
+            uses = [k for k in self._readers[row] for s in self._steps[k].call.sources if s == row]
+            if beside or len(uses) != 1 or call.function.marks:
+                return False
+            row = self._steps[uses[0]].rows[0]
+        return True
 
     def _sharing(self, row: int) -> Iterator[_Step]:
         """The calls that read a row, or what may be a view of it."""

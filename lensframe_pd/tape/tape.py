@@ -175,6 +175,8 @@ class Tape:
     """Rows whose value was kept and had to be let go of, with the reason."""
     switched: dict[int, Switches] = field(default_factory=dict)
     """Calls made under other switches than the run began with; noted where a run is proven."""
+    handed: set[int] = field(default_factory=set)
+    """Rows whose tensor is an object that was there before, and others may hold."""
     wrapped: set[int] = field(default_factory=set)
     """Calls inside `torch.vmap` or `torch.func.grad`, whose rows hold the unwrapped value."""
     renamed: dict[str, str] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """Each row with another value: as a forward of the model with that value, whatever was computed."""
 
+import copy
 import json
 
 import numpy as np
@@ -103,6 +104,82 @@ def test_every_row_is_as_in_a_real_forward(name, values, grad):
     assert {*found.index} | {*passed_over} == {*editable}
     assert not passed_over or name == "writes through views"
     assert json.loads(found.attrs["unpatched"]) == {"metric": float(total(trace.output))}
+
+
+def _in_eval(x):
+    return F.dropout(x, 0.5, training=False)
+
+
+def _beside_itself(x):
+    h = LINEAR(x)
+    return _in_eval(h) + h * 2
+
+
+def _marked(x):
+    h = LINEAR(x).detach()
+    h.requires_grad_(True)
+    return h * 2
+
+
+def _handed_twice(x):
+    h = LINEAR(x)
+    y = _in_eval(h.to(h.dtype))
+    return h + y.exp()
+
+
+def _then_read_once(x):
+    h = LINEAR(x)
+    return _in_eval(h).exp()
+
+
+def _one_after_the_other(x):
+    h = LINEAR(x)
+    return _in_eval(h.contiguous()).exp()
+
+
+def _twice_by_its_new_name(x):
+    h = _in_eval(LINEAR(x))
+    return h.exp() * h
+
+
+def _of_a_copied_module(x):
+    return copy.deepcopy(LINEAR)(x.exp())
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop, self.fc = nn.Dropout(), nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = self.fc(x)
+        return x + self.drop(x) * 2
+
+
+#: Programs, and the rows of theirs that only a forward can tell.
+HANDED = {
+    "beside itself": (_beside_itself, {"dropout_1"}),
+    "marked": (_marked, {"requires_grad_1"}),
+    "handed back twice": (_handed_twice, {"to_1", "dropout_1"}),
+    "then read once": (_then_read_once, set()),
+    "one after the other": (_one_after_the_other, {"contiguous_1", "dropout_1"}),
+    "twice by its new name": (_twice_by_its_new_name, {"dropout_1"}),
+    "in a block": (Block().eval(), {"dropout_1"}),
+    "of a module that the run copied": (_of_a_copied_module, set()),
+}
+
+
+@pytest.mark.parametrize("what", HANDED)
+def test_a_tensor_that_was_there_before_its_row(what):
+    """Whoever holds it by another name does not see the value."""
+    model, forwards = HANDED[what]
+    with torch.no_grad():
+        trace = lf.trace(model, X)
+        found = trace.patch(0.5, total)
+        for op, row in found.iterrows():
+            real = lf.trace(model, X, values=trace.layers.loc[[op]].assign(value=0.5))
+            assert row["metric"] == float(total(real.output)), op
+    assert {*found.index[found["forward"]]} == forwards
 
 
 def test_another_traces_activations():
