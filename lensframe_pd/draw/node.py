@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 import textwrap
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +24,7 @@ from lensframe_pd.draw.style import (
     TRAINABLE,
     text_on,
 )
+from lensframe_pd.graph.contract import HELD
 from lensframe_pd.labels import labels, path_of
 from lensframe_pd.schema import names, plain_cells, quantity
 from lensframe_pd.tape.functions import COMMUTATIVE
@@ -29,6 +32,8 @@ from lensframe_pd.tape.functions import COMMUTATIVE
 _WIDTH = 38
 _TOLD = 160  # letters of a cell in a tooltip
 _BACKEND = frozenset(("cudnn_enabled", "benchmark", "deterministic", "allow_tf32"))
+_NAMES = ("parents", "params", "module_stack")
+_ONLY_TOLD = frozenset(chain.from_iterable(HELD))
 _NOT_IN_TOOLTIPS = (
     "op",
     "unrolled",
@@ -73,9 +78,7 @@ def nodes_of(frame: pd.DataFrame) -> list[Node]:
     """The rows as nodes, in order."""
     ops = labels(frame, "draw")
     rolled = "parent_passes" in frame.columns
-    columns = {str(c): plain_cells(frame[c]) for c in frame.columns}
-    for name in ("parents", "params", "module_stack"):
-        columns[name] = [names(name, cell) for cell in frame[name]]
+    columns = {str(c): _cells(str(c), frame[c]) for c in frame.columns}
     found = []
     for i, op in enumerate(ops):
         row = {name: cells[i] for name, cells in columns.items()}
@@ -84,6 +87,17 @@ def nodes_of(frame: pd.DataFrame) -> list[Node]:
             stack = tuple(path_of(call) for call in stack)
         found.append(Node(f"n{i}", op, row, stack))
     return found
+
+
+def _cells(name: str, column: pd.Series) -> list[Any]:
+    """The cells; of what a row holds as much as is told: in one box it may be all of a model's."""
+    if name in _ONLY_TOLD:
+        column = column.map(_head)
+    return [names(name, cell) for cell in column] if name in _NAMES else plain_cells(column)
+
+
+def _head(cell: Any) -> Any:
+    return cell[:_TOLD] if isinstance(cell, (tuple, list, np.ndarray)) else cell
 
 
 def look(node: Node, color: str) -> dict[str, str]:
@@ -274,12 +288,24 @@ def _tooltip(node: Node) -> str:
         if _is_empty(cell) or name in _NOT_IN_TOOLTIPS:
             continue
         if isinstance(cell, tuple):
-            cell = ", ".join(map(str, cell))
-        words = " ".join(str(cell).split())
+            cell = ", ".join(map(str, cell[:_TOLD]))  # what is behind has no place
+        words = _beginning(str(cell))
         if len(words) > _TOLD:  # textwrap is slow, and this is done for every cell
             words = textwrap.shorten(words, _TOLD, placeholder="...")
         lines.append(f"{name}: {words}")
     return "\n".join(lines)
+
+
+def _beginning(text: str) -> str:
+    """Its words, at least as many as fit in a tooltip: one box may stand for all of a model."""
+    words: list[str] = []
+    letters = 0
+    for match in re.finditer(r"\S+", text):
+        words.append(match[0][: 2 * _TOLD])
+        letters += len(words[-1]) + 1
+        if letters > 2 * _TOLD:
+            break
+    return " ".join(words)
 
 
 def _is_empty(cell: Any) -> bool:

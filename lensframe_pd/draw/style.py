@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,6 @@ import pandas as pd
 
 from lensframe_pd.draw.markup import attribute, escaped
 from lensframe_pd.errors import LensKeyError, unknown_names
-from lensframe_pd.graph.parameters import parameters
 from lensframe_pd.schema import model_class, quantity, unit_of, unknown_column
 
 # Tints of Okabe and Ito's colours, which the colour-blind can tell apart
@@ -253,13 +253,21 @@ def caption(frame: pd.DataFrame) -> str:
     n = len(frame)
     parts = [model_class(frame), f"{n} row{'s' if n != 1 else ''}"]
     if {"params", "param_shapes"} <= set(frame.columns):
-        once = parameters(frame, "draw").drop_duplicates("name")
-        parts.append(f"{quantity(once['numel'].sum())} parameters" if len(once) else "")
+        numel = _numel(frame)
+        parts.append(f"{quantity(sum(numel.values()))} parameters" if numel else "")
     if "nbytes" in frame.columns:
         parts.append(f"{quantity(frame['nbytes'].sum(), 'B')} of tensors")
     if "seconds" in frame.columns:
         parts.append(quantity(frame["seconds"].sum(), "s"))
     return ", ".join(part for part in parts if part)
+
+
+def _numel(frame: pd.DataFrame) -> dict[str, int]:
+    """Of each parameter, by name, how many elements it has."""
+    found: dict[str, int] = {}
+    for cell, shapes in zip(frame["params"], frame["param_shapes"], strict=True):
+        found |= zip(map(str, cell), map(math.prod, shapes), strict=True)
+    return found
 
 
 def attributes(frame: pd.DataFrame, columns: dict[str, str]) -> list[dict[str, str]]:
