@@ -26,14 +26,14 @@ from lensframe_pd.draw.style import (
 )
 from lensframe_pd.graph.contract import HELD
 from lensframe_pd.labels import labels, path_of
-from lensframe_pd.schema import names, plain_cells, quantity
+from lensframe_pd.schema import each_plain, names, plain_cells, quantity
 from lensframe_pd.tape.functions import COMMUTATIVE
 
 _WIDTH = 38
 _TOLD = 160  # letters of a cell in a tooltip
 _BACKEND = frozenset(("cudnn_enabled", "benchmark", "deterministic", "allow_tf32"))
 _NAMES = ("parents", "params", "module_stack")
-_ONLY_TOLD = frozenset(chain.from_iterable(HELD))
+_HELD = frozenset(chain.from_iterable(HELD))
 _NOT_IN_TOOLTIPS = (
     "op",
     "unrolled",
@@ -78,7 +78,7 @@ def nodes_of(frame: pd.DataFrame) -> list[Node]:
     """The rows as nodes, in order."""
     ops = labels(frame, "draw")
     rolled = "parent_passes" in frame.columns
-    columns = {str(c): _cells(str(c), frame[c]) for c in frame.columns}
+    columns = {str(c): _cells(frame, c) for c in frame.columns}
     found = []
     for i, op in enumerate(ops):
         row = {name: cells[i] for name, cells in columns.items()}
@@ -89,11 +89,15 @@ def nodes_of(frame: pd.DataFrame) -> list[Node]:
     return found
 
 
-def _cells(name: str, column: pd.Series) -> list[Any]:
-    """The cells; of what a row holds as much as is told: in one box it may be all of a model's."""
-    if name in _ONLY_TOLD:
-        column = column.map(_head)
-    return [names(name, cell) for cell in column] if name in _NAMES else plain_cells(column)
+def _cells(frame: pd.DataFrame, name: Any) -> list[Any]:
+    """A column; of what a module holds as much as is told: one may be all of a model."""
+    if name not in _HELD and name not in _NAMES:
+        return plain_cells(frame[name])
+    cells = [*frame[name]]
+    if name in _HELD:
+        kinds = frame["kind"]
+        cells = [_head(c) if k == "module" else c for c, k in zip(cells, kinds, strict=True)]
+    return [names(name, cell) for cell in cells] if name in _NAMES else each_plain(cells)
 
 
 def _head(cell: Any) -> Any:

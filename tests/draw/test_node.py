@@ -1,6 +1,7 @@
 """What a node says of its row: words, corners, tooltip."""
 
 import re
+import textwrap
 
 import numpy as np
 import pytest
@@ -66,3 +67,21 @@ def test_tooltips_hold_the_row(traced):
     tooltip = nodes["conv1d_1"]["tooltip"]
     for cell in ("target: torch.conv1d", "module: head", traced.loc["conv1d_1", "source"]):
         assert cell in tooltip
+
+
+@pytest.mark.parametrize("column", ["returned_by", "note"])
+def test_of_a_long_cell_only_the_beginning_is_looked_at(recurrent, column, monkeypatch):
+    names = [f"layer{k}.weight" for k in range(5000)]
+    cell = tuple(names) if column == "returned_by" else ", ".join(names)
+    given = []
+    shorten = textwrap.shorten
+
+    def noted(words, *args, **kwargs):
+        given.append(len(words))
+        return shorten(words, *args, **kwargs)
+
+    monkeypatch.setattr(textwrap, "shorten", noted)
+    source = dot(recurrent.assign(**{column: [cell] * len(recurrent)}))
+    assert f"{column}: layer0.weight, layer1.weight" in source
+    assert "layer999.weight" not in source
+    assert 160 < max(given) < 500
