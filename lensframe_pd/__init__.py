@@ -21,25 +21,28 @@ import sys as _sys
 from importlib.metadata import version as _version
 from typing import Any as _Any
 
-from lensframe_pd import accessor as _accessor  # noqa: F401  (registers df.lens and ds.lens)
-from lensframe_pd import schema
-from lensframe_pd import signposts as _signposts
-from lensframe_pd.errors import (
-    LensError,
-    LensKeyError,
-    LensRuntimeError,
-    LensTypeError,
-    LensValidationError,
-    LensValueError,
-    LensWarning,
-)
-from lensframe_pd.extract.concat import concat
-from lensframe_pd.extract.extract import extract
-from lensframe_pd.files.files import read, write
-from lensframe_pd.rsa.rdm_picture import plot_rdm
-from lensframe_pd.rsa.score_picture import plot_scores
-from lensframe_pd.traced import Trace
-from lensframe_pd.tracing import trace
+from lensframe_pd.collector import collector_paused as _collector_paused
+
+with _collector_paused():  # nothing that is imported is garbage, and there is much to look through
+    from lensframe_pd import accessor as _accessor  # noqa: F401  (registers df.lens and ds.lens)
+    from lensframe_pd import schema
+    from lensframe_pd import signposts as _signposts
+    from lensframe_pd.errors import (
+        LensError,
+        LensKeyError,
+        LensRuntimeError,
+        LensTypeError,
+        LensValidationError,
+        LensValueError,
+        LensWarning,
+    )
+    from lensframe_pd.extract.concat import concat
+    from lensframe_pd.extract.extract import extract
+    from lensframe_pd.files.files import read, write
+    from lensframe_pd.rsa.rdm_picture import plot_rdm
+    from lensframe_pd.rsa.score_picture import plot_scores
+    from lensframe_pd.traced import Trace
+    from lensframe_pd.tracing import trace
 
 __all__ = [
     "LensError",
