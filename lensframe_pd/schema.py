@@ -314,11 +314,8 @@ def raw_cells(frame: pd.DataFrame, columns: Sequence[str]) -> list[list[Any]]:
     """The cells of these columns as they are, column by column."""
     # Of arrays: a Series would be made with its name, its attrs and its iterator.
     anything: Any = frame
-    places, of, objects = places_of(frame.columns), anything._get_column_array, np.ndarray
-    return [
-        cells.tolist() if type(cells := of(places[name])) is objects else listed(cells)
-        for name in columns
-    ]
+    places, of = places_of(frame.columns), anything._get_column_array
+    return [listed(of(places[name])) for name in columns]
 
 
 def places_of(columns: pd.Index) -> dict[Any, int]:

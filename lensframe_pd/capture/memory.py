@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from lensframe_pd.tape.compare import parts_of, same, widest
+from lensframe_pd.tape.compare import BITS, parts_of, same, widest
 from lensframe_pd.tape.regions import region_of
-from lensframe_pd.tape.storage import SPARSE, same_view, storage_of
+from lensframe_pd.tape.storage import SPARSE, same_view, storage_of, view_of
 
 
 class KeptTensor:
@@ -35,7 +35,7 @@ class KeptTensor:
                 self.alias = tensor.detach()
                 self.copy = self.alias.clone()
                 if not self.parts:
-                    self._view = _view(self.alias)
+                    self._view = view_of(self.alias)
                     self._storage, self._high = storage_of(self.alias), region_of(self.alias).high
                     self._bits = _bits_of_both(self.alias, self.copy)
 
@@ -58,7 +58,7 @@ class KeptTensor:
     def _lies(self, alias: Tensor) -> bool:
         """Whether its memory and its shape are those it had: not after `.data = ...`, `t_()`."""
         tensor = self.tensor
-        if storage_of(tensor) != self._storage or _view(tensor) != self._view:
+        if storage_of(tensor) != self._storage or view_of(tensor) != self._view:
             return False
         return alias.untyped_storage().nbytes() >= self._high
 
@@ -92,14 +92,6 @@ class KeptTensor:
             alias.copy_(copy)
 
 
-def _view(tensor: Tensor) -> tuple[Any, ...]:
-    """What a tensor shows of its storage, and how."""
-    return (
-        tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype,
-        tensor.is_conj(), tensor.is_neg(),
-    )  # fmt: skip
-
-
 def _bits_of_both(tensor: Tensor, copy: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """The memory of each as whole numbers, as few as both can be seen as."""
     bits = _bits(tensor), _bits(copy)
@@ -111,14 +103,13 @@ def _bits_of_both(tensor: Tensor, copy: Tensor) -> tuple[Tensor | None, Tensor |
 
 def _bits(tensor: Tensor) -> Tensor | None:
     """The same memory as whole numbers, None where that cannot be seen as such at all times."""
-    kind = _WHOLE.get(tensor.element_size()) if type(tensor) is Tensor else None
+    kind = BITS.get(tensor.element_size()) if type(tensor) is Tensor else None
     plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
     if kind is None or not plain or not (tensor.is_floating_point() or tensor.dtype in _SEEN):
         return None
     return None if tensor.is_neg() or tensor.is_conj() else tensor.view(kind)
 
 
-_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SEEN = frozenset(
     (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool, torch.complex64)
 )

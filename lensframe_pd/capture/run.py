@@ -144,9 +144,9 @@ class Run:
                 tracer.given("output", path, tensor)
         except BaseException as error:
             ended = ended_by(error, before)
-            if ended is None or (ended is error and not isinstance(ended, Stop)):
-                raise
             if not isinstance(ended, Stop):
+                if ended is None or ended is error:
+                    raise
                 raise ended from None
             output = None
             self.tape.stopped = ended.by

@@ -33,6 +33,7 @@ from lensframe_pd.tape.storage import (
     storage_of,
     use_count,
     version_of,
+    view_of,
 )
 from lensframe_pd.tape.tape import Tape
 
@@ -122,7 +123,7 @@ class Values:
         for row in self._by_storage.pop(storage, ()):
             value = self._as_kept(row)
             if value is not None:
-                key = _view(value)
+                key = view_of(value)
                 if key not in copies:
                     copies[key] = faithful_clone(value)
                 self._values[row] = copies[key]
@@ -312,20 +313,12 @@ class _Exposed(list[int]):
         value = self._values[row]
         assert value is not None
         self.last = row, region_of(value)
-        key = _view(value)
+        key = view_of(value)
         latest = self._values[self._latest.get(key, row)]
         if latest is value or latest is None or not same(latest, value):
             latest = faithful_clone(value)
         self._values[row] = latest
         self._latest[key] = row
-
-
-def _view(value: Tensor) -> Any:
-    """Which part of its storage a value shows, and how."""
-    return (
-        value.storage_offset(), value.shape, value.stride(), value.dtype,
-        value.is_conj(), value.is_neg(),
-    )  # fmt: skip
 
 
 def _much_smaller(value: Tensor) -> bool:

@@ -227,21 +227,17 @@ def _reads(tape: Tape) -> dict[int, tuple[str, ...]]:
 def _returned(tape: Tape) -> tuple[dict[int, tuple[str, ...]], dict[int, tuple[str, ...]]]:
     """Rows to the module calls that returned them, and to those that returned them first of all."""
     keys = tape.module_keys()
-    by: dict[int, tuple[str, ...]] = {}
-    first: dict[int, tuple[str, ...]] = {}
-    # a value that goes through many modules is not looked through again for each
-    several: dict[int, dict[str, None]] = {}
-    several_first: dict[int, list[str]] = {}
+    first: dict[int, list[int]] = {}
     before = 0
     for module, row in tape.returns:
-        key = keys[module]
-        one = (key,)
-        if by.setdefault(row, one) is not one:
-            several.setdefault(row, dict.fromkeys(by[row]))[key] = None
         if module != before:
             before = module
-            if first.setdefault(row, one) is not one:
-                several_first.setdefault(row, [*first[row]]).append(key)
-    by |= {row: tuple(calls) for row, calls in several.items()}
-    first |= {row: tuple(calls) for row, calls in several_first.items()}
-    return by, first
+            first.setdefault(row, []).append(module)
+    return _keyed(keys, tape.returned()), _keyed(keys, first)
+
+
+def _keyed(keys: Sequence[str], by: Mapping[int, Sequence[int]]) -> dict[int, tuple[str, ...]]:
+    return {
+        row: tuple(dict.fromkeys([keys[m] for m in calls])) if len(calls) > 1 else (keys[calls[0]],)
+        for row, calls in by.items()
+    }

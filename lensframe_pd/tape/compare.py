@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from lensframe_pd.tape.contents import attributes
 from lensframe_pd.tape.storage import SPARSE, is_wrapped, sparse_parts, unwrapped
 
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+#: Whole numbers of so many bytes.
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _OF_JAGGED = ("_values", "_offsets", "_lengths")
 
 
@@ -185,7 +186,7 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
         wide, other = widest(a), widest(b)
         if wide is not None and other is not None:
             return torch.equal(wide, other)
-    bits = _BITS.get(a.element_size())
+    bits = BITS.get(a.element_size())
     return bits is not None and torch.equal(a.view(bits), b.view(bits))
 
 

@@ -167,6 +167,14 @@ def same_view(a: Tensor, b: Tensor) -> bool:
     )
 
 
+def view_of(tensor: Tensor) -> tuple[Any, ...]:
+    """Which part of its storage a tensor shows, and how."""
+    return (
+        tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype,
+        tensor.is_conj(), tensor.is_neg(),
+    )  # fmt: skip
+
+
 _LINE = 64  # bytes of a cache line, to which torch aligns what it allocates
 
 

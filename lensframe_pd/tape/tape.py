@@ -195,11 +195,7 @@ class Tape:
         """Row to the module calls that returned it."""
         returned: dict[int, list[int]] = {}
         for module, row in self.returns:
-            by = returned.get(row)
-            if by is None:
-                returned[row] = [module]
-            else:
-                by.append(module)
+            returned.setdefault(row, []).append(module)
         return returned
 
     def note_holder(self, path: str, top: str) -> None:
