@@ -204,8 +204,9 @@ class Trace:
 
         What depends on a row is computed anew from the saved values, about half a forward. The
         model itself runs with the value where that is not certain to be the same: where a shape
-        depends on it, a value that Python read, a call that cannot be run by itself, or memory that
-        is then written.
+        depends on it, or how many random numbers are drawn, a value that Python read, printed or
+        has the memory of, a call that fails or cannot be run by itself, memory that is then
+        written, or a tensor that the model has by another name too.
 
         Parameters
         ----------

@@ -32,7 +32,7 @@ ROOMS = {
     "validation": "edited evidence verdicts invariants facts elsewhere witness metadata probes "
     "dependence determinism twice kept replayed resumed arranged followed retraced along ids "
     "alignment validate",
-    "patching": "sharing recomputed forwards patch",
+    "patching": "sharing inputs apart outputs recomputed forwards patch",
     "rsa": "joined view ids tokens stores moments born repeated features distances blockwise "
     "covariances tiles noise reported runs rdm stats cka references concordance comparisons "
     "whitened intervals ceilings measure matches score differences rdm_picture "

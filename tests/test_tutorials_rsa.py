@@ -103,9 +103,10 @@ def test_the_word_that_differs_carries_the_difference(run, tmp_path):
     assert (np.diff(carried) < 0).all()
     assert carried[-1] < 0.5
     assert names["whole"]["metric"].to_numpy() == pytest.approx(np.ones(len(heat)), abs=1e-4)
-    # dropout hands its argument back, which others may hold as it was: by a real forward
+    # dropout hands its argument back, and all that read it have it from there
     whole = names["whole"].join(names["ends"]["module"])
-    assert (whole["forward"] == (whole["module"] == "embeddings.dropout")).all()
+    assert "embeddings.dropout" in whole["module"].tolist()
+    assert not whole["forward"].any()
     # to first order, in the last layer exactly
     assert names["linear"].iloc[-1].to_numpy() == pytest.approx(last, abs=1e-4)
     assert names["edits"]["module"].tolist() == ["encoder.layer.0.attention.output"]

@@ -128,6 +128,23 @@ class Lineage:
         rows = self._parts_written(tensor, known.source)
         return self._add_row("alias", (known.source, *rows), tensor) if rows else known.source
 
+    def tell(self, tensor: Tensor) -> None:
+        """The program has learned something of what a tensor shows, and no row says that."""
+        known, tape = self.known(tensor), self.tape
+        if known is None:
+            self._tell_unknown(tensor)
+            return
+        writes = self.writes.get(known.storage)
+        newer = writes.since(known.source, tensor) if writes is not None else ()
+        tape.told.update((known.source, *(row for row, _ in newer)))
+
+    def _tell_unknown(self, tensor: Tensor) -> None:
+        """As `tell`, of one that no call was seen to make: of any row that was, maybe."""
+        storage = storage_of(unwrapped(tensor))
+        is_made = storage in self.newest or storage in self.writes
+        if is_made or self.origins.find(tensor, sys._getframe(1)) is None:
+            self.tape.blurred = len(self.tape.rows)
+
     def _parts_written(self, tensor: Tensor, row: int) -> list[int]:
         """Rows after `row` that wrote what a wrapper is made of."""
         found: set[int] = set()
@@ -209,6 +226,7 @@ class Lineage:
             row, same, low = twin
             if not same:
                 return self._alias((row,), (low,), tensor)
+            self.tape.guessed.add(row)
             self.know(tensor, row, storage)
             return row
         parts = wrapped_by(tensor)
@@ -309,6 +327,7 @@ class Lineage:
         storage = storage_of(parameter)
         twin = self._twin(parameter, storage)
         if twin is not None and twin[0] >= 0 and twin[1]:  # the row, and the same view
+            self.tape.guessed.add(twin[0])
             self.know(parameter, twin[0], storage)
 
     def hold_own(self, path: str, module: nn.Module, top: str = "", held: bool = True) -> None:

@@ -314,6 +314,8 @@ class Recorder(TorchFunctionMode):
         foreign = kind != "output" and is_foreign(tensor)  # its own row was asked already
         if foreign:
             self.values.expose_owner(tensor)
+            if kind == "constant":
+                self.tape.lent.add(row)
         if foreign or not sources:  # it was there before, so others may hold it
             self.values.expose(tensor)
         return self._row(tensor, call, 0)

@@ -95,13 +95,21 @@ def belongings(function: Any) -> Iterator[tuple[str, Any]]:
         yield "", code.__kwdefaults__
 
 
+def globals_of(function: Any) -> dict[str, Any]:
+    """The global variables that the code of a callable sees."""
+    while issubclass(type(function), partial):
+        function, _, _ = partial_parts(function)
+    _, code = _owner_and_code(function)
+    return {} if code is None else code.__globals__
+
+
 def _globals_of(function: Any) -> Iterator[tuple[str, Any]]:
     """The global variables that the code of a callable names."""
     while issubclass(type(function), partial):
         function, _, _ = partial_parts(function)
     _, code = _owner_and_code(function)
     if code is not None:
-        known = code.__globals__
+        known = globals_of(function)
         yield from ((name, known[name]) for name in code.__code__.co_names if name in known)
 
 

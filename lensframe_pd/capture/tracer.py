@@ -47,7 +47,6 @@ _HANDLE = handle_torch_function.__code__
 _push = torch._C._push_on_torch_function_stack
 _pop = torch._C._pop_torch_function_stack
 _PLAIN, _SKIP = Action.PLAIN, Action.SKIP  # a look-up in an Enum is dear
-_NOTED = frozenset(("backward", "grad"))  # what is skipped, but says where a gradient is from
 
 
 class Tracer(Recorder):
@@ -88,7 +87,11 @@ class Tracer(Recorder):
         action = function[3]  # by number, for speed
         if action is _PLAIN and (not kwargs or kwargs.get("out") is None):
             start = perf_counter()
-            result = func(*args, **kwargs) if kwargs else func(*args)
+            try:
+                result = func(*args, **kwargs) if kwargs else func(*args)
+            except Exception:
+                self._tell((args, kwargs))
+                raise
             seconds = perf_counter() - start
             if type(result) is Tensor:
                 template = self._template(args, kwargs)
@@ -105,10 +108,8 @@ class Tracer(Recorder):
                 return self._rows_of(result, function, args, kwargs, seconds)
             return result
         if action is _SKIP:
-            if function.lends:
-                self.values.expose(args[0])
-            elif function.name in _NOTED:
-                self._note_gradient(function.name, args)
+            if function.tells:
+                self._note_told(function, args, kwargs)
             return func(*args, **(kwargs or NO_KWARGS))
         if action is Action.OPEN and func is not self._opening:
             return self._open(func, types, args, kwargs)
@@ -135,10 +136,42 @@ class Tracer(Recorder):
 
     def _read(self, function: Function, args: Any, kwargs: Any) -> Any:
         if function.lends:
-            self.values.expose(args[0])
-        result = function.func(*args, **kwargs)
+            self._lend(args[0])
+        try:
+            result = function.func(*args, **kwargs)
+        except Exception:
+            self._tell((args, kwargs))
+            raise
         self._note_read(function.name, args, kwargs)
         return result
+
+    def _lend(self, tensor: Tensor) -> None:
+        """Somebody has the memory of a tensor from here on, and may read and write it unseen."""
+        self.values.expose(tensor)
+        known = self.lineage.known(tensor)
+        if known is not None:
+            self.tape.lent.add(known.source)
+
+    def _note_told(self, function: Function, args: Any, kwargs: Any) -> None:
+        """What a call without a row says of its arguments."""
+        if function.tells == "gradient":
+            self._note_gradient(function.name, args)
+            return
+        if function.lends:
+            self._lend(args[0])
+        if function.tells == "value":
+            self._tell((args, kwargs))
+            return
+        rows = self.tape.placed if function.tells == "layout" else self.tape.followed
+        known = self.lineage.known(args[0]) if args else None
+        if known is not None:
+            rows.add(known.source)
+
+    def _tell(self, given: Any) -> None:
+        """The program has learned something of what these tensors show."""
+        with torch._C.DisableTorchFunction():
+            for tensor in tensors_of(given):
+                self.lineage.tell(tensor)
 
     def _note_read(self, name: str, args: Any, kwargs: Any) -> None:
         """Python has read the values of these tensors."""
@@ -150,6 +183,8 @@ class Tracer(Recorder):
                 if known is not None and known.alive() is tensor and known.source >= 0:
                     reads = self.tape.reads.setdefault(self.lineage.fresh(tensor, known), [])
                     reads.append((name, site, self.modules.current))
+                elif known is None or known.alive() is not tensor:
+                    self.lineage.tell(tensor)
 
     def _call_carefully(self, function: Function, args: Any, kwargs: Any) -> Any:
         """A call that may write its arguments or draw random numbers."""
@@ -167,7 +202,11 @@ class Tracer(Recorder):
         state = generator_state(args, kwargs) if function.random else None
         first = function.selects
         selection = None if first is None else selection_of(first, args, kwargs)  # as it was before
-        done = perform(function, args, kwargs, writable)
+        try:
+            done = perform(function, args, kwargs, writable)
+        except Exception:
+            self._tell((args, kwargs))
+            raise
         if state is not None and torch.equal(state, generator_state(args, kwargs)):
             state = None
         call, first = -1, -1
@@ -185,6 +224,8 @@ class Tracer(Recorder):
             first = row if first < 0 else first
             if inplace and not function.repoints:
                 self.lineage.wrote(tensor, row)
+        if _has_numbers(done.result):
+            self._tell((args, kwargs))
         if self.edits is not None and made and function.name in self.edits.functions:
             return self._with_edits(done.result, first, made)
         return done.result
@@ -209,6 +250,8 @@ class Tracer(Recorder):
         self, result: Any, function: Function, args: Any, kwargs: Any, seconds: float
     ) -> Any:
         made = tensors_of(result)
+        if _has_numbers(result):
+            self._tell((args, kwargs))
         if made:
             call = self._call(function, self._template(args, kwargs), seconds)
             if function.selects is not None:
@@ -332,6 +375,14 @@ class Tracer(Recorder):
 
 
 _OPEN = Tracer._open.__code__
+
+
+def _has_numbers(result: Any) -> bool:
+    """Whether a call gave Python a number, or some among other things."""
+    kind = type(result)
+    if kind is tuple or kind is list:
+        return not _NUMBERS.isdisjoint(map(type, result))
+    return kind in _NUMBERS
 
 
 class _ScriptOperators(TorchDispatchMode):

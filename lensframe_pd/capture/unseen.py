@@ -26,6 +26,11 @@ from lensframe_pd.tape.contents import CODE, class_attribute, class_dict, mro
 
 _ASSIGNED = frozenset(("real", "imag"))
 _CALLED = "set_"
+_OF_PARAMETRIZATIONS = "_maybe_set"  # which calls `set_`
+_PARAMETRIZING = frozenset(
+    """parametrize parametrizations register_parametrization remove_parametrizations orthogonal
+    spectral_norm weight_norm""".split()
+)
 _NOT_THE_USERS = (os.path.dirname(torch.__file__) + os.sep, OURS)
 
 _aten: Any = torch.ops.aten
@@ -33,11 +38,16 @@ _aten: Any = torch.ops.aten
 
 @once_per_code
 def writes_unseen(code: CodeType) -> bool:
-    """Whether a user's code may make such a write, by the names in it."""
-    if _is_of_torch(code):
-        return False
+    """Whether a user's code, or that of torch's parametrizations, may make such a write.
+
+    It is told by the names in the code.
+    """
     names, texts = code.co_names, code.co_consts
+    if _is_of_torch(code):
+        return _OF_PARAMETRIZATIONS in names
     if "__set__" in names or _CALLED in names or _CALLED in texts:
+        return True
+    if not _PARAMETRIZING.isdisjoint(names):
         return True
     if "setattr" in names:
         said = {text for text in texts if type(text) is str and text.isidentifier()}

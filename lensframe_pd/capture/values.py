@@ -83,7 +83,7 @@ class Values:
         if not others and not self.all_kept and _much_smaller(value):
             self._values[row] = value.clone()
             return
-        version = version_of(tensor)
+        version = version_of(value)  # in a dispatch mode it does not share that of the tensor
         self._versions[row] = _UNCOUNTED if version is None else version
         self._rows_in(storage).append(row)
 
@@ -95,10 +95,11 @@ class Values:
 
     def keep_next(self, row: int, tensor: Tensor, storage: int) -> None:
         """Keep the value of a new row, where all are kept: once per operation, so in few steps."""
-        self._values.append(tensor.detach())
+        value = tensor.detach()
+        self._values.append(value)
         try:  # an error is dear, and where inference tensors are met is mostly known before
             inference = _is_inference() and tensor.is_inference()
-            version = _UNCOUNTED if inference else tensor._version
+            version = _UNCOUNTED if inference else value._version
         except RuntimeError:
             version = _UNCOUNTED
         if version:
@@ -191,6 +192,7 @@ class Values:
                 continue
             if pointer < start + value.untyped_storage().nbytes():
                 self.expose(value)
+                self._tape.lent.add(row)
             return  # storages do not overlap
 
     def counts_again(self, frame: FrameType | None) -> bool:

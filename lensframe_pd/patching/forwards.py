@@ -6,17 +6,20 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from torch import Tensor
+
 from lensframe_pd.capture.edits import Refused
-from lensframe_pd.capture.plan import Address
+from lensframe_pd.capture.plan import Address, followed
 from lensframe_pd.capture.run import Run
 from lensframe_pd.capture.sites import Site, Sites
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.errors import LensRuntimeError
+from lensframe_pd.patching.apart import read_apart
 from lensframe_pd.tape.compare import difference
 from lensframe_pd.tape.objects import tensors_of
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.tape.silence import silenced
-from lensframe_pd.tape.tape import Tape
+from lensframe_pd.tape.tape import SCRIPT, Tape
 from lensframe_pd.validation.evidence import Evidence
 from lensframe_pd.validation.twice import one_state
 
@@ -46,16 +49,39 @@ class Forwards:
         LensRuntimeError
             The model is not what it was when it was traced.
         """
-        return self._begun(Sites(rows={address: Site(key, value)}))
+        return self._run(self._ready(), Sites(rows={address: Site(key, value)}))
 
     def plain(self) -> Any:
         """What the model returns by itself."""
-        return self._begun(Sites())
+        return self._run(self._ready(), Sites())
 
-    def _begun(self, sites: Sites) -> Any:
+    def apart(self, rows: set[int]) -> set[int]:
+        """Those of these rows, handed back by calls, that are read as what the calls gave."""
+        tape = self._tape
+        rows = {row for row in rows if not self._is_out_of_reach(row)}
+        if not rows:
+            return rows
+        addresses = followed(tape)
+        sites = Sites(rows={addresses[row]: Site(str(row), Tensor.clone) for row in rows})
+        self._ready()()
+        origin = self._evidence.origin
+        copied = Run(origin.model, sites=sites)
+        try:
+            copied.execute(origin.args, origin.kwargs)
+        except (Exception, Refused):
+            return set()  # it does something else with copies
+        return read_apart(tape, copied.tape, rows)
+
+    def _is_out_of_reach(self, row: int) -> bool:
+        """Whether no value can be given there: inside torch.func, or a ScriptModule."""
+        call = self._tape.rows[row].call
+        return call in self._tape.wrapped or SCRIPT in self._tape.calls[call].site[:1]
+
+    def _ready(self) -> Callable[[], Snapshot]:
+        """What puts all back for another run."""
         if self._again is None:
             self._again = self._begin()
-        return self._run(self._again, sites)
+        return self._again
 
     def _begin(self) -> Callable[[], Snapshot]:
         self._stack.enter_context(silenced())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +20,11 @@ from lensframe_pd.capture.state import Generators
 from lensframe_pd.errors import LensError, LensRuntimeError, LensTypeError, LensValueError, shown
 from lensframe_pd.labels import parsed, unknown_rows
 from lensframe_pd.patching.forwards import Forwards
+from lensframe_pd.patching.inputs import held_inputs
+from lensframe_pd.patching.outputs import Outputs
 from lensframe_pd.patching.recomputed import Doubt, Recomputed
 from lensframe_pd.tables.dims import dimensions
-from lensframe_pd.tape.objects import tensors_of
-from lensframe_pd.tape.rebuilt import Unbuilt, with_others
+from lensframe_pd.tape.rebuilt import Unbuilt
 from lensframe_pd.tape.switches import Switches, standing
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.evidence import Evidence
@@ -181,24 +183,23 @@ def _frame(
     measure: Callable[[Any], dict[str, float]],
     strict: bool,
 ) -> pd.DataFrame:
-    recomputed = Recomputed(run.tape)
-    recomputed.check_parameters()
+    outputs = Outputs(run.output, run.tape, [module for _, module in run.evidence.made_of.named])
     records: dict[str, dict[str, Any]] = {}
     passed_over: dict[str, str] = {}
     with Forwards(run.evidence, run.tape) as forwards:
+        held = partial(held_inputs, run.tape, run.evidence.origin, run.evidence.made_of)
+        recomputed = Recomputed(run.tape, held, forwards.apart)
+        recomputed.check_parameters()
         try:
-            plain = measure(_output(run, {}))
+            plain = measure(outputs.having({}))
         except Unbuilt:
             plain = measure(forwards.plain())
         for i, row, value in counted(given, "patch", "rows"):
-            saved = run.tape.values[i]
-            if saved is None:
+            if run.tape.values[i] is None:
                 passed_over[row.label] = run.tape.lost[i]
                 continue
             try:
-                new = fitted(row.label, value, saved)
-                given_there = value if is_function(value) else new  # it passes a gradient on
-                output, forward = _patched(run, recomputed, forwards, i, row, new, given_there)
+                output, forward = _patched(outputs, recomputed, forwards, i, row, value)
             except LensRuntimeError:
                 raise
             except LensError as error:
@@ -240,39 +241,22 @@ def _frame(
 
 
 def _patched(
-    run: Run,
+    outputs: Outputs,
     recomputed: Recomputed,
     forwards: Forwards,
     i: int,
     row: Plain,
-    value: Tensor,
-    given: Any,
+    value: Any,
 ) -> tuple[Any, bool]:
-    """The output with another value, and whether the model ran for it, which then is `given` it."""
+    """The output with another value, and whether the model ran for it."""
+    saved = recomputed.tape.values[i]
+    assert saved is not None
+    drawn = torch.get_rng_state() if recomputed.draws and is_function(value) else None
+    new = fitted(row.label, value, saved)
     try:
-        return _output(run, recomputed.outputs(i, value)), False
+        if drawn is not None and not torch.equal(drawn, torch.get_rng_state()):
+            raise Doubt("what it draws, the model does not")
+        return outputs.having(recomputed.outputs(i, new)), False
     except (Doubt, Unbuilt):
+        given = value if is_function(value) else new  # a function passes a gradient on
         return forwards.output(row.address, row.label, given), True
-
-
-def _output(run: Run, changed: dict[int, Tensor]) -> Any:
-    """What the model returned, with the values saved of it and those that changed.
-
-    Raises
-    ------
-    Unbuilt
-        It is an object that cannot be made anew.
-    """
-    rows = [row for row, kind in run.tape.kinds.items() if kind == "output"]
-    tensors = tensors_of(run.output)
-    if len(rows) != len(tensors):
-        raise Unbuilt("output that was changed")
-    new = {}
-    for row, tensor in zip(rows, tensors, strict=True):
-        value = changed.get(row, run.tape.values[row])
-        if value is None:
-            raise Unbuilt("tensor that was not saved")
-        # A metric may write what was computed for this value alone, but nothing that is saved.
-        own = row in changed and not value._is_view()
-        new[id(tensor)] = value if own else value.clone()
-    return with_others(run.output, new)

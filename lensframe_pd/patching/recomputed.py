@@ -6,19 +6,21 @@ calls of the model would be the same with the value as without, `Doubt` says why
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from lensframe_pd.capture.values import WRITTEN_UNSEEN
 from lensframe_pd.errors import LensRuntimeError, shown
 from lensframe_pd.patching.sharing import may_share
 from lensframe_pd.replay.call import Rerun, Unreplayable, laid_out
 from lensframe_pd.tape.compare import Difference, difference, same
 from lensframe_pd.tape.context import Surroundings
-from lensframe_pd.tape.storage import bits_of, version_of
+from lensframe_pd.tape.storage import bits_of, is_plain, version_of
 from lensframe_pd.tape.tape import Call, Opaque, Row, Tape
 
 
@@ -40,10 +42,22 @@ class Recomputed:
     ----------
     tape
         All of its values are kept.
+    held
+        Gives the rows of inputs that the model may read by another name.
+    apart
+        Gives the rows that only those read who were handed them, of calls that hand back what they
+        were given. Each is asked once, when it is first needed.
     """
 
-    def __init__(self, tape: Tape) -> None:
-        self._tape = tape
+    def __init__(
+        self,
+        tape: Tape,
+        held: Callable[[], set[int]],
+        apart: Callable[[set[int]], set[int]],
+    ) -> None:
+        self.tape = tape
+        self._find_held = held
+        self._find_apart = apart
         self._steps: list[_Step] = []
         steps: dict[int, _Step] = {}
         for row, made in enumerate(tape.rows):
@@ -57,6 +71,12 @@ class Recomputed:
             for source in {s for s in step.call.sources if s >= 0}:
                 self._readers[source].append(k)
         self._reruns: dict[int, Rerun | str] = {}
+        #: Whether any call draws random numbers.
+        self.draws = any([call.generator is not None for call in tape.calls])
+        self._is_blind = WRITTEN_UNSEEN in tape.lost.values()
+        self._written: dict[int, bool] = {}
+        #: Step to the state of the random generator after it, as far as it was run again.
+        self._generators: dict[int, Tensor] = {}
 
     @cached_property
     def _last_unknown(self) -> int:
@@ -64,10 +84,43 @@ class Recomputed:
 
         So may it be in an object that a call was given, of which there is only a description.
         """
-        kinds = self._tape.kinds.items()
-        unknown = [r for r, kind in kinds if kind == "constant" and r not in self._tape.paths]
+        kinds = self.tape.kinds.items()
+        unknown = [r for r, kind in kinds if kind == "constant" and r not in self.tape.paths]
         unknown += [s.rows[0] for s in self._steps if _is_opaque((s.call.args, s.call.kwargs))]
-        return max(unknown, default=-1)
+        return max((self.tape.blurred, *unknown))
+
+    @cached_property
+    def _held_inputs(self) -> set[int]:
+        return self._find_held()
+
+    @cached_property
+    def _guessed(self) -> set[int]:
+        """The rows that may lie in one memory with one that a tensor was known by."""
+        return self._beside(self.tape.guessed)
+
+    @cached_property
+    def _decides(self) -> set[int]:
+        """The rows of whose values the program learned, so that another may change its course."""
+        return {*self.tape.reads} | self.tape.told | self._beside(self.tape.lent)
+
+    def _beside(self, rows: set[int]) -> set[int]:
+        """The rows that may lie in one memory with one of these."""
+        if not rows:
+            return rows
+        from scipy.cluster.hierarchy import DisjointSet  # few runs need it, and it takes time
+
+        joined = DisjointSet(range(-len(self.tape.held), len(self.tape.rows)))
+        for step in self._steps:
+            first, *more = step.rows
+            if self._may_share(step) or any([self.tape.rows[row].inplace for row in step.rows]):
+                for other in (*more, *step.call.sources):
+                    joined.merge(first, other)
+        return {beside for row in rows for beside in joined.subset(row)}
+
+    @cached_property
+    def _apart(self) -> set[int]:
+        """The rows of objects that were there before, read by those alone who were handed them."""
+        return self._find_apart({row for row in self.tape.handed if not self._is_written(row)})
 
     def check_parameters(self) -> None:
         """See that the parameters and buffers are those that the saved values were computed with.
@@ -79,7 +132,7 @@ class Recomputed:
         """
         written = [
             held.name
-            for held, version in zip(self._tape.held, self._tape.versions, strict=True)
+            for held, version in zip(self.tape.held, self.tape.versions, strict=True)
             if held.is_parameter and version is not None and _version(held.tensor) != version
         ]
         if written:
@@ -89,7 +142,7 @@ class Recomputed:
             )
         with Surroundings() as surroundings:
             for k, step in enumerate(self._steps):
-                names = [self._tape.held[-1 - s].name for s in step.call.sources if s < 0]
+                names = [self.tape.held[-1 - s].name for s in step.call.sources if s < 0]
                 reason = self._checked(k, surroundings) if names else None
                 if isinstance(reason, _Apart) and reason.is_more_than_rounding:
                     raise LensRuntimeError(
@@ -115,7 +168,7 @@ class Recomputed:
                 k = heappop(waiting)
                 for made, new in self._carried(k, changed, surroundings).items():
                     changed[made] = new
-                    if self._tape.kinds.get(made) == "output":
+                    if self.tape.kinds.get(made) == "output":
                         kept[made] = new
                     for reader in self._readers[made]:
                         if reader not in queued:
@@ -127,47 +180,52 @@ class Recomputed:
         return kept
 
     def _check_start(self, row: int, value: Tensor) -> None:
-        tape = self._tape
-        saved = tape.values[row]
+        tape, made, saved = self.tape, self.tape.rows[row], self.tape.values[row]
         assert saved is not None
+        if self._is_blind:
+            raise Doubt("something was written that no call shows, so any call may have read it")
         if row < self._last_unknown:
             raise Doubt("a later tensor is of unknown origin, and may have been made of it")
-        if tape.rows[row].call in tape.wrapped:
+        if made.call in tape.wrapped:
             raise Doubt("it is inside torch.func")
-        if row in tape.handed and not self._is_read_once(row):
-            raise Doubt("it is the tensor that it was made of, which others may hold as it was")
-        if row in tape.reads and not same(value, saved):
+        if row in tape.followed:
+            raise Doubt("the program asked what autograd knows of it")
+        if row in self._decides and not same(value, saved):
             raise Doubt("Python read its value")
-        function = tape.calls[tape.rows[row].call].function
-        if tape.rows[row].inplace or not may_share(function.name):
-            return
-        for step in self._sharing(row):
-            if step.call.function.name == "alias" or tape.rows[step.rows[0]].inplace:
+        if not made.inplace and self._lies_otherwise(row, value):
+            raise Doubt("it would lie otherwise in memory")
+        function = tape.calls[made.call].function
+        if function.repoints:
+            raise Doubt("it is another tensor's memory")
+        if tape.kinds.get(row) == "input" and row in self._held_inputs:
+            raise Doubt("the model holds it by another name as well")
+        if row in tape.handed:
+            if row not in self._apart:
+                raise Doubt("it is the tensor that it was made of, which others may hold as it was")
+        elif not made.inplace and may_share(function.name):
+            if row in self._guessed:
+                raise Doubt("a tensor was known by its memory alone, and may be made of another")
+            if self._is_written(row):
                 raise Doubt("it may share memory that is then written")
 
-    def _is_read_once(self, row: int) -> bool:
-        """Whether a tensor that a call handed back is used by one call, which must be by that name.
+    def _is_written(self, row: int) -> bool:
+        """Whether a row, or what may be a view of it, is written later."""
+        if row not in self._written:
+            self._written[row] = any(
+                step.call.function.name == "alias" or self.tape.rows[step.rows[0]].inplace
+                for step in self._sharing(row)
+            )
+        return self._written[row]
 
-        Of two readers one may have it by the name that it had before, as in `dropout(h) + h`; of
-        two calls that hand it back, one may read what the other gave; and what marks a tensor is
-        called for what it does, not for what it gives.
+    def _lies_otherwise(self, row: int, value: Tensor) -> bool:
+        """Whether a value lies otherwise in memory than the row's, where that may matter.
+
+        Where memory is written it decides what is a view, and what a copy.
         """
-        tape = self._tape
-        while row in tape.handed:
-            call = tape.calls[tape.rows[row].call]
-            beside = [
-                other
-                for source in call.sources
-                if source >= 0
-                for k in self._readers[source]
-                for other in self._steps[k].rows
-                if other in tape.handed and other != row
-            ]
-            uses = [k for k in self._readers[row] for s in self._steps[k].call.sources if s == row]
-            if beside or len(uses) != 1 or call.function.marks:
-                return False
-            row = self._steps[uses[0]].rows[0]
-        return True
+        stride = self.tape.rows[row].stride
+        if not stride or value.stride() == stride:
+            return False
+        return row in self.tape.placed or self._is_written(row)
 
     def _sharing(self, row: int) -> Iterator[_Step]:
         """The calls that read a row, or what may be a view of it."""
@@ -176,20 +234,23 @@ class Recomputed:
             for k in self._readers[waiting.pop()]:
                 step = self._steps[k]
                 yield step
-                if may_share(step.call.function.name):
+                if self._may_share(step):
                     waiting += [r for r in step.rows if r not in seen]
                     seen |= {*step.rows}
 
+    def _may_share(self, step: _Step) -> bool:
+        """Whether what a call gave may lie in the memory of what it was given."""
+        return may_share(step.call.function.name) or not self.tape.handed.isdisjoint(step.rows)
+
     def _in_place(self, row: int, value: Tensor) -> Tensor:
-        """The value as it lies in memory, where a write, or one who sees a write, needs that."""
-        saved, made = self._tape.values[row], self._tape.rows[row]
+        """The value as it lies in memory, which a write does not change."""
+        saved, made = self.tape.values[row], self.tape.rows[row]
         assert saved is not None
-        aliased = any(step.call.function.name == "alias" for step in self._sharing(row))
-        if aliased and 0 in made.stride:
+        if not made.inplace:
+            return value
+        if 0 in made.stride and self._is_written(row):
             raise Doubt("elements of it share memory")
-        if made.inplace or aliased:
-            return laid_out(value, made.stride, bits_of(saved))
-        return value
+        return laid_out(value, made.stride, bits_of(saved))
 
     def _carried(
         self, k: int, changed: dict[int, Tensor], surroundings: Surroundings
@@ -204,9 +265,11 @@ class Recomputed:
             result = rerun([self._argument(s, changed) for s in step.call.sources])
         except Exception as error:  # with other values it may fail, as the model then would
             raise Doubt(f"{step.call.function.name} fails: {error}") from error
+        if step.call.generator is not None and not self._draws_alike(k):
+            raise Doubt(f"{step.call.function.name} draws as many random numbers as its values say")
         found = {}
         for row in step.rows:
-            slot = self._tape.rows[row].slot
+            slot = self.tape.rows[row].slot
             if slot >= len(result):
                 raise Doubt(f"{step.call.function.name} gives fewer tensors")
             new = result[slot].detach()
@@ -215,15 +278,21 @@ class Recomputed:
         return found
 
     def _differs(self, row: int, new: Tensor) -> bool:
-        saved = self._tape.values[row]
+        saved = self.tape.values[row]
         if saved is None:
             raise Doubt("a value that depends on it was not saved")
         if new.shape != saved.shape or new.dtype != saved.dtype:
             raise Doubt("a shape or dtype depends on it")
-        decides = row in self._tape.reads
-        exact = not (new.is_floating_point() or new.is_complex())
-        if not (decides or exact):  # almost always it does, and to look takes time
+        if self._lies_otherwise(row, new):
+            raise Doubt("how a tensor lies in memory depends on it")
+        if row in self.tape.followed and self.tape.rows[row].requires_grad:
+            raise Doubt("the program asked what autograd knows of it")
+        decides = row in self._decides
+        inexact = new.is_floating_point() or new.is_complex()
+        if inexact and not decides:  # almost always it does, and to look takes time
             return True
+        if new.is_quantized or not is_plain(new):  # not all that it shows is its elements
+            raise Doubt("it is no plain tensor, so nobody can say that it is as it was")
         differs = not same(new, saved)
         if differs and decides:
             raise Doubt("Python read a value that depends on it")
@@ -234,10 +303,19 @@ class Recomputed:
         found = self._reruns.get(k)
         if found is None:
             found = self._reruns[k] = self._check(self._steps[k], surroundings)
+            if self._steps[k].call.generator is not None:
+                self._generators[k] = torch.get_rng_state()
         return found
 
+    def _draws_alike(self, k: int) -> bool:
+        """Whether a call that was run again left the random generator as with the saved values."""
+        args, kwargs = self._steps[k].call.args, self._steps[k].call.kwargs
+        if any(isinstance(value, Opaque) for value in (*args, *kwargs.values())):
+            return False  # a generator of the model's own
+        return torch.equal(torch.get_rng_state(), self._generators[k])
+
     def _check(self, step: _Step, surroundings: Surroundings) -> Rerun | str:
-        tape = self._tape
+        tape = self.tape
         name = step.call.function.name
         if tape.rows[step.rows[0]].call in tape.wrapped:
             return f"{name} ran inside torch.func"
@@ -264,21 +342,21 @@ class Recomputed:
 
     def _argument(self, source: int, changed: dict[int, Tensor]) -> Tensor:
         if source < 0:
-            return self._held(-1 - source)
+            return self._held_tensor(-1 - source)
         value = changed.get(source)
-        value = self._tape.values[source] if value is None else value
+        value = self.tape.values[source] if value is None else value
         if value is None:
             raise Unreplayable("a value was not saved")
         # Whether autograd follows an argument can choose the kernel.
         follows = value.is_floating_point() or value.is_complex()
-        if follows and self._tape.rows[source].requires_grad:
+        if follows and self.tape.rows[source].requires_grad:
             return value.detach().requires_grad_()
         return value
 
-    def _held(self, k: int) -> Tensor:
-        tensor = self._tape.before[k] if k in self._tape.before else self._tape.held[k].tensor
+    def _held_tensor(self, k: int) -> Tensor:
+        tensor = self.tape.before[k] if k in self.tape.before else self.tape.held[k].tensor
         if tensor is None:
-            raise Unreplayable(f"the model does not hold {self._tape.held[k].name!r} any more")
+            raise Unreplayable(f"the model does not hold {self.tape.held[k].name!r} any more")
         return tensor
 
 

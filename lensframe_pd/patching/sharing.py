@@ -9,7 +9,9 @@ import torch
 # They have no schema by their name, or one that does not say that they may hand back an argument.
 _MAY_SHARE = frozenset(
     """dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout bernoulli
-    atleast_1d atleast_2d atleast_3d""".split()
+    atleast_1d atleast_2d atleast_3d data broadcast_tensors meshgrid cartesian_prod einsum
+    unsafe_chunk unsafe_split _unsafe_view sum_to_size conj_physical histogramdd lift lift_fresh
+    lstm gru rnn_tanh rnn_relu nonzero where""".split()
 )
 
 

@@ -52,6 +52,9 @@ class Function(NamedTuple):
     marks: bool = False
     """It changes marks of the arguments that it is said to write, such as `requires_grad`, and
     not their values."""
+    tells: str = ""
+    """What the program learns by it of the tensors given, where it has no row and is no read: their
+    "value", their "layout" in memory, their "state" for autograd, or what a "gradient" is of."""
     selects: int | None = None
     """Place of the first of its tensors that may say, by integers or as a mask, which entries it
     takes; None where none does."""
@@ -90,6 +93,28 @@ _LENDS = frozenset(
     """numpy __array__ __dlpack__ __cuda_array_interface__ data_ptr const_data_ptr mutable_data_ptr
     storage untyped_storage typed_storage share_memory_""".split()
 )
+
+# What is skipped, and yet tells the program more than the shape, dtype or device of a tensor.
+_TELLS = {
+    **dict.fromkeys(
+        """__repr__ __format__ __reduce_ex__ __reduce__ _assert _assert_async _assert_scalar
+        _functional_assert_async q_scale q_zero_point q_per_channel_scales
+        q_per_channel_zero_points""".split(),
+        "value",
+    ),
+    **dict.fromkeys(_LENDS, "value"),
+    **dict.fromkeys(
+        """stride is_contiguous storage_offset dim_order is_conj is_neg sym_stride
+        sym_storage_offset is_non_overlapping_and_dense""".split(),
+        "layout",
+    ),
+    **dict.fromkeys(
+        """requires_grad grad_fn is_leaf retains_grad output_nr _version _is_view is_inference
+        is_set_to is_shared is_pinned _use_count""".split(),
+        "state",
+    ),
+    "backward": "gradient", "grad": "gradient",
+}  # fmt: skip
 
 # Their results may lie in memory that is not torch's own.
 _BORROWING = frozenset("as_tensor asarray from_file".split())
@@ -255,7 +280,8 @@ def _describe(func: Any) -> Function:
     if raw in _READS and not _opens(func, raw):
         return Function(func, _READS[raw], target, Action.READ, lends=raw in _LENDS)
     if raw in _METADATA:
-        return Function(func, name, target, Action.SKIP, lends=raw in _LENDS)
+        tells = _TELLS.get(raw, "")
+        return Function(func, name, target, Action.SKIP, lends=raw in _LENDS, tells=tells)
     arg_names = _arg_names(func, raw)
     if _opens(func, raw):
         return Function(func, name, target, Action.OPEN, arg_names)
@@ -285,11 +311,13 @@ def _describe(func: Any) -> Function:
 def _describe_accessor(func: Any, raw: str, target: str) -> Function:
     if func.__name__ == "__set__":
         if raw != "data":
-            return Function(func, raw, target, Action.SKIP)
+            tells = "gradient" if raw == "grad" else ""
+            return Function(func, raw, target, Action.SKIP, tells=tells)
         names = ("input", "data")
         return Function(func, "set_data", target, Action.CAREFUL, names, (0,), repoints=True)
     action = Action.PLAIN if raw in _TENSOR_PROPERTIES else Action.SKIP
-    return Function(func, raw, target, action, ("input",), lends=raw in _LENDS)
+    tells = _TELLS.get(raw, "") if action is Action.SKIP else ""
+    return Function(func, raw, target, action, ("input",), lends=raw in _LENDS, tells=tells)
 
 
 def _borrows(func: Any, raw: str) -> bool:

@@ -177,6 +177,20 @@ class Tape:
     """Calls made under other switches than the run began with; noted where a run is proven."""
     handed: set[int] = field(default_factory=set)
     """Rows whose tensor is an object that was there before, and others may hold."""
+    told: set[int] = field(default_factory=set)
+    """Rows of whose values the program learned more than calls and reads say: they were printed,
+    pickled, asserted, or given to a call that failed."""
+    lent: set[int] = field(default_factory=set)
+    """Rows whose memory the program had as something else than a tensor, or as one of NumPy's."""
+    placed: set[int] = field(default_factory=set)
+    """Rows whose layout in memory the program asked for."""
+    followed: set[int] = field(default_factory=set)
+    """Rows whose state the program asked for: whether autograd follows them, or they are views."""
+    guessed: set[int] = field(default_factory=set)
+    """Rows that tensors which no call was seen to make were taken for, by their memory alone."""
+    blurred: int = 0
+    """How many rows there were when the program last learned of a tensor of unknown origin, which
+    may have been made of any of them."""
     wrapped: set[int] = field(default_factory=set)
     """Calls inside `torch.vmap` or `torch.func.grad`, whose rows hold the unwrapped value."""
     renamed: dict[str, str] = field(default_factory=dict)

@@ -253,12 +253,19 @@ def _give_inputs(model: Any, args: Any, kwargs: Any, tape: Tape) -> bool:
     for (_, tensor), row in zip(
         named_inputs(by_parameter(model, args, kwargs)), rows, strict=False
     ):
-        value = tape.values[row]
-        if value is not None and not difference(tensor, value).same:
+        value, stride = tape.values[row], tape.rows[row].stride
+        if value is None:
+            continue
+        if not difference(tensor, value).same or _lies_otherwise(tensor, stride):
             given = True
             with torch.no_grad():
-                _give(tensor, value, tape.rows[row].stride)
+                _give(tensor, value, stride)
     return given
+
+
+def _lies_otherwise(tensor: Tensor, stride: Sequence[int]) -> bool:
+    """Whether it was turned in place: `x.t_()` moves no value."""
+    return bool(stride) and tensor.layout is torch.strided and tensor.stride() != tuple(stride)
 
 
 def _give(tensor: Tensor, value: Tensor, stride: Sequence[int]) -> None:
@@ -266,7 +273,7 @@ def _give(tensor: Tensor, value: Tensor, stride: Sequence[int]) -> None:
     if tensor.dtype != value.dtype or tensor.layout is not torch.strided:
         tensor.data = value.clone()
         return
-    if tensor.shape != value.shape:
+    if tensor.shape != value.shape or _lies_otherwise(tensor, stride):
         tensor.data = tensor.detach().as_strided(value.shape, stride)
     write(tensor.detach(), value)
 

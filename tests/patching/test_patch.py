@@ -162,8 +162,8 @@ HANDED = {
     "marked": (_marked, {"requires_grad_1"}),
     "handed back twice": (_handed_twice, {"to_1", "dropout_1"}),
     "then read once": (_then_read_once, set()),
-    "one after the other": (_one_after_the_other, {"contiguous_1", "dropout_1"}),
-    "twice by its new name": (_twice_by_its_new_name, {"dropout_1"}),
+    "one after the other": (_one_after_the_other, {"contiguous_1"}),
+    "twice by its new name": (_twice_by_its_new_name, set()),
     "in a block": (Block().eval(), {"dropout_1"}),
     "of a module that the run copied": (_of_a_copied_module, set()),
 }
