@@ -107,6 +107,11 @@ def module_asked(name: str) -> str | None:
 MODULE = "module="
 
 
+def call_text(call: str) -> str:
+    """As `calls_text`, of one."""
+    return f"[{encode_basestring(call)}]"
+
+
 def calls_text(calls: Iterable[str]) -> str:
     """Module calls as one text, for an attribute that can be no list; '' of none.
 

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lensframe_pd.labels import calls_text
+from lensframe_pd.labels import call_text, calls_text
 from lensframe_pd.schema import MODULE_ALIASES, RENAMED_DIMS
 from lensframe_pd.tables.centres import Centres, centres
 from lensframe_pd.tables.continued import continued
@@ -64,7 +64,8 @@ def _reason(value: Tensor) -> str:
 
 def to_numpy(value: Tensor) -> np.ndarray[Any, Any]:
     """The value as a read-only array: zero-copy on CPU, bfloat16 as float32 (exact)."""
-    value = widened(value)
+    if value.dtype is torch.bfloat16:
+        value = widened(value)
     try:
         array: np.ndarray[Any, Any] = value.numpy()
     except (RuntimeError, TypeError):  # another device, a conjugate or negative view
@@ -134,14 +135,16 @@ def described(
 ) -> Iterator[tuple[int, tuple[str, ...], dict[str, Any]]]:
     """Of each of these rows its dimensions and the attrs of its variable."""
     found = dimensions(tape)
-    calls, returned, keys = tape.calls, tape.returned(), tape.module_keys()
+    made, calls = tape.rows, tape.calls
+    returned, keys = tape.returned(), tape.module_keys()
     paths = [module[0] for module in tape.modules]  # module.path
     layers, pass_nums = grouped.layers, grouped.pass_nums
     dtypes: dict[torch.dtype, str] = {}
     of = made_of(tape, labels or grouped.labels(), rows)
     of_sequence, centred, places = continued(tape, grouped), centres(tape), Centres(tape.renamed)
+    placed = of_sequence.keys() | centred.keys()
     for i, (parents, nonfinite) in zip(rows, of, strict=True):
-        row = tape.rows[i]
+        row = made[i]
         call = calls[row[0]]  # by number, for speed: row.call, row.dtype
         dtype = dtypes.get(row[4])
         if dtype is None:
@@ -156,14 +159,15 @@ def described(
             "parents": parents,
             "nonfinite_args": nonfinite,
         }
-        if i in of_sequence:
-            attrs.update(of_sequence[i].attrs(found[i]))
-        if i in centred:
-            attrs.update(places.of(centred[i], found[i]))
+        if i in placed:
+            if i in of_sequence:
+                attrs.update(of_sequence[i].attrs(found[i]))
+            if i in centred:
+                attrs.update(places.of(centred[i], found[i]))
         yield i, found[i], attrs
 
 
 def _keys(keys: list[str], indices: list[int]) -> str:
     if len(indices) == 1:  # as most are
-        return calls_text((keys[indices[0]],))
+        return call_text(keys[indices[0]])
     return calls_text(dict.fromkeys([keys[i] for i in indices]))

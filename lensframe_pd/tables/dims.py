@@ -39,7 +39,7 @@ from lensframe_pd.tables.order import (
 )
 from lensframe_pd.tables.pointwise import is_listed, is_pointwise
 from lensframe_pd.tables.readers import input_names
-from lensframe_pd.tape.tape import Call, Row, Tape
+from lensframe_pd.tape.tape import Call, Tape
 
 #: Their results are told apart by what the call gave in all.
 _TOGETHER = frozenset(
@@ -139,50 +139,57 @@ class _Followed:
         self._inputs = input_names(tape)
         #: The call of which a row was looked at last, and what a rule may look at of it.
         self._last: tuple[int, Case] | None = None
-        for i in range(len(tape.rows)):
-            self._follow(i)
+        self._follow()
 
-    def _follow(self, i: int) -> None:
-        """Find out what row `i`, the next, is."""
-        tape, found = self.tape, self.found
-        row = tape.rows[i]
-        # Once per row, so by number: row.call, slot and shape; call.function.name, sources, args.
-        number, slot, shape = row[0], row[1], row[2]
-        call = tape.calls[number]
-        name, sources = call[0][1], call[3]
-        if not sources:
-            found.append(self._number(self._begun(i, tuple(shape))))
-            return
-        # The numbers of its operands, not these themselves: they are hashed once per row.
-        ids = tuple([found[s] if s >= 0 else self._of_held(s) for s in sources])
-        if self._passes_on(i, name, row, ids):
-            found.append(ids[0])
-            return
-        key: Any = None
-        if number not in tape.selections and not _is_apart(name):
-            key = (name, ids, call[1], shape, slot, number in tape.wrapped, *call[2].items())
-            try:
-                known = self._memo.get(key)
-            except TypeError:  # slices and lists among the arguments
-                known = key = None
-            if known is not None:
-                found.append(known)
-                return
-        made = self._number(self._made(i, call, ids))
-        if key is not None:
-            self._memo[key] = made
-        found.append(made)
+    def _follow(self) -> None:
+        """Find out what each row is, in order."""
+        tape, found, memo, operands = self.tape, self.found, self._memo, self.operands
+        calls, kinds, selections, wrapped = tape.calls, tape.kinds, tape.selections, tape.wrapped
+        for i, row in enumerate(tape.rows):
+            # By number, for speed: row.call, slot and shape; call.function.name, sources, args.
+            number, slot, shape = row[0], row[1], row[2]
+            call = calls[number]
+            name, sources = call[0][1], call[3]
+            if not sources:
+                found.append(self._number(self._begun(i, tuple(shape))))
+                continue
+            # The numbers of its operands, not these themselves: they are hashed once per row.
+            if len(sources) == 1 and sources[0] >= 0:
+                ids: tuple[int, ...] = (found[sources[0]],)
+            else:
+                ids = tuple([found[s] if s >= 0 else self._of_held(s) for s in sources])
+            is_wrapped = number in wrapped
+            if (
+                self._goes_by_entry(name)
+                and operands[ids[0]][1] == shape
+                and ids.count(ids[0]) == len(ids)
+                and not is_wrapped
+                and kinds.get(i, "output") == "output"  # and no alias, that was written
+            ):
+                found.append(ids[0])  # it is what it was made of, entry by entry
+                continue
+            key: Any = None
+            if number not in selections and not _is_apart(name):
+                key = (name, ids, call[1], shape, slot, is_wrapped, *call[2].items())
+                try:
+                    known = memo.get(key)
+                except TypeError:  # slices and lists among the arguments
+                    known = key = None
+                if known is not None:
+                    found.append(known)
+                    continue
+            made = self._number(self._made(i, call, ids))
+            if key is not None:
+                memo[key] = made
+            found.append(made)
 
-    def _passes_on(self, i: int, name: str, row: Row, ids: tuple[int, ...]) -> bool:
-        """Whether it is known at once that a row is what it was made of, entry by entry."""
-        if self.operands[ids[0]].shape != row[2] or ids.count(ids[0]) < len(ids):  # row.shape
-            return False
+    def _goes_by_entry(self, name: str) -> bool:
+        """Whether the results of a function have the axes of what it is given."""
         by_entry = self._by_entry.get(name)
         if by_entry is None:
             # Of a single stimulus the first axis may be named yet, by its extent.
             by_entry = self._by_entry[name] = rule_of(name) is elementwise and self.n != 1
-        plain = self.tape.kinds.get(i, "output") == "output"  # and no alias, that was written
-        return by_entry and plain and row[0] not in self.tape.wrapped
+        return by_entry
 
     def _number(self, operand: Operand) -> int:
         number = self._numbers.get(operand)

@@ -31,7 +31,7 @@ def made_of(tape: Tape, labels: Sequence[str], rows: Iterable[int]) -> Iterator[
     arguments hold: `"nan"`, `"inf"`, both, or nothing.
     """
     masks = _Masks(tape)
-    calls, made = tape.calls, tape.rows
+    calls, made, candidates = tape.calls, tape.rows, masks.candidates
     parents, given, before = "", "", -1
     for i in rows:
         number = made[i][0]  # once per row, so in few steps
@@ -49,7 +49,8 @@ def made_of(tape: Tape, labels: Sequence[str], rows: Iterable[int]) -> Iterator[
         if not plain or (kwargs and not _are_finite(kwargs.values())):
             given = _in(args, kwargs)
         if (
-            not masks.candidates.isdisjoint(sources)
+            candidates
+            and not candidates.isdisjoint(sources)
             and call[0][1] not in _NORMS
             and "inf" not in given
             and masks.among(sources)

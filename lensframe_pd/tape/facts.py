@@ -6,7 +6,7 @@ import math
 import os.path
 from bisect import bisect
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from functools import cache
 from itertools import count
 from types import CodeType
@@ -277,13 +277,16 @@ def _lines(code: CodeType) -> _Lines | None:
     return _Lines([start for start, _, _ in lines], texts, f"{name}:{first}")
 
 
-def ordinals(tape: Tape) -> list[int]:
-    """For each row, which row of its function it is within its module call, from 1."""
-    calls = tape.calls
+def ordinals(rows: Iterable[tuple[int, str]]) -> list[int]:
+    """For each row, which row of its function it is within its module call, from 1.
+
+    Parameters
+    ----------
+    rows
+        Of each the module call and the name of the function.
+    """
     counts: dict[Any, count[int]] = defaultdict(lambda: count(1))
-    # By number, for speed: row.call, then call.module and call.function.name.
-    keys = [(call[5], call[0][1]) for call in [calls[row[0]] for row in tape.rows]]
-    return [next(counts[key]) for key in keys]
+    return [next(counts[key]) for key in rows]
 
 
 class LiveRow:

@@ -58,13 +58,13 @@ class Places:
         groups: dict[Any, list[int]] = {}
         for i, row in enumerate(tape.rows):
             call = calls[row[0]]  # as in `_place`, by number and without a call of it, for speed
-            name, module = call[0][1], call[5]
+            name, module, site = call[0][1], call[5], sites.get(call[4])
             if i in kinds:
                 place = self.of(i)
-            elif name in CONTRACTIONS or call[4] not in sites:
+            elif site is None or name in CONTRACTIONS:
                 place = self._place(row[1], call)
             else:
-                place = name, row[1], modules[module][0], sites[call[4]], outer[module]
+                place = name, row[1], modules[module][0], site, outer[module]
             group = groups.get(place)
             if group is None:
                 groups[place] = [i]
