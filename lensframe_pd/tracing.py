@@ -25,7 +25,8 @@ from lensframe_pd.schema import plain
 from lensframe_pd.signposts import explains_keywords
 from lensframe_pd.tables import activations
 from lensframe_pd.tables import layers as frame
-from lensframe_pd.tables.dims import axis_names, dimensions, renames
+from lensframe_pd.tables.dims import axis_names, dimensions
+from lensframe_pd.tables.renames import renames
 from lensframe_pd.tables.stimuli import (
     may_be_generated,
     name_taken,

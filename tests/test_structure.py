@@ -22,8 +22,8 @@ ROOMS = {
     "containers memory snapshot state process save named saving "
     "stimuli model hints inventory run placed",
     "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
-    "space norms products reductions axes readers dims widths layers nonfinite tokens joins "
-    "continued centres activations without gradients",
+    "space norms products reductions axes readers renames dims widths layers nonfinite tokens "
+    "joins continued centres activations without gradients",
     "graph": "edges parameters contract roll outline runs collapse select renamed align apart "
     "wording compared diff",
     "replay": "call recording onward",

@@ -21,7 +21,7 @@ import xarray as xr
 
 from lensframe_pd.schema import RENAMED_DIMS, Rows, plain
 from lensframe_pd.tables.activations import described, to_numpy
-from lensframe_pd.tables.dims import renames
+from lensframe_pd.tables.renames import renames
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.evidence import Evidence
