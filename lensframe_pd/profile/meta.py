@@ -18,9 +18,10 @@ from torch.utils._pytree import tree_map
 
 from lensframe_pd.replay.call import Rerun, Unreplayable
 from lensframe_pd.tape.config import Encoded, decode
-from lensframe_pd.tape.functions import Unreadable, describe, resolve
+from lensframe_pd.tape.functions import describe
 from lensframe_pd.tape.storage import distinct, storage_of
 from lensframe_pd.tape.tape import Array, Call, Context, Opaque
+from lensframe_pd.tape.targets import Unreadable, resolve
 
 # ATen operators that multiply matrices, convolve, or hide such work in one kernel.
 _CONTRACTS = re.compile(

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lensframe_pd.tape.contents import ATOMS
-from lensframe_pd.tape.functions import is_accessor
 from lensframe_pd.tape.objects import tensors_of
 from lensframe_pd.tape.storage import (
     PLAIN,
@@ -29,6 +28,7 @@ from lensframe_pd.tape.storage import (
 )
 from lensframe_pd.tape.switches import Switches, standing
 from lensframe_pd.tape.tape import SLOT, Array, Call, Opaque, Row
+from lensframe_pd.tape.targets import is_accessor
 
 
 class Unreplayable(Exception):

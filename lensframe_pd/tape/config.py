@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from lensframe_pd.tape.functions import Function, Unreadable
+from lensframe_pd.tape.functions import Function
 from lensframe_pd.tape.tape import SLOT, Array, Opaque
+from lensframe_pd.tape.targets import Unreadable
 
 
 class Encoded(NamedTuple):

@@ -6,7 +6,6 @@ torch function that the library needs stands in the tables of this module.
 
 from __future__ import annotations
 
-import importlib
 import types
 from collections.abc import Callable
 from enum import Enum
@@ -15,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.overrides import get_testing_overrides
+
+from lensframe_pd.tape.targets import OPERATORS, is_accessor, normalised, raw_name, target_of
 
 
 class Action(Enum):
@@ -59,10 +60,6 @@ class Function(NamedTuple):
     """Place of the first of its tensors that may say, by integers or as a mask, which entries it
     takes; None where none does."""
 
-
-_OPERATORS = frozenset(
-    "add sub mul div truediv floordiv mod pow matmul lshift rshift and or xor divmod".split()
-)
 
 # Properties whose value is a tensor; all others are metadata.
 _TENSOR_PROPERTIES = frozenset("T mT H mH real imag data grad _grad _base".split())
@@ -216,43 +213,6 @@ def describe(func: Callable[..., Any]) -> Function:
     return found
 
 
-class Unreadable(Exception):
-    """The cells of a row do not say the call that it was; the text says why."""
-
-
-def resolve(target: str) -> Callable[..., Any]:
-    """The function that a cell of `target` names.
-
-    Raises
-    ------
-    Unreadable
-        Nothing importable has this name.
-
-    Examples
-    --------
-    >>> resolve("torch.Tensor.__rsub__")(torch.tensor(1), 3)
-    tensor(2)
-    >>> resolve("torch.Tensor.T.__get__")(torch.zeros(2, 3)).shape
-    torch.Size([3, 2])
-    """
-    parts = target.split(".")
-    # torch.split is a Python composite, too; the row is the C++ function it called
-    if len(parts) == 2 and parts[0] == "torch":
-        found: Any = getattr(torch._C._VariableFunctions, parts[1], None)
-        if found is not None:
-            return found  # type: ignore[no-any-return]
-    for k in range(len(parts) - 1, 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:k]))
-            for name in parts[k:]:
-                found = getattr(found, name)
-        except (ImportError, AttributeError):
-            continue
-        if callable(found):
-            return found  # type: ignore[no-any-return]
-    raise Unreadable(f"{target} cannot be imported here")
-
-
 def synthetic(name: str, *arg_names: str) -> Function:
     """A row no torch function made: input, output, constant, alias."""
 
@@ -262,18 +222,13 @@ def synthetic(name: str, *arg_names: str) -> Function:
     return Function(nothing, name, "", Action.SKIP, arg_names)
 
 
-def is_accessor(func: Any) -> bool:
-    """Whether `func` is `Tensor.some_property.__get__` or `.__set__`."""
-    return isinstance(func, types.MethodWrapperType)
-
-
 def _of_torch(func: Any) -> bool:
     module = getattr(func, "__module__", None)
     return module is None or module.split(".")[0] == "torch"
 
 
 def _describe(func: Any) -> Function:
-    raw, target = _raw_name(func), _target(func)
+    raw, target = raw_name(func), target_of(func)
     name = normalised(raw)
     if is_accessor(func):
         return _describe_accessor(func, raw, target)
@@ -335,40 +290,6 @@ def _opens(func: Any, raw: str) -> bool:
     return func.__module__ in _OPEN_MODULES or func.__qualname__.startswith("boolean_dispatch")
 
 
-def _raw_name(func: Any) -> str:
-    if is_accessor(func):
-        return str(getattr(func.__self__, "fget", func.__self__).__name__)  # property, descriptor
-    if isinstance(func, OpOverload):
-        return str(func._schema.name).split("::")[-1]
-    return str(getattr(func, "__name__", type(func).__name__))
-
-
-def normalised(raw: str) -> str:
-    """`relu_`, `__iadd__` and `__radd__` are `relu`, `add` and `add`."""
-    if raw.startswith("__") and raw.endswith("__"):
-        name = raw[2:-2]
-        if name[0] in "ir" and name[1:] in _OPERATORS:
-            name = name[1:]
-        return name
-    return raw.rstrip("_") or raw
-
-
-def _target(func: Any) -> str:
-    if is_accessor(func):
-        return f"torch.Tensor.{_raw_name(func)}.{func.__name__}"
-    if isinstance(func, (OpOverload, OpOverloadPacket)):
-        return f"torch.ops.{func}"
-    if isinstance(func, (types.MethodDescriptorType, types.WrapperDescriptorType)):
-        return f"torch.Tensor.{func.__name__}"
-    name = getattr(func, "__qualname__", type(func).__name__)
-    if name.startswith("_VariableFunctionsClass."):
-        return f"torch.{func.__name__}"
-    module = getattr(func, "__module__", None) or "torch"
-    if module == "torch._tensor":
-        module = "torch"
-    return f"{module}.{name}"
-
-
 def _arg_names(func: Any, raw: str) -> tuple[str, ...]:
     if isinstance(func, OpOverload):
         return tuple(a.name for a in func._schema.arguments)
@@ -391,7 +312,7 @@ def _writes(func: Any, raw: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
     if raw == "__setitem__":
         return (0,), ()
     if raw.startswith("__"):
-        return ((0,) if raw[2] == "i" and raw[3:-2] in _OPERATORS else ()), ()
+        return ((0,) if raw[2] == "i" and raw[3:-2] in OPERATORS else ()), ()
     if raw.endswith("_") and not isinstance(func, (OpOverload, OpOverloadPacket)):
         return (0,), ("input", "self")
     found: dict[str, int] = {}

@@ -15,9 +15,9 @@ from lensframe_pd.replay.recording import Misfit, Recorded, Recording, is_given
 from lensframe_pd.tape.compare import Difference
 from lensframe_pd.tape.context import Surroundings
 from lensframe_pd.tape.domains import may_be_given_anything
-from lensframe_pd.tape.functions import is_accessor
 from lensframe_pd.tape.storage import PLAIN, bits_of
 from lensframe_pd.tape.tape import Tape
+from lensframe_pd.tape.targets import is_accessor
 from lensframe_pd.validation.dependence import dependence
 from lensframe_pd.validation.determinism import not_deterministic
 from lensframe_pd.validation.verdicts import Verdicts

@@ -9,8 +9,9 @@ import lensframe_pd as lf
 from lensframe_pd.replay.call import Rerun, Unreplayable
 from lensframe_pd.tape.config import Encoded, decode
 from lensframe_pd.tape.context import context_of
-from lensframe_pd.tape.functions import describe, resolve
+from lensframe_pd.tape.functions import describe
 from lensframe_pd.tape.tape import Call
+from lensframe_pd.tape.targets import resolve
 
 
 def read(row):

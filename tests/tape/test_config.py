@@ -13,8 +13,9 @@ from zoo.models import models
 
 import lensframe_pd as lf
 from lensframe_pd.tape.config import Encoded, decode, encode, slot_roles
-from lensframe_pd.tape.functions import Action, Function, Unreadable, describe, resolve
+from lensframe_pd.tape.functions import Action, Function, describe
 from lensframe_pd.tape.tape import SLOT, Array, Opaque
+from lensframe_pd.tape.targets import Unreadable, resolve
 
 
 def same(a, b):
