@@ -15,8 +15,8 @@ ROOMS = {
     "files": "damage checksums places atomic steady names checked cells frames assembled packed "
     "arrow stores blocks files",
     "tape": "targets functions domains dispatch silence switches codes contents objects storage "
-    "regions tape compare context config facts places readings grouping parts openings cuts refinement "
-    "edited passes rebuilt",
+    "regions tape compare context config facts places readings grouping parts openings cuts "
+    "refinement edited passes rebuilt",
     "capture": "watch gradients given holding values roots origins writes lineage handed callsites "
     "modules unseen fused selections plan sites likeness unreached edits recorder tracer iterators "
     "containers memory snapshot state process save named saving "
