@@ -26,6 +26,7 @@ from lensframe_pd.signposts import not_in_trace, not_subscriptable
 from lensframe_pd.tables import activations
 from lensframe_pd.tables import gradients as differentiated
 from lensframe_pd.tables import layers as frame
+from lensframe_pd.tables.dims import dimensions
 from lensframe_pd.tables.stimuli import (
     coordinates,
 )
@@ -121,7 +122,16 @@ class Trace:
         True
         """
         layers, activations = self.layers, self.activations
-        tables = evidence(layers, activations, self._origin, self.tape, self._stimulus, self._sites)
+        tables = evidence(
+            layers,
+            activations,
+            self._origin,
+            self.tape,
+            self._stimulus,
+            self._sites,
+            self._passes,
+            self._dims,
+        )
         return judged(tables, tolerance, downstream, alignment, raise_on_failure)
 
     def gradients(self, loss: Any, rows: Any = None, retain_graph: bool = False) -> xr.Dataset:
@@ -278,7 +288,11 @@ class Trace:
 
     @cached_property
     def _values(self) -> xr.Dataset:
-        return activations.dataset(self.tape, self._passes, self._unsaved)
+        return activations.dataset(self.tape, self._passes, self._unsaved, self._dims)
+
+    @cached_property
+    def _dims(self) -> list[tuple[str, ...]]:
+        return dimensions(self.tape)
 
     @cached_property
     def _unsaved(self) -> dict[int, str]:

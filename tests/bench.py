@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from before_and_after import report_ratios
 from bench_extract import report_extract
+from bench_validate import report_validate
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -417,6 +418,7 @@ def main() -> None:
         return
     if models:
         report_time(models, options.quick)
+        report_validate(models, options.quick)
     large = [name for name in LARGE if name in models]
     if large:
         report_memory(large)

@@ -12,7 +12,7 @@ from lensframe_pd.capture.containers import Draws, Layout, Place, draws_of, layo
 from lensframe_pd.capture.iterators import Uncopyable, copied, is_iterator, moved
 from lensframe_pd.capture.memory import KeptTensor, Memory, memory_of
 from lensframe_pd.collector import collector_paused
-from lensframe_pd.tape.contents import Child, is_bare, is_closed
+from lensframe_pd.tape.contents import Child, is_closed
 from lensframe_pd.tape.objects import joined, walk
 
 
@@ -42,17 +42,21 @@ class Snapshot:
             self._keep_all(objects)
 
     def _keep_all(self, objects: Iterable[Child]) -> None:
-        iterators = {}
+        iterators, empty = {}, self._empty
         layouts: dict[type, Layout] = {}
         for trail, key, value in walk(objects):
-            if is_bare(value):
-                self._empty.append(value)
-                if type(value) is OrderedDict:
-                    self._empty.append(value.__dict__)
+            kind = type(value)
+            if kind is OrderedDict and not value:  # as three of four that modules hold
+                more = value.__dict__
+                if not more:
+                    empty += (value, more)
+                    continue
+            elif kind is dict and not value:
+                empty.append(value)
                 continue
-            layout = layouts.get(type(value))
+            layout = layouts.get(kind)
             if layout is None:
-                layout = layouts[type(value)] = layout_of(value)
+                layout = layouts[kind] = layout_of(value)
             if layout.is_ordinary:
                 if not is_closed(value):
                     self._places += places_in(value, layout)

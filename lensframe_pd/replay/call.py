@@ -68,13 +68,17 @@ class Rerun:
         self.rows = rows
         self.bits = bits
         self.switches = switches
-        self._only_computes = switches is None and _only_computes(call)
+        self._writes_nothing = switches is None and _writes_nothing(call)
+        self._only_computes = self._writes_nothing and _is_of_atoms(call)
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         call, function = self.call, self.call.function
-        if self._only_computes:  # as most do: in few steps, since each call is run several times
+        if self._only_computes:  # as most are: in few steps, since each call is run several times
             given = iter(tensors)
             return tensors_of(function.func(*[next(given) if v is SLOT else v for v in call.args]))
+        if self._writes_nothing:
+            args, kwargs = filled(call, tensors)
+            return tensors_of(function.func(*args, **kwargs))
         if not function.target:  # a row no torch function made
             if function.name == "alias":
                 return [overlay(call, tensors, self.rows[0], self.bits)]
@@ -119,15 +123,17 @@ class Rerun:
         return [copies.get(id(t), t) for t in tensors]
 
 
-def _only_computes(call: Call) -> bool:
-    """Whether a call is one of a function of torch on tensors and values, and no more.
-
-    It writes nothing, draws no numbers, and none of its arguments has to be looked into.
-    """
+def _writes_nothing(call: Call) -> bool:
+    """Whether a call is one of a function that writes nothing and draws no random numbers."""
     function = call.function
-    if not function.target or call.kwargs or call.generator is not None:
+    if not function.target or call.generator is not None or function.name in _OF_MORE:
         return False
-    if function.name in _OF_MORE or may_write(function, call.kwargs):
+    return not may_write(function, call.kwargs)
+
+
+def _is_of_atoms(call: Call) -> bool:
+    """Whether none of its arguments has to be looked into for tensors."""
+    if call.kwargs:
         return False
     return all([value is SLOT or id(type(value)) in ATOMS for value in call.args])
 

@@ -14,13 +14,19 @@ from torch import Tensor
 from lensframe_pd.replay.call import Rerun, Unreplayable, laid_out
 from lensframe_pd.schema import Rows
 from lensframe_pd.tables.activations import has_tensors, tensor_of
-from lensframe_pd.tape.compare import Difference, difference, same
+from lensframe_pd.tape.compare import SAME, Difference, alike_at_once, difference, same
 from lensframe_pd.tape.edited import EDIT
 from lensframe_pd.tape.facts import CallFacts
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.storage import PLAIN, Bits, widened
 from lensframe_pd.tape.switches import Switches
 from lensframe_pd.tape.tape import Call, Opaque, Tape
+
+#: The cells of the column `dtype`, of the types that NumPy holds as they are.
+_NAMES = {
+    dtype: str(dtype).removeprefix("torch.")
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.int64, torch.int32, torch.bool)
+}
 
 
 class Misfit(Exception):
@@ -62,9 +68,18 @@ class Saved:
             self._seen[op] = value
         return value
 
+    def is_seen(self, op: str, value: Tensor) -> bool:
+        """Whether this is the value as it lies in the memory of the Dataset."""
+        return self._seen.get(op) is value
+
     def _as_seen(self, op: str, value: Tensor) -> Tensor:
         """With the type, device and layout that the operation saw."""
         row = self._rows[op]
+        # as of most: it is as it was seen, and nothing has to be made of it
+        if row["dtype"] == _NAMES.get(value.dtype) and row["device"] == "cpu":
+            bits = self.bits.get(op, PLAIN) if self.bits else PLAIN
+            if bits is PLAIN and value.stride() == row["stride"]:
+                return value
         dtype = getattr(torch, row["dtype"], None)
         if isinstance(dtype, torch.dtype):
             value = value.to(dtype)
@@ -85,7 +100,8 @@ class Saved:
         """How far the saved value is from `value`: as it was saved, so bfloat16 as float32."""
         if value.dtype is torch.bfloat16 and self._rows[op]["dtype"] == "bfloat16":
             return difference(widened(value).cpu(), self._stored(op))
-        return difference(value, self.tensor(op))
+        saved = self.tensor(op)
+        return SAME if alike_at_once(value, saved) else difference(value, saved)
 
     def argument(self, op: str) -> Tensor:
         """A value as an argument."""
@@ -93,9 +109,10 @@ class Saved:
 
     def followed(self, op: str, value: Tensor) -> Tensor:
         """`value`, which autograd follows if it followed the row: that, too, chooses kernels."""
+        if not self._rows[op]["requires_grad"]:
+            return value
         follows = value.is_floating_point() or value.is_complex()
-        needed = follows and bool(self._rows[op]["requires_grad"])
-        return value.detach().requires_grad_() if needed else value
+        return value.detach().requires_grad_() if follows else value
 
 
 class Recorded(NamedTuple):
@@ -119,17 +136,21 @@ def recorded_calls(tape: Tape, again: Tape, grouped: Passes) -> list[Recorded]:
     ops = grouped.labels()
     found: dict[int, Recorded] = {}
     for i, row in enumerate(tape.rows):
-        if row.call not in found:
-            call = tape.calls[row.call]
-            if tape is not again and row.call < len(again.calls):
-                call = _with_arguments(call, again.calls[row.call])
-            found[row.call] = Recorded(call, [], [], again.switched.get(row.call))
-        found[row.call].rows.append(i)
-        found[row.call].ops.append(ops[i])
+        number = row[0]  # by number, for speed: row.call
+        recorded = found.get(number)
+        if recorded is None:
+            call = tape.calls[number]
+            if tape is not again and number < len(again.calls):
+                call = _with_arguments(call, again.calls[number])
+            recorded = found[number] = Recorded(call, [], [], again.switched.get(number))
+        recorded[1].append(i)
+        recorded[2].append(ops[i])
     return [*found.values()]
 
 
 def _with_arguments(call: Call, again: Call) -> Call:
+    if not call.kwargs and Opaque not in map(type, call.args):  # as of most
+        return call
     described = [v for v in (*call.args, *call.kwargs.values()) if isinstance(v, Opaque)]
     if not described or again.function is not call.function:
         return call
@@ -164,12 +185,17 @@ class Recording:
         self.tape = tape
         self.seeded = seeded
         self._facts = CallFacts(tape)
+        self._is_whole = rows.keys() >= {op for recorded in calls for op in recorded.ops}
         self._arguments: dict[int, list[Argument]] = {}
+        #: Arguments that are seen in the memory of the Dataset, so that to keep them takes none.
+        self._given: dict[str, Tensor] = {}
         self._held_now = {h.name: h.tensor for h in tape.held}
         self._held_before = {tape.held[k].name: value for k, value in tape.before.items()}
 
     def ops(self, recorded: Recorded) -> list[str]:
         """The rows of a call that are in the frame."""
+        if self._is_whole:
+            return recorded.ops
         return [op for op in recorded.ops if op in self.rows]
 
     def rerun(self, recorded: Recorded) -> Rerun:
@@ -180,14 +206,15 @@ class Recording:
         Unreplayable
             It cannot be run by itself.
         """
-        if self.tape.rows[recorded.rows[0]].call in self.tape.wrapped:
+        wrapped = self.tape.wrapped
+        if wrapped and self.tape.rows[recorded.rows[0]].call in wrapped:
             raise Unreplayable("it ran inside torch.func, where a row holds the unwrapped value")
         if recorded.call.generator is not None and not self.seeded:
             raise Unreplayable("it draws random numbers, and the trace recorded no seed")
-        bits = self.saved.bits.get(recorded.ops[0], PLAIN)
-        return Rerun(
-            recorded.call, [self.tape.rows[i] for i in recorded.rows], bits, recorded.switches
-        )
+        known = self.saved.bits
+        bits = known.get(recorded.ops[0], PLAIN) if known else PLAIN
+        rows = [self.tape.rows[i] for i in recorded.rows]
+        return Rerun(recorded.call, rows, bits, recorded.switches)
 
     def arguments(self, recorded: Recorded) -> list[Argument]:
         """What the frame says each slot of the call holds.
@@ -209,6 +236,9 @@ class Recording:
         holds_none = not (row["params"] or row["buffers"])
         if holds_none and roles == row["parent_args"] and len(roles) == len(parents):
             return [Argument(*given, "") for given in zip(roles, parents, strict=True)]
+        named_once = _named_once(row, roles)
+        if named_once is not None:
+            return named_once
         named: dict[str, list[tuple[str | None, str]]] = {}
         for role, parent in zip(row["parent_args"], row["parents"], strict=False):
             named.setdefault(role, []).append((parent, ""))
@@ -241,12 +271,18 @@ class Recording:
         return tensors
 
     def _saved(self, op: str) -> Tensor:
+        known = self._given.get(op)
+        if known is not None:
+            return known
         if op not in self.rows:
             raise Unreplayable(f"its parent {op!r} is not in the frame")
         if op not in self.saved:
             why = self.rows[op]["unsaved_reason"]
             raise Unreplayable(f"its parent {op!r} is not saved" + (f" ({why})" if why else ""))
-        return self.saved.argument(op)
+        value = self.saved.argument(op)
+        if self.saved.is_seen(op, value):
+            self._given[op] = value
+        return value
 
     def held(self, name: str) -> Tensor:
         """A parameter or buffer as the call read it, if it was not written before."""
@@ -259,3 +295,19 @@ class Recording:
         if tensor is None:
             raise Unreplayable(f"the model does not hold {name!r} any more")
         return tensor
+
+
+def _named_once(row: Mapping[str, Any], roles: Sequence[str]) -> list[Argument] | None:
+    """What the slots hold where each is named once by the row, as most often; else None."""
+    parents = dict(zip(row["parent_args"], row["parents"], strict=False))
+    held = dict(zip(row["param_args"], row["params"], strict=False))
+    held.update(zip(row["buffer_args"], row["buffers"], strict=False))
+    n = len(row["parent_args"]) + len(row["param_args"]) + len(row["buffer_args"])
+    if n != len(roles) or n != len(row["parents"]) + len(row["params"]) + len(row["buffers"]):
+        return None
+    if parents.keys() | held.keys() != {*roles} or len(parents) + len(held) != n:
+        return None
+    return [
+        Argument(role, parents[role], "") if role in parents else Argument(role, None, held[role])
+        for role in roles
+    ]

@@ -88,7 +88,8 @@ def tensor_of(variable: xr.Variable) -> tuple[Tensor, bool]:
     if not isinstance(array, np.ndarray):  # in a file, or to be computed
         return to_tensor(np.asarray(variable.values)), False
     value = to_tensor(array)
-    return value, value.data_ptr() == array.ctypes.data
+    # it has another memory only where `to_tensor` had to make one
+    return value, array.dtype.isnative and min(array.strides, default=0) >= 0
 
 
 def has_tensors(dtype: np.dtype[Any]) -> bool:
@@ -100,14 +101,22 @@ def has_tensors(dtype: np.dtype[Any]) -> bool:
     return True
 
 
-def dataset(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> xr.Dataset:
-    """One variable per kept row, named by its label; no coordinates."""
+def dataset(
+    tape: Tape,
+    grouped: Passes,
+    unsaved: dict[int, str],
+    dims: Sequence[tuple[str, ...]] | None = None,
+) -> xr.Dataset:
+    """One variable per kept row, named by its label; no coordinates.
+
+    `dims` is `dimensions(tape)`, where that is known.
+    """
     variables: dict[str, Any] = {}
     labels = grouped.labels()
     sizes: dict[str, int] = {}
     sized: dict[int, tuple[str, ...]] = {}
     kept = [i for i, value in enumerate(tape.values) if value is not None and i not in unsaved]
-    for i, found, facts in described(tape, grouped, kept, labels):
+    for i, found, facts in described(tape, grouped, kept, labels, dims):
         value = tape.values[i]
         assert value is not None
         variables[labels[i]] = _variable(found, to_numpy(value), facts)
@@ -131,10 +140,14 @@ def _variable(
 
 
 def described(
-    tape: Tape, grouped: Passes, rows: Sequence[int], labels: Sequence[str] | None = None
+    tape: Tape,
+    grouped: Passes,
+    rows: Sequence[int],
+    labels: Sequence[str] | None = None,
+    dims: Sequence[tuple[str, ...]] | None = None,
 ) -> Iterator[tuple[int, tuple[str, ...], dict[str, Any]]]:
     """Of each of these rows its dimensions and the attrs of its variable."""
-    found = dimensions(tape)
+    found = dimensions(tape) if dims is None else dims
     made, calls = tape.rows, tape.calls
     returned, keys = tape.returned(), tape.module_keys()
     paths = [module[0] for module in tape.modules]  # module.path

@@ -12,7 +12,6 @@ from typing import Any
 
 from lensframe_pd.tables import (
     indexing,
-    joining,
     norms,
     pointwise,
     products,
@@ -298,12 +297,12 @@ def _rules() -> dict[str, Rule]:
         "split chunk split_with_sizes tensor_split unsafe_split unsafe_chunk vsplit "
         "unsafe_split_with_sizes",
     )
-    add(joining.cat, "cat concat concatenate")
-    add(joining.stack, "stack")
-    add(joining.hstack, "hstack")
-    add(joining.dstack, "dstack")
-    add(joining.column_stack, "column_stack")
-    add(joining.vstack, "vstack row_stack")
+    add(selection.cat, "cat concat concatenate")
+    add(selection.stack, "stack")
+    add(selection.hstack, "hstack")
+    add(selection.dstack, "dstack")
+    add(selection.column_stack, "column_stack")
+    add(selection.vstack, "vstack row_stack")
     add(moves(selection.repeat), "repeat tile")
     add(selection.repeat_interleave, "repeat_interleave")
     add(moves(selection.expand), "expand expand_as broadcast_to")
@@ -318,7 +317,7 @@ def _rules() -> dict[str, Rule]:
     add(selection.diagonal(-2, -1), "linalg_diagonal")
     add(selection.diag, "diag")
     add(selection.diag_embed, "diag_embed")
-    add(joining.meshgrid, "meshgrid")
+    add(selection.meshgrid, "meshgrid")
     add(moves(selection.columns), "hsplit")
     add(sequences.padded, "pad_sequence")
     add(writes.setitem, "setitem")

@@ -87,6 +87,29 @@ _ADDRESSES = {
 }  # fmt: skip
 
 
+class Domains:
+    """What functions may be given, each asked once; these have to live as long as this does."""
+
+    def __init__(self) -> None:
+        self._anything: dict[int, bool] = {}
+        self._domains: dict[tuple[int, str, torch.dtype], Domain] = {}
+
+    def may_be_given_anything(self, function: Function) -> bool:
+        key = id(function)
+        known = self._anything.get(key)
+        if known is None:
+            known = self._anything[key] = may_be_given_anything(function)
+        return known
+
+    def of(self, function: Function, role: str, dtype: torch.dtype) -> Domain:
+        """As `domain_of`."""
+        key = (id(function), role, dtype)
+        known = self._domains.get(key)
+        if known is None:
+            known = self._domains[key] = domain_of(function, role, dtype)
+        return known
+
+
 def domain_of(function: Function, role: str, dtype: torch.dtype) -> Domain:
     """What a tensor given to a function as this argument may hold instead.
 
@@ -135,7 +158,7 @@ def _is_of_torch(function: Function) -> bool:
         return func.namespace in ("aten", "prims")
     if isinstance(func, OpOverloadPacket):
         return func._qualified_op_name.startswith(("aten::", "prims::"))
-    return function.target.split(".")[0] == "torch"
+    return function.target.startswith("torch.") or function.target == "torch"
 
 
 @cache

@@ -22,7 +22,8 @@ class _Silence:
     def __init__(self) -> None:
         self._users = 0
         self._here = threading.local()
-        self._filter: Any = ("ignore", self, Warning, None, 0)
+        #: The filter that is added.
+        self.own: Any = ("ignore", self, Warning, None, 0)
         self._added_to: Any = None
 
     def match(self, text: str) -> bool:
@@ -33,8 +34,8 @@ class _Silence:
         self._users += 1
         if self._users == 1:
             self._added_to = warnings.filters
-        if self._filter not in warnings.filters:
-            warnings.filters.insert(0, self._filter)  # type: ignore[attr-defined]
+        if self.own not in warnings.filters:
+            warnings.filters.insert(0, self.own)  # type: ignore[attr-defined]
 
     def leave(self) -> None:
         self._here.patterns = self._here.patterns[:-1]
@@ -43,7 +44,7 @@ class _Silence:
             lists: list[Any] = [self._added_to, warnings.filters]
             for filters in lists:  # `catch_warnings` puts lists back
                 with suppress(ValueError):
-                    filters.remove(self._filter)
+                    filters.remove(self.own)
             self._added_to = None
 
 
@@ -66,6 +67,8 @@ def silenced(message: str = "") -> Iterator[None]:
 def filters_of_others() -> list[Any]:
     """The filters of the process, without the one that this module adds."""
     everybodys: list[Any] = [*warnings.filters]
+    if everybodys and everybodys[0] is _silence.own:  # as most often, where there is one
+        return everybodys[1:]
     return [item for item in everybodys if item[1] is not _silence]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
-from lensframe_pd.validation.along import Along, picked
+from lensframe_pd.validation.along import Along, Together, picked
 from lensframe_pd.validation.arranged import Order
 from lensframe_pd.validation.determinism import fresh_memory_filled
 from lensframe_pd.validation.evidence import Evidence
@@ -135,7 +135,7 @@ class _Check:
             elif len(axes) > 1:
                 self._see_axes_move(row, value, kept, [*some])
 
-        self._look(order, rows, look, whole=False)
+        self._look(order, rows, look, whole=False, together=Together(values, order, look))
 
     def _see_axes_move(
         self, row: int, value: Tensor, kept: Sequence[int], some: Sequence[int]
@@ -157,6 +157,7 @@ class _Check:
         rows: Collection[int],
         look: Callable[[int, Tensor], None],
         whole: bool = True,
+        together: Together | None = None,
     ) -> None:
         """Look at these rows in one run.
 
@@ -164,11 +165,14 @@ class _Check:
         depend on it.
         """
         waiting = {row for row in rows if row not in self.undecided}
+        settle = int if together is None else together.settle
         reason = "shapes differ between the runs"
         for contents_only in (False,) if whole else (False, True):
             unlike: set[int] = set()
 
             def look_if_alike(row: int, value: Tensor, unlike: set[int] = unlike) -> None:
+                if together is not None and self.moved and together.takes(row, value):
+                    return
                 if value.shape == self.values.of(row).shape:
                     look(row, value)
                 else:
@@ -176,7 +180,7 @@ class _Check:
 
             if waiting:
                 try:
-                    self.runs.run(order, waiting, look_if_alike, contents_only)
+                    self.runs.run(order, waiting, look_if_alike, contents_only, settle=settle)
                     waiting = unlike
                 except Another as another:
                     reason = str(another)

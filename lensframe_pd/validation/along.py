@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,19 @@ from lensframe_pd.validation.arranged import Order
 from lensframe_pd.validation.evidence import Evidence
 
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
+_SMALL = 2**12  # elements of a value up to which it is compared together with others
+_FIRST = [0]
+_AT_ONCE = 64  # of which so many are
 _MANY = 2**12  # elements of an entry from which on it is compared by itself
+
+
+class Small(NamedTuple):
+    """A small saved value whose first axis alone is that of the stimuli."""
+
+    dtype: torch.dtype
+    shape: torch.Size
+    entries: Tensor
+    """One row for each stimulus."""
 
 
 class Along:
@@ -56,6 +68,7 @@ class Along:
         self.slack: dict[int, float] = {}
         #: Saved values that are seen in the memory of the Dataset, so that to keep them takes none.
         self._seen: dict[int, Tensor] = {}
+        self._small: dict[int, Small] | None = None
         #: Of each row how large its saved value is.
         self._sizes: dict[int, float] = {}
         dtypes = {row.dtype for row in reference.rows if row.dtype.is_floating_point}
@@ -65,13 +78,24 @@ class Along:
     def of(self, row: int) -> Tensor:
         """The value that others are compared with."""
         known = self.fresh.get(row) if self.fresh else None
-        known = self._seen.get(row) if known is None else known
+        if known is None:
+            known = self._seen.get(row)
         if known is not None:
             return known
         value, in_place = tensor_of(self._variables[self.ops[row]])
         if in_place:
             self._seen[row] = value
         return value
+
+    def small(self) -> dict[int, Small]:
+        """The values that are sooner compared together, as long as they are compared with."""
+        if self._small is None or self.fresh:
+            self._small = {}
+            for row, axes in self.axes.items():
+                own = self.of(row) if axes == _FIRST and row not in self.fresh else None
+                if own is not None and len(own) == self.n and 0 < own.numel() <= _SMALL:
+                    self._small[row] = Small(own.dtype, own.shape, own.reshape(self.n, -1))
+        return self._small
 
     def following(self, order: Order) -> Callable[[int, Tensor], bool]:
         """Whether a value is close to the one it is compared with, its entries in this order."""
@@ -138,6 +162,50 @@ class Along:
         if row not in self._sizes:
             self._sizes[row] = _largest(self.of(row))
         return self._sizes[row]
+
+
+class Together:
+    """Small values of one run that are compared together: most have the expected entries.
+
+    Those of which that is not seen are looked at one by one.
+    """
+
+    def __init__(self, values: Along, order: Order, look: Callable[[int, Tensor], None]) -> None:
+        self._small = values.small()
+        self._n = len(order)
+        self._order = torch.tensor(order, dtype=torch.int64)
+        self._look = look
+        #: By type the rows and the values that wait.
+        self._waiting: dict[torch.dtype, list[tuple[int, Tensor]]] = {}
+
+    def takes(self, row: int, value: Tensor) -> bool:
+        """Whether a value will be compared with others; where many wait, they are."""
+        known = self._small.get(row)
+        if known is None or value.dtype is not known.dtype or value.shape != known.shape:
+            return False
+        waiting = self._waiting.get(known.dtype)
+        if waiting is None:
+            waiting = self._waiting[known.dtype] = []
+        waiting.append((row, value))
+        if len(waiting) >= _AT_ONCE:
+            self.settle()
+        return True
+
+    def settle(self) -> None:
+        """Compare all that wait."""
+        for waiting in self._waiting.values():
+            if waiting and not self._follow(waiting):
+                for row, value in waiting:
+                    self._look(row, value)
+        self._waiting.clear()
+
+    def _follow(self, waiting: list[tuple[int, Tensor]]) -> bool:
+        own = torch.cat([self._small[row].entries for row, _ in waiting], 1)
+        try:
+            now = torch.cat([value.reshape(self._n, -1) for _, value in waiting], 1)
+        except RuntimeError:  # of another layout, or on another device
+            return False
+        return now.is_cpu and torch.equal(now, own.index_select(0, self._order))
 
 
 def _comparable(value: Tensor, dtype: torch.dtype) -> Tensor:

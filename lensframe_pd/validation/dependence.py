@@ -18,9 +18,9 @@ from torch import Tensor
 from lensframe_pd.replay.call import Rerun, laid_out
 from lensframe_pd.tape.compare import farthest, same
 from lensframe_pd.tape.config import arg_name
-from lensframe_pd.tape.domains import Domain, domain_of, is_pointwise
+from lensframe_pd.tape.domains import Domain, Domains, is_pointwise
 from lensframe_pd.tape.storage import bits_of
-from lensframe_pd.tape.tape import Call
+from lensframe_pd.tape.tape import SLOT, Call
 from lensframe_pd.validation.metadata import makes_of_its_kind, reads_values
 from lensframe_pd.validation.probes import COMPUTED, numbers_beside, probes, turned
 
@@ -43,6 +43,11 @@ _BY_ENTRY = {
     "avg_pool1d": (3,), "avg_pool2d": (4,), "avg_pool3d": (5,),
     "adaptive_avg_pool1d": (3,), "adaptive_avg_pool2d": (4,), "adaptive_avg_pool3d": (5,),
 }  # fmt: skip
+#: Types of results whose numbers are others where they are not equal, but for NaN.
+_PLAINLY_EQUAL = frozenset(
+    (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32,
+     torch.bool)
+)  # fmt: skip
 _MANY = 2**16
 _FAR = 0.05
 
@@ -53,6 +58,7 @@ def dependence(
     slots: Sequence[int],
     result: list[Tensor],
     roles: Sequence[str],
+    domains: Domains | None = None,
 ) -> Dependence:
     """Whether `result`, which `run(tensors)` gave, depends on the tensor in `slots`.
 
@@ -64,12 +70,17 @@ def dependence(
         The places of one and the same tensor among `tensors`.
     roles
         Name of the argument in each place.
+    domains
+        What is known of functions already.
     """
+    probed = _Probed(run, tensors, result, roles, Domains() if domains is None else domains)
+    if probed.follows_at_once(slots):  # so that there are elements
+        return CHANGES
     if not any([t.numel() for t in result]):
         return Dependence(True, "the result has no elements")
     if not tensors[slots[0]].numel():
         return Dependence(True, "it has no elements")
-    return _Probed(run, tensors, result, roles).on(slots)
+    return probed.on(slots)
 
 
 class _Probed:
@@ -81,14 +92,16 @@ class _Probed:
         tensors: Sequence[Tensor],
         result: list[Tensor],
         roles: Sequence[str],
+        domains: Domains,
     ) -> None:
+        self.domains = domains
         self.run = run
         self.tensors = tensors
         self.result = result
         self.roles = roles
 
     def on(self, slots: Sequence[int]) -> Dependence:
-        if self.first_entry_follows(slots) or self.follows_at_once(slots):
+        if self.first_entry_follows(slots):
             return CHANGES
         unread = self.unread(slots)
         if unread is not None:
@@ -105,7 +118,8 @@ class _Probed:
         Where a call goes by entry, what the first entry gives for other values, by itself, is what
         it would be in the whole: if that is far from what it is, further than the kernels for one
         entry and for many round apart, the result would change. To see it takes the n-th part of
-        the work. Where it is not seen nothing is said, and the whole is tried.
+        the work, and of a convolution its first rows less. Where it is not seen nothing is said,
+        and the whole is tried.
         """
         tensor = self.tensors[slots[0]]
         if tensor.numel() < _MANY or not tensor.is_floating_point() or len(tensor) < 2:
@@ -119,11 +133,18 @@ class _Probed:
         if slots[0] not in of_entry:
             return False
         first = [t.detach()[:1] if k in of_entry else t for k, t in enumerate(self.tensors)]
-        now = _result(self.run, _put(first, slots, turned(first[slots[0]])))
         known = known[:1]
-        if now is None or len(now) != 1 or now[0].shape != known.shape:
+        read, n = _first_rows(self.run.call, self.tensors, known)
+        given = first[slots[0]]
+        if read:
+            given, known = given[:, :, :read], known[:, :, :n]
+        now = _result(self.run, _put(first, slots, turned(given)))
+        if now is None or len(now) != 1:
             return False
-        return _FAR * farthest(known) < farthest(now[0].detach() - known) < math.inf
+        made = now[0].detach()[:, :, :n] if read else now[0].detach()
+        if made.shape != known.shape:
+            return False
+        return _FAR * farthest(known) < farthest(made - known) < math.inf
 
     def unread(self, slots: Sequence[int]) -> Dependence | None:
         """That of what only makes a tensor of the kind of another: no values need be tried.
@@ -141,23 +162,26 @@ class _Probed:
 
         That is the first of `others`, tried in few steps; where it shows nothing, all are tried.
         """
-        tensor = self.tensors[slots[0]]
-        if tensor.dtype not in COMPUTED or tensor.numel() > _MANY or tensor.requires_grad:
+        tensor, result = self.tensors[slots[0]], self.result
+        if len(result) != 1 or type(tensor) is not Tensor or tensor.dtype not in COMPUTED:
             return False
-        if type(tensor) is not Tensor or self.domain(slots) is not Domain.ANY:
+        if tensor.numel() > _MANY or tensor.requires_grad or tensor.layout is not torch.strided:
             return False
-        if len(self.result) != 1 or tensor.layout is not torch.strided:
+        known = result[0]
+        if type(known) is not Tensor or known.dtype not in _PLAINLY_EQUAL:
             return False
-        other = laid_out(turned(tensor), tensor.stride(), bits_of(tensor))
-        now, known = _result(self.run, _put(self.tensors, slots, other)), self.result[0]
-        if now is None or len(now) != 1 or type(now[0]) is not Tensor or type(known) is not Tensor:
+        if known.layout is not torch.strided or self.domain(slots) is not Domain.ANY:
             return False
-        if now[0].dtype is not known.dtype or not known.is_floating_point():
+        other = turned(tensor)
+        if other.stride() != tensor.stride() or tensor.is_neg() or tensor.is_conj():
+            other = laid_out(other, tensor.stride(), bits_of(tensor))
+        now = _result(self.run, _put(self.tensors, slots, other))
+        if now is None or len(now) != 1 or type(now[0]) is not Tensor:
             return False
-        if now[0].layout is not torch.strided or known.layout is not torch.strided:
+        if now[0].dtype is not known.dtype or now[0].layout is not torch.strided:
             return False
-        # numbers that are not equal are others, but for NaN
-        return not torch.equal(now[0], known) and not bool(known.isnan().any())
+        # numbers that are not equal are others, but for NaN, which is not equal to itself
+        return not torch.equal(now[0], known) and torch.equal(known, known)
 
     def exemption(self, slots: Sequence[int]) -> Dependence:
         """Why no change of the values changed the result; the cheapest to show first."""
@@ -180,9 +204,11 @@ class _Probed:
 
     def domain(self, slots: Sequence[int]) -> Domain:
         """The narrowest of the places where a tensor stands."""
-        function = self.run.call.function
-        found = [domain_of(function, self.roles[k], self.tensors[k].dtype) for k in slots]
-        return found[0] if len(found) == 1 else max(found, key=[*Domain].index)
+        function, of = self.run.call.function, self.domains.of
+        if len(slots) == 1:
+            return of(function, self.roles[slots[0]], self.tensors[slots[0]].dtype)
+        found = [of(function, self.roles[k], self.tensors[k].dtype) for k in slots]
+        return max(found, key=[*Domain].index)
 
     def others(self, slots: Sequence[int]) -> Iterator[Tensor]:
         """Other values for the tensor in `slots`."""
@@ -219,7 +245,8 @@ class _Probed:
         ):
             return False
         around = _put(self.tensors, slots, tensor.double())
-        return _Probed(self.run, around, self.result, self.roles).matters(self.run, around, slots)
+        probed = _Probed(self.run, around, self.result, self.roles, self.domains)
+        return probed.matters(self.run, around, slots)
 
     def matters(self, run: Rerun, around: Sequence[Tensor], slots: Sequence[int]) -> bool:
         """Whether a change of the tensor in `slots` changes what `run(around)` gives.
@@ -279,6 +306,33 @@ def _by_entry(call: Call, tensors: Sequence[Tensor], result: Tensor) -> Collecti
     # what has fewer axes, or one entry for all, goes along with each
     n, n_axes = len(result), result.dim()
     return [k for k, t in enumerate(tensors) if t.dim() == n_axes and len(t) == n]
+
+
+def _first_rows(call: Call, tensors: Sequence[Tensor], result: Tensor) -> tuple[int, int]:
+    """Of a convolution how many rows of an input make how many of its result, a part of all.
+
+    The first rows of the result are made of the first of the input, whatever comes after. (0, 0)
+    where that is not known.
+    """
+    function, args = call.function, call.args
+    if function.name not in _CONVOLUTIONS or call.kwargs or len(tensors) < 2:
+        return 0, 0
+    if tensors[0].dim() != tensors[1].dim():  # without a batch
+        return 0, 0
+    told = dict(zip(function.arg_names, args, strict=False))
+    steps = [told.get(name, default) for name, default in _STEPS.items()]
+    numbers = [step[0] if type(step) is tuple and step else step for step in steps]
+    if not all([type(number) is int for number in numbers]) or args[1] is not SLOT:
+        return 0, 0
+    stride, padding, dilation = numbers
+    n = result.shape[2] // _PART
+    read = (n - 1) * stride - padding + (tensors[1].shape[2] - 1) * dilation + 1
+    return (read, n) if n and 0 < read < tensors[0].shape[2] else (0, 0)
+
+
+_CONVOLUTIONS = frozenset(("conv1d", "conv2d", "conv3d"))
+_STEPS = {"stride": 1, "padding": 0, "dilation": 1}
+_PART = 4
 
 
 def _put(tensors: Sequence[Tensor], slots: Sequence[int], other: Tensor) -> list[Tensor]:

@@ -14,6 +14,7 @@ nobody's row. Two facts of a run decide what a second run is compared with. Both
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +33,7 @@ from lensframe_pd.labels import labels
 from lensframe_pd.schema import COLUMNS, Rows, require, rows_of
 from lensframe_pd.tape.context import RunFacts, context_now, context_of, run_facts
 from lensframe_pd.tape.edited import EDIT
+from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Context, Tape
 from lensframe_pd.validation.edited import sites_of
 
@@ -61,6 +63,10 @@ class Evidence:
     """The ids, in the order of the arguments, where they are told."""
     given: Sites | None = None
     """What the traced run was given other values for, where the trace itself is validated."""
+    grouped: Passes | None = None
+    """The passes of `tape`, where they are known."""
+    dims: Sequence[tuple[str, ...]] | None = None
+    """The dimensions of the rows of `tape`, where they are known."""
 
     @cached_property
     def sites(self) -> Sites | None:
@@ -127,6 +133,8 @@ def evidence(
     tape: Tape | None = None,
     stimulus: pd.DataFrame | None = None,
     given: Sites | None = None,
+    grouped: Passes | None = None,
+    dims: Sequence[tuple[str, ...]] | None = None,
 ) -> Evidence:
     """The tables as cells, and what they are judged by.
 
@@ -147,7 +155,8 @@ def evidence(
             f"activations is a {type(activations).__name__}; give the Dataset of the trace"
         )
     ops = labels(layers, "validate")
-    return Evidence(ops, rows_of(layers, ops), activations, origin, tape, stimulus, given)
+    rows = rows_of(layers, ops)
+    return Evidence(ops, rows, activations, origin, tape, stimulus, given, grouped, dims)
 
 
 def _run_facts(context: str) -> RunFacts:

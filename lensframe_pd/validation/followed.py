@@ -60,6 +60,8 @@ class Followed(TorchFunctionMode):
     ----------
     rows
         Which rows are looked at; the run ends after the last.
+    settle
+        Called before what was looked at may change, and at the end.
 
     Raises
     ------
@@ -67,8 +69,14 @@ class Followed(TorchFunctionMode):
         When it runs: it does something else.
     """
 
-    def __init__(self, tape: Tape, rows: Collection[int], look: Look) -> None:
+    def __init__(
+        self, tape: Tape, rows: Collection[int], look: Look, settle: Callable[[], object] = int
+    ) -> None:
         super().__init__()
+        self._rows, self._calls = tape.rows, tape.calls
+        self._settle = settle
+        #: Whether a value may be written from here on without a call that is seen.
+        self._lent = False
         self._tape = tape
         self._wanted = rows
         self._last = max(rows)
@@ -100,6 +108,7 @@ class Followed(TorchFunctionMode):
         except Stop:
             return
         finally:
+            self._settle()
             self._known.clear()
         raise Parted
 
@@ -114,11 +123,14 @@ class Followed(TorchFunctionMode):
         if action is _PLAIN and (not kwargs or kwargs.get("out") is None):
             result = func(*args, **kwargs) if kwargs else func(*args)
             if type(result) is Tensor:
-                self._called(function, args, kwargs or NO_KWARGS, (result,), ())
+                self._called_plainly(function, args, kwargs or NO_KWARGS, result)
             elif result is not None and type(result) not in ATOMS:
                 self._called(function, args, kwargs or NO_KWARGS, tensors_of(result), ())
             return result
         if action is _SKIP or action is _READ:
+            if function.lends:
+                self._settle()
+                self._lent = True
             return func(*args, **(kwargs or NO_KWARGS))
         if action is _OPEN and func is not self._opening:
             return self._open(func, types, args, kwargs)
@@ -137,6 +149,8 @@ class Followed(TorchFunctionMode):
     def _call_carefully(self, function: Function, args: Any, kwargs: Any) -> Any:
         """A call that may write its arguments or draw random numbers."""
         writable = written_arguments(args, kwargs, function)
+        if writable:
+            self._settle()
         state = generator_state(args, kwargs) if function.random else None
         done = perform(function, args, kwargs, writable)
         if state is not None and torch.equal(state, generator_state(args, kwargs)):
@@ -146,6 +160,32 @@ class Followed(TorchFunctionMode):
             call = self._called(function, args, kwargs, made, done.written)
             _check_draws(state, self._tape.calls[call].generator)
         return done.result
+
+    def _called_plainly(self, function: Function, args: Any, kwargs: Any, made: Tensor) -> None:
+        """As `_called`, of one tensor and in few steps, as for most calls."""
+        n, rows = self._n_rows, self._rows
+        if n >= len(rows):
+            raise Parted
+        row = rows[n]
+        call = self._calls[row[0]]  # by number, for speed: row.call, slot, call.function
+        if row[1] or call[0] is not function or not self._has_arguments(call, args, kwargs):
+            raise Parted
+        key = id(made)
+        if key in self._known:
+            self._made(made, ref(made), call[3])
+            return
+        self._n_rows = n + 1
+        self._known[key] = ref(made), (n,)
+        if n in self._wanted:
+            self._look_at(n, made)
+        if n == self._last:
+            raise Stop
+
+    def _look_at(self, row: int, tensor: Tensor) -> None:
+        with torch._C.DisableTorchFunction():  # what is detached takes no gradients
+            self._look(row, tensor.detach())
+            if self._lent:
+                self._settle()
 
     def _called(
         self,
@@ -192,22 +232,24 @@ class Followed(TorchFunctionMode):
             again = was and not {*was}.isdisjoint(sources)
             self._known[id(tensor)] = alive, (*was, row) if again else (row,)
         if row in self._wanted:
-            with torch._C.DisableTorchFunction():  # what is detached takes no gradients
-                self._look(row, tensor.detach())
+            self._look_at(row, tensor)
         if row == self._last:
             raise Stop
 
     def _has_arguments(self, call: Call, args: Any, kwargs: Any) -> bool:
-        if len(args) != len(call.args) or len(kwargs) != len(call.kwargs):
+        recorded = call[1]  # by number, for speed: call.args, kwargs, sources
+        if len(args) != len(recorded) or len(kwargs) != len(call[2]):
             return False
-        sources = iter(call.sources)
-        for value, known in zip(args, call.args, strict=True):
-            if known is SLOT:  # by number, for speed: itself, rows
-                source, met = next(sources), self._known.get(id(value))
+        sources, rows = iter(call[3]), self._known
+        for value, known in zip(args, recorded, strict=True):
+            if known is SLOT:  # itself, rows
+                source, met = next(sources), rows.get(id(value))
                 if met is not None and source in met[1] and met[0]() is value:
                     continue
                 if not self._is(value, source):
                     return False
+            elif known is value and type(known) in ATOMS and known == known:
+                continue
             elif not self._is_argument(value, known, sources):
                 return False
         for name, value in kwargs.items():  # in the order in which their tensors were numbered

@@ -21,6 +21,8 @@ def check_ids(evidence: Evidence, verdicts: Verdicts) -> None:
     if activations is None or STIMULUS not in activations.dims:
         return
     problems = [*_problems_of_ids(activations), *_other_ids(evidence, activations)]
+    if not problems:
+        return
     for op in evidence.rows:
         if op in activations.data_vars and stimulus_axes(activations.variables[op].dims):
             for problem in problems:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -27,6 +27,10 @@ _PAIRED = (
     ("buffers", "buffer_args"), ("buffers", "buffer_shapes"), ("buffers", "buffer_dtypes"),
     ("shape", "stride"),
 )  # fmt: skip
+_sizes = itemgetter(
+    "shape", "numel", "shape_str", "dtype", "nbytes",
+    "params", "param_shapes", "n_params", "n_trainable",
+)  # fmt: skip
 _paired_cells = itemgetter(*chain(*_PAIRED))
 
 
@@ -35,7 +39,7 @@ def within(rows: Rows, ops: list[str]) -> Problems:
     problems: Problems = {}
     for op, problem in chain(
         _doubles(ops),
-        *(_of_row(op, row, rows) for op, row in rows.items()),
+        _of_rows(rows),
         _shared_steps(rows),
         _missing_passes(rows),
     ):
@@ -44,6 +48,8 @@ def within(rows: Rows, ops: list[str]) -> Problems:
 
 
 def _doubles(ops: list[str]) -> Iterator[tuple[str, str]]:
+    if len({*ops}) == len(ops):  # as always, and quick to see
+        return
     for op, n in Counter(ops).items():
         if n > 1:
             yield op, f"its label is there {n} times"
@@ -73,15 +79,18 @@ def _missing_passes(rows: Rows) -> Iterator[tuple[str, str]]:
             yield op, f"{row['layer']} has n_passes {row['n_passes']} and the passes {shown}"
 
 
-def _of_row(op: str, row: Row, rows: Rows) -> Iterator[tuple[str, str]]:
-    for problem in chain(
-        _name_problems(op, row),
-        _length_problems(row),
-        _parent_problems(row, rows),
-        _size_problems(row),
-        _place_problems(row),
-    ):
-        yield op, problem
+def _of_rows(rows: Rows) -> Iterator[tuple[str, str]]:
+    sound: set[Any] = set()  # sizes that fit, as many rows have the same
+    for op, row in rows.items():
+        problems = [
+            *_name_problems(op, row),
+            *_length_problems(row),
+            *_parent_problems(row, rows),
+            *_size_problems(row, sound),
+            *_place_problems(row),
+        ]
+        for problem in problems:
+            yield op, problem
 
 
 def _name_problems(op: str, row: Row) -> Iterator[str]:
@@ -118,7 +127,20 @@ def _parent_problems(row: Row, rows: Rows) -> Iterator[str]:
         yield f"a row of kind {row['kind']} has parents"
 
 
-def _size_problems(row: Row) -> Iterator[str]:
+def _size_problems(row: Row, sound: set[Any]) -> Iterable[str]:
+    sizes = _sizes(row)
+    try:
+        if sizes in sound:
+            return ()
+    except TypeError:  # a damaged cell
+        return _unfit(row)
+    problems = [*_unfit(row)]
+    if not problems:
+        sound.add(sizes)
+    return problems
+
+
+def _unfit(row: Row) -> Iterator[str]:
     shape = row["shape"]
     numel = math.prod(shape) if all(n >= 0 for n in shape) else 0
     if row["numel"] != numel:

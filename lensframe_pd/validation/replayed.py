@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -14,11 +13,11 @@ from lensframe_pd.replay.onward import differentiated
 from lensframe_pd.replay.recording import Misfit, Recorded, Recording, is_given
 from lensframe_pd.tape.compare import Difference
 from lensframe_pd.tape.context import Surroundings
-from lensframe_pd.tape.domains import may_be_given_anything
+from lensframe_pd.tape.domains import Domains
 from lensframe_pd.tape.storage import PLAIN, bits_of
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.tape.targets import is_accessor
-from lensframe_pd.validation.dependence import dependence
+from lensframe_pd.validation.dependence import CHANGES, dependence
 from lensframe_pd.validation.determinism import not_deterministic
 from lensframe_pd.validation.verdicts import Verdicts
 
@@ -47,6 +46,7 @@ def replay(
     """
     excused: set[str] = set()
     exact: set[int] = set()
+    domains = Domains()
     with Surroundings() as surroundings:
         for recorded in counted(recording.calls, "validate: replay", "calls"):
             ops = recording.ops(recorded)
@@ -58,7 +58,7 @@ def replay(
                 continue
             surroundings.enter(recorded.call.context)
             try:
-                check = _Check(recording, recorded, ops, verdicts, tolerance)
+                check = _Check(recording, recorded, ops, verdicts, tolerance, domains)
                 excused |= check.run()
                 if check.is_exact:
                     exact.add(recorded.rows[0])
@@ -103,7 +103,9 @@ class _Check:
         ops: list[str],
         verdicts: Verdicts,
         tolerance: float | None,
+        domains: Domains,
     ) -> None:
+        self.domains = domains
         self.recording = recording
         self.recorded = recorded
         self.ops = ops
@@ -130,7 +132,7 @@ class _Check:
                 reason = f"the call fails: {type(error).__name__}: {error}"
                 self.verdicts.fails("replay", op, reason)
             return set()
-        saved = [*self._saved()]
+        saved = self._saved()
         inexact = {op for op, slot in saved if not self._is_same(result, slot, op)}
         all_seen = len(saved) == len(self.recorded.ops)
         self.is_exact = all_seen and not (inexact or self.is_gradient) and self._is_laid_out(result)
@@ -141,7 +143,7 @@ class _Check:
 
     def _refuse_what_may_kill(self) -> None:
         """A kernel that may not check its arguments gets none that are known to be wrong."""
-        if may_be_given_anything(self.recorded.call.function):
+        if self.domains.may_be_given_anything(self.recorded.call.function):
             return
         verdicts, parents = self.verdicts, [a.op for a in self.arguments if a.op is not None]
         wrong = [op for op in parents if verdicts.failed("replay", op)]
@@ -157,12 +159,14 @@ class _Check:
             return differentiated(self.recording, self.recorded, self.arguments)
         return self.rerun(self.tensors)
 
-    def _saved(self) -> Iterator[tuple[str, int]]:
+    def _saved(self) -> list[tuple[str, int]]:
         """The rows whose value is there to compare with, and which result of the call each is."""
-        recording = self.recording
-        for row, op in zip(self.recorded.rows, self.recorded.ops, strict=True):
-            if op in recording.rows and op in recording.saved:
-                yield op, recording.tape.rows[row].slot
+        rows, saved, tape = self.recording.rows, self.recording.saved, self.recording.tape
+        return [
+            (op, tape.rows[row].slot)
+            for row, op in zip(self.recorded.rows, self.recorded.ops, strict=True)
+            if op in rows and op in saved
+        ]
 
     def _is_same(self, result: list[Tensor], slot: int, op: str) -> bool:
         """Whether a row is bit for bit what was saved; the verdict is given either way."""
@@ -184,13 +188,14 @@ class _Check:
 
     def _is_laid_out(self, result: list[Tensor]) -> bool:
         """Whether the result lies in memory as the saved value of each row is given."""
-        recorded, recording = self.recorded, self.recording
+        recorded, tape, bits = self.recorded, self.recording.tape, self.recording.saved.bits
         for row, op in zip(recorded.rows, recorded.ops, strict=True):
-            known, made = recording.tape.rows[row], result[recording.tape.rows[row].slot]
+            known = tape.rows[row]
+            made = result[known.slot]
             strided = made.layout is torch.strided and not made.is_nested
             if not strided or made.stride() != tuple(known.stride):
                 return False
-            if bits_of(made) != recording.saved.bits.get(op, PLAIN):
+            if bits_of(made) != bits.get(op, PLAIN):
                 return False
         return True
 
@@ -210,10 +215,14 @@ class _Check:
         verdicts, ops = self.verdicts, self.ops
         roles = [argument.role for argument in self.arguments]
         slots = self._slots_by_parent()
+        if not slots:
+            return
         untried = False
+        verdicts.count("dependence_edges", len(slots))
         for parent, places in slots.items():
-            verdicts.count("dependence_edges")
-            found = dependence(self.rerun, self.tensors, places, result, roles)
+            found = dependence(self.rerun, self.tensors, places, result, roles, self.domains)
+            if found is CHANGES:  # as of most
+                continue
             role = roles[places[0]]
             if found.shown is None:
                 untried = True
@@ -225,7 +234,7 @@ class _Check:
                 verdicts.count("dependence_exempt")
                 note = f"does not depend on {parent!r} ({role}): {found.reason}"
                 verdicts.could_not(ops[0], note)
-        for op in ops if slots and not untried else ():
+        for op in ops if not untried else ():
             verdicts.holds("dependence", op)
 
     def _slots_by_parent(self) -> dict[str, list[int]]:

@@ -38,13 +38,16 @@ def resume(recording: Recording, verdicts: Verdicts, downstream: str, replayed: 
     starts = [k for k, recorded in enumerate(calls) if needed[k] and _is_saved(recording, recorded)]
     if downstream == "sample" and starts:
         starts = sorted({starts[int(part * len(starts))] for part in _SAMPLE})
-    last = _last_uses(recording)
+    last: dict[int, list[str]] | None = None
     passed_over = {*replayed.excused, *_unchecked(recording, verdicts)}
     shown = _shown(recording, replayed, passed_over)
     for k in counted(starts, "validate: downstream", "resumed forwards"):
         begun = calls[k].ops
         try:
-            reached = shown[k] or _resume(recording, k, last, passed_over)
+            reached = shown[k]
+            if not reached:
+                last = _last_uses(recording) if last is None else last
+                reached = _resume(recording, k, last, passed_over)
         except Exception as error:
             problems = [f"it fails: {error}"]
         else:
@@ -59,9 +62,17 @@ def resume(recording: Recording, verdicts: Verdicts, downstream: str, replayed: 
 
 def _unchecked(recording: Recording, verdicts: Verdicts) -> list[str]:
     """Rows whose kernel may not check what it is given, if anything known is wrong."""
-    wrong = any([verdicts.failed(c, op) for c in ("replay", "invariants") for op in recording.rows])
+    failed = [
+        op
+        for check in ("replay", "invariants")
+        if False in verdicts.found[check].values()
+        for op in recording.rows
+        if verdicts.failed(check, op)
+    ]
+    if not failed:
+        return []
     unchecked = [c for c in recording.calls if not may_be_given_anything(c.call.function)]
-    return [op for recorded in unchecked for op in recorded.ops] if wrong else []
+    return [op for recorded in unchecked for op in recorded.ops]
 
 
 def _is_saved(recording: Recording, recorded: Recorded) -> bool:

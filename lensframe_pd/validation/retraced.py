@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,14 @@ from lensframe_pd.validation.twice import one_state
 
 class Another(Exception):
     """A run that cannot be compared with the recorded one; the text says why."""
+
+
+class Given(NamedTuple):
+    """How the stimuli are given to a run."""
+
+    order: Order
+    contents_only: bool
+    nudge: int
 
 
 class Retraced:
@@ -58,11 +66,14 @@ class Retraced:
         look: Look,
         contents_only: bool = False,
         nudge: int = 0,
+        settle: Callable[[], object] = int,
     ) -> None:
         """Give the stimuli in this order, and look at each of these rows as it is made.
 
         Parameters
         ----------
+        settle
+            Called before a value that was given to `look` may change, and at the end.
         nudge
             If not 0, the stimuli are moved by some rounding, by another for each number.
 
@@ -72,30 +83,29 @@ class Retraced:
             The run does other things than the recorded one, or fails.
         """
         try:
-            if not (self._follows and self._follow(order, rows, look, contents_only, nudge)):
-                self._trace(order, rows, look, contents_only, nudge)
+            given = Given(order, contents_only, nudge)
+            if not (self._follows and self._follow(given, rows, look, settle)):
+                self._trace(given, rows, _at_once(look, settle))
                 self._follows = False  # a trace goes along where that does not
         finally:
             self._done()
 
     def _follow(
-        self, order: Order, rows: Collection[int], look: Look, contents_only: bool, nudge: int
+        self, given: Given, rows: Collection[int], look: Look, settle: Callable[[], object]
     ) -> bool:
         """Run it along the tape; whether it went along to the end.
 
         If not, what was looked at is what a trace shows first as well.
         """
-        followed = Followed(self._reference, rows, look)
+        followed = Followed(self._reference, rows, look, settle)
         try:
-            with self._arranged_so(order, contents_only, nudge):
+            with self._arranged_so(given):
                 followed.run(self._model, *self._origin[1:3])
         except (Parted, Exception):  # a trace fails alike, and says why
             return False
         return True
 
-    def _trace(
-        self, order: Order, rows: Collection[int], look: Look, contents_only: bool, nudge: int
-    ) -> None:
+    def _trace(self, given: Given, rows: Collection[int], look: Look) -> None:
         """Trace it, and see at each row that it is the recorded one."""
         model, args, kwargs = self._origin[:3]
         run = Run(
@@ -106,7 +116,7 @@ class Retraced:
         )
         run.tape.seed = self._seed
         try:
-            with self._arranged_so(order, contents_only, nudge):
+            with self._arranged_so(given):
                 run.execute(args, kwargs)
         except _Apart as apart:
             raise Another(str(apart)) from apart.__cause__
@@ -118,13 +128,13 @@ class Retraced:
             raise Another(f"the model ends after {len(run.tape.rows)} rows")
 
     @contextmanager
-    def _arranged_so(self, order: Order, contents_only: bool, nudge: int) -> Iterator[None]:
+    def _arranged_so(self, given: Given) -> Iterator[None]:
         """All is as at the start of a run, but for the stimuli."""
         self._again()
         try:
-            self._arranged.give(order, contents_only)
-            if nudge:
-                self._arranged.nudge(nudge)
+            self._arranged.give(given.order, given.contents_only)
+            if given.nudge:
+                self._arranged.nudge(given.nudge)
             yield
         finally:
             self._arranged.restore()
@@ -173,6 +183,16 @@ class _Following(Watcher):
                 raise _Apart(f"values cannot be compared: {error}") from error
         if row == self._last:
             raise Stop
+
+
+def _at_once(look: Look, settle: Callable[[], object]) -> Look:
+    """Looks at a value before the run goes on, which may write it in ways that are not seen."""
+
+    def look_and_settle(row: int, value: Tensor) -> None:
+        look(row, value)
+        settle()
+
+    return look_and_settle
 
 
 def _called(model: Any, made_of: Inventory) -> Any:

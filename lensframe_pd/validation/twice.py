@@ -348,5 +348,4 @@ def _check_witness(tracer: WitnessedTracer, rows: Rows, verdicts: Verdicts) -> N
         verdicts.fails(
             "completeness", op, f"before this row {', '.join(gap.operators)} ran{where} unseen"
         )
-    for op in by_step:
-        verdicts.holds("completeness", op)
+    verdicts.all_hold("completeness", by_step)

@@ -176,7 +176,7 @@ def _judge(
         _check_frame(rows, evidence.ops, None, verdicts)
         return None
     with verdicts.timing("invariants"):
-        grouped = passes(reference)
+        grouped = evidence.grouped or passes(reference)
         new = frames.cells(reference, grouped, unsaved_reasons(reference))
         _check_frame(rows, evidence.ops, new, verdicts)
     with verdicts.timing("facts"):
@@ -217,8 +217,7 @@ def _check_frame(rows: Rows, ops: list[str], fresh: Rows | None, verdicts: Verdi
         for op, reasons in found.items():
             for reason in reasons:
                 verdicts.fails("invariants", op, reason)
-    for op in rows:
-        verdicts.holds("invariants", op)
+    verdicts.all_hold("invariants", rows)
 
 
 def _check_saved(saved: Saved, rows: Rows, verdicts: Verdicts) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import repeat
+from operator import is_
 from time import perf_counter
 from typing import Any
 
@@ -70,6 +72,10 @@ class Verdicts:
         if note:
             self.could_not(op, note)
 
+    def all_hold(self, check: str, ops: Iterable[str]) -> None:
+        """Each holds, unless it has failed or fails yet."""
+        self.found[check] = {**dict.fromkeys(ops, True), **self.found[check]}
+
     def fails(self, check: str, op: str, reason: str) -> None:
         self.found[check][op] = False
         self.reasons.setdefault(op, []).append((check, reason))
@@ -92,11 +98,12 @@ class Verdicts:
     def report(self) -> pd.DataFrame:
         """One row per op; `attrs` holds the totals."""
         ops = [*dict.fromkeys([*self.ops, *self.reasons])]
+        largest = [*map(self.largest.get, ops, repeat(np.nan))]
         columns: dict[str, Any] = {
-            "check": [self._check_shown(op) for op in ops],
-            "max_abs_diff": np.array([self.largest.get(op, np.nan) for op in ops], dtype=float),
+            "check": self._checks_shown(ops),
+            "max_abs_diff": np.array(largest, dtype=float),
             "passed": [op not in self.reasons for op in ops],
-            "reason": [self._reason_shown(op) for op in ops],
+            "reason": self._reasons_shown(ops),
         }
         cells = {check: self._cells(check, ops) for check in CHECKS}
         index = pd.Index(ops, name="op")
@@ -114,18 +121,20 @@ class Verdicts:
             known = {**self.undecided[check], **known}
         return [*map(known.get, ops, repeat(pd.NA))]
 
-    def _check_shown(self, op: str) -> str:
+    def _checks_shown(self, ops: list[str]) -> list[str]:
         """The first check that failed, else the strongest that was made."""
-        if op in self.reasons:
-            return self.reasons[op][0][0]
-        for check in _STRONGEST:
-            if op in self.found[check]:
-                return check
-        return "invariants"
+        shown: dict[str, str] = {}
+        for check in reversed(_STRONGEST):
+            shown.update(dict.fromkeys(self.found[check], check))
+        shown.update({op: reasons[0][0] for op, reasons in self.reasons.items()})
+        return [*map(shown.get, ops, repeat("invariants"))]
+
+    def _reasons_shown(self, ops: list[str]) -> list[str]:
+        if not (self.reasons or self.notes):  # as most often
+            return [""] * len(ops)
+        return [self._reason_shown(op) for op in ops]
 
     def _reason_shown(self, op: str) -> str:
-        if op not in self.reasons and op not in self.notes:  # as of most
-            return ""
         failures = [f"{check}: {reason}" for check, reason in self.reasons.get(op, ())]
         return "; ".join([*failures, *self.notes.get(op, ())])
 
@@ -154,8 +163,8 @@ def _column(cells: list[Any], index: pd.Index) -> Any:
     if kinds == {bool}:
         holds, missing = np.array(cells, np.bool_), np.zeros(len(cells), np.bool_)
     else:
-        holds = np.array([cell is True for cell in cells], np.bool_)
-        missing = np.array([cell is pd.NA for cell in cells], np.bool_)
+        holds = np.array([*map(is_, cells, repeat(True))], np.bool_)
+        missing = np.array([*map(is_, cells, repeat(pd.NA))], np.bool_)
     return pd.arrays.BooleanArray(holds, missing)
 
 
@@ -163,7 +172,7 @@ def _counts(passed: list[bool], cells: dict[str, list[Any]]) -> dict[str, int]:
     counts = {"ops": len(passed), "passed": sum(passed), "failed": len(passed) - sum(passed)}
     for check, found in cells.items():
         kinds = [*map(type, found)]
-        checked, held = kinds.count(bool), sum([cell is True for cell in found])
+        checked, held = kinds.count(bool), sum(map(is_, found, repeat(True)))
         counts[f"{check}_checked"] = checked
         counts[f"{check}_failed"] = checked - held
         counts[f"{check}_not_run"] = kinds.count(str)

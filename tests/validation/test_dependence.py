@@ -14,7 +14,7 @@ from torchvision import ops
 import lensframe_pd as lf
 from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
 from lensframe_pd.tape.passes import passes
-from lensframe_pd.validation.dependence import _by_entry, _Probed
+from lensframe_pd.validation.dependence import _by_entry, _first_rows, _Probed
 
 from .reports import X
 
@@ -293,6 +293,14 @@ class _Frozen(nn.Module):
 BY_ENTRY = {
     "conv2d": (nn.Conv2d(3, 2, 3), True),
     "conv2d without a batch": (lambda x: F.conv2d(x[0], torch.ones(2, 3, 3, 3)), True),
+    "conv2d in steps": (nn.Conv2d(3, 2, 3, stride=2, padding=1), True),
+    "conv2d far apart": (nn.Conv2d(3, 2, 2, padding=(2, 1), dilation=(3, 2)), True),
+    "conv2d of as many": (nn.Conv2d(3, 2, 3, padding="same"), True),
+    "conv2d by groups": (nn.Conv2d(3, 3, 1, groups=3), True),
+    "conv1d": (lambda x: F.conv1d(x[:, :, 0], torch.ones(2, 3, 2), None, 1, 1), True),
+    "conv3d": (lambda x: F.conv3d(x[:, :, :, None], torch.ones(2, 3, 2, 1, 3)), True),
+    "conv2d of the last rows": (lambda x: F.conv2d(x * (torch.arange(9) > 7)[:, None],
+        torch.ones(2, 3, 1, 1)), True),
     "conv2d of nothing": (_Frozen(nn.Conv2d(3, 2, 3)), True),
     "linear": (nn.Linear(9, 2), True),
     "linear of nothing": (_Frozen(nn.Linear(9, 2)), True),
@@ -374,6 +382,22 @@ def test_what_is_said_to_go_by_entry_does(name):
             alone = [t[entry : entry + 1] if k in of_entry else t for k, t in enumerate(tensors)]
             (own,) = run(alone)
             torch.testing.assert_close(own, result[entry : entry + 1], equal_nan=True)
+
+
+@pytest.mark.parametrize("name", [name for name in BY_ENTRY if name.startswith("conv")])
+def test_the_first_rows_of_a_convolution_are_made_of_the_first_it_is_given(name):
+    seen = 0
+    for run, tensors in _entries(name):
+        (result,) = run(tensors)
+        read, n = _first_rows(run.call, tensors, result)
+        if read:
+            seen += 1
+            other = tensors[0].clone()
+            other[:, :, read:] = torch.nan
+            for given in (other, other[:, :, :read]):
+                (made,) = run([given, *tensors[1:]])
+                torch.testing.assert_close(made[:, :, :n], result[:, :, :n])
+    assert seen == (name not in ("conv2d without a batch", "conv2d of as many"))
 
 
 @pytest.mark.parametrize("entry", [0, 1, 7])
