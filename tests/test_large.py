@@ -6,6 +6,7 @@ What is counted are calls, which do not depend on the machine.
 import cProfile
 import math
 import pstats
+import tracemalloc
 
 import pytest
 import torch
@@ -194,3 +195,23 @@ def test_a_collapsed_frame_is_drawn_whatever_is_beneath(shape):
         assert len(boxes) <= 6
         calls_of(lambda boxes=boxes: str(boxes.lens.draw()), counts, n)
     assert abs(counts[2400] - counts[600]) < 100, counts
+
+
+def memory_of(work):
+    """Bytes that work takes at most beside what was there."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        work()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_summary_takes_little_for_each_module_around_a_row():
+    """A deep model has many times as many pairs of a row and a module around it as rows."""
+    with torch.no_grad():
+        layers = lf.trace(Tree(4000).eval(), torch.ones(2, 6), save=None).layers
+    names = sum(len(path.split(".")) for path in layers["module"])
+    layers.lens.summary(depth=None)  # what is imported and learnt once
+    assert memory_of(lambda: layers.lens.summary(depth=None)) < 160 * names

@@ -69,21 +69,28 @@ class Modules:
         """Of each module the one around it; a container that only its path names is one too."""
         self._depth = depth
         self._numbers = {"": 0}
-        self._around: dict[tuple[str, ...], tuple[int, ...]] = {}
+        self._of_call: dict[str, int] = {}
+        self._around: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def around(self, stack: Iterable[str]) -> tuple[int, ...]:
         """The model, the modules called, and the containers their paths name, each once."""
         calls = stack if type(stack) is tuple else names("module_stack", stack)
-        paths = tuple([path_of(call) for call in calls])
-        known = self._around.get(paths)  # calls of a loop differ in their numbers only
+        called = tuple([self._called(call) for call in calls])
+        known = self._around.get(called)  # calls of a loop differ in their numbers only
         if known is None:
-            known = self._around[paths] = self._found(paths)
+            known = self._around[called] = self._found(called)
         return known
 
-    def _found(self, paths: Iterable[str]) -> tuple[int, ...]:
+    def _called(self, call: str) -> int:
+        number = self._of_call.get(call)
+        if number is None:
+            number = self._of_call[call] = self._number(path_of(call))
+        return number
+
+    def _found(self, called: Iterable[int]) -> tuple[int, ...]:
         found = {0: None}
-        for path in paths:
-            number, inner = self._number(path), []
+        for number in called:
+            inner = []
             while number not in found:  # what holds one that is there is there too
                 inner.append(number)
                 number = self.holders[number]

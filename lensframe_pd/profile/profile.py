@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lensframe_pd.errors import LensValueError, unknown_names, warn
-from lensframe_pd.graph.parameters import counted_once, parameters
+from lensframe_pd.graph.parameters import parameters
 from lensframe_pd.labels import labels, path_of
 from lensframe_pd.profile.costs import with_costs
 from lensframe_pd.profile.members import Members, members, tree_order
@@ -165,19 +166,32 @@ def _totals(ops: pd.DataFrame, members: Members) -> pd.DataFrame:
     }
     table = pd.DataFrame(summed, index=range(len(members.groups)))
     table = table.rename(columns={"is_call": "calls"}).astype({"calls": "int64"})
-    table = table.join(_held(ops, members).reindex(table.index, fill_value=0))
+    table = table.join(_held(ops, members))
     return table.assign(uncounted=_uncounted(ops, members).reindex(table.index, fill_value=""))
 
 
 def _held(ops: pd.DataFrame, members: Members) -> pd.DataFrame:
-    """By group: its parameters, each once."""
+    """By number of the group: its parameters, each once."""
     read = parameters(ops, "profile")
     pairs = members.of(read["row"].to_numpy())
-    read = read[["name", "numel", "nbytes", "trainable"]].assign(
-        name=pd.factorize(read["name"])[0]  # else each text would be there once a pair
-    )
-    held = counted_once(read.iloc[pairs.row].assign(group=pairs.group), "group")
-    return held.rename(columns={"n_params": "params", "params_nbytes": "params_bytes"})
+    once = _first_of_each(read["name"], pairs)
+    group, row = pairs.group[once], pairs.row[once]
+    # column by column: as a table, a deep model's pairs would be most of the memory
+    sums = [
+        np.bincount(group, read[column].to_numpy("float64")[row], len(members.groups))
+        for column in ("numel", "nbytes", "trainable")
+    ]
+    columns = ("params", "params_bytes", "n_trainable")
+    return pd.DataFrame(dict(zip(columns, sums, strict=True))).round().astype("int64")
+
+
+def _first_of_each(read: pd.Series, pairs: Members) -> np.ndarray[Any, Any] | slice:
+    """The pairs in which a group comes to a parameter for the first time, of the names read."""
+    name, names = pd.factorize(read)
+    if len(names) == len(name):
+        return slice(None)
+    group = pairs.group.astype("int64")
+    return ~pd.Series(group * len(names) + name[pairs.row]).duplicated().to_numpy()
 
 
 def _uncounted(ops: pd.DataFrame, members: Members) -> pd.Series:

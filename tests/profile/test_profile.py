@@ -99,6 +99,34 @@ def test_tied_parameters_count_once_in_what_holds_both():
     assert table["params_bytes"].to_dict() == {"": 160, "embed": 160, "head": 160}
 
 
+class Woven(nn.Module):
+    """Blocks that share parameters with some others, by number."""
+
+    def __init__(self, numbers):
+        super().__init__()
+        layers = {n: nn.Linear(2, 2) for n in numbers}
+        layers[0].bias.requires_grad_(False)
+        halves = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
+        self.halves = nn.ModuleList(nn.ModuleList(layers[n] for n in half) for half in halves)
+
+    def forward(self, x):
+        for half in self.halves:
+            for layer in half:
+                x = torch.relu(layer(x))
+        return x @ self.halves[0][0].weight
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 2, 3), (0, 0, 1, 1), (0, 1, 0, 1), (0, 0, 0, 0)])
+def test_each_parameter_counts_once_in_whatever_holds_it(numbers):
+    model = Woven(numbers).eval()
+    table = lf.trace(model, torch.ones(1, 2)).layers.lens.profile("module")
+    for path in table.index:  # a module is called by its first path alone
+        held = [*(model.get_submodule(path) if path else model).parameters()]
+        found = table.loc[path, ["params", "params_bytes", "n_trainable"]].tolist()
+        sizes = [(p.numel(), p.nbytes, p.numel() * p.requires_grad) for p in held]
+        assert found == [sum(column) for column in zip(*sizes, strict=True)], path
+
+
 def test_frozen_and_trainable_parameters():
     model = nn.Linear(3, 4).eval()
     model.bias.requires_grad_(False)
