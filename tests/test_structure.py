@@ -21,9 +21,9 @@ ROOMS = {
     "modules unseen fused selections plan sites likeness unreached edits recorder tracer iterators "
     "containers memory snapshot state process save named saving "
     "stimuli model hints inventory run placed",
-    "tables": "stimuli order case pointwise reshape selection indexing writes aliases sequences "
-    "space norms products reductions axes readers renames dims widths layers nonfinite tokens "
-    "joins continued centres activations without gradients",
+    "tables": "stimuli order case pointwise reshape selection joining indexing writes aliases "
+    "sequences space norms products reductions axes readers renames dims widths layers nonfinite "
+    "tokens joins continued centres activations without gradients",
     "graph": "edges parameters contract roll outline runs collapse select renamed align apart "
     "wording compared diff",
     "replay": "call recording onward",
@@ -33,9 +33,9 @@ ROOMS = {
     "dependence determinism twice kept replayed resumed arranged followed retraced along ids "
     "alignment validate",
     "patching": "sharing inputs apart outputs recomputed forwards patch",
-    "rsa": "joined view ids tokens stores moments born repeated features distances blockwise "
-    "covariances tiles noise reported runs rdm stats cka references concordance comparisons "
-    "whitened intervals ceilings measure matches score differences rdm_picture "
+    "rsa": "joined view ids tokens stores moments born repeated pooling features distances "
+    "blockwise covariances tiles noise reported runs rdm stats cka references concordance "
+    "comparisons whitened intervals ceilings measure matches score differences rdm_picture "
     "score_picture responses folds scaling ridge designs encode handoff",
     "glance": "",
     "signposts": "",

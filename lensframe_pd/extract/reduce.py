@@ -15,8 +15,9 @@ from torch import Tensor
 
 from lensframe_pd.errors import LensTypeError, LensValueError, needs, shown
 from lensframe_pd.extract.cast import Array, Cast, fill_of
-from lensframe_pd.rsa.features import flat, pooled
+from lensframe_pd.rsa.features import flat
 from lensframe_pd.rsa.joined import plain
+from lensframe_pd.rsa.pooling import pooled
 from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables.activations import to_numpy
 

@@ -15,14 +15,9 @@ from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.labels import activations_of
 from lensframe_pd.rsa.blockwise import products_of, rdm_of
 from lensframe_pd.rsa.distances import Array, squared_distances
-from lensframe_pd.rsa.features import (
-    Pool,
-    check_axes,
-    patterns,
-    repeated_executions,
-    row_blocks,
-)
+from lensframe_pd.rsa.features import patterns, repeated_executions, row_blocks
 from lensframe_pd.rsa.ids import ids_of, positions
+from lensframe_pd.rsa.pooling import Pool, check_axes
 from lensframe_pd.rsa.repeated import at, check_free, coords_of, over_of
 from lensframe_pd.rsa.reported import pool_text, reported
 from lensframe_pd.rsa.stores import DEFAULT_MEMORY, RowBlocks, is_chunked, memory_of, opened

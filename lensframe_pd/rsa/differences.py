@@ -13,10 +13,10 @@ import xarray as xr
 from lensframe_pd.bars import counted
 from lensframe_pd.errors import LensValueError, warn
 from lensframe_pd.rsa.ceilings import over_both, p_over_both
-from lensframe_pd.rsa.features import Pool
 from lensframe_pd.rsa.intervals import Sampled, difference_of
 from lensframe_pd.rsa.matches import Match, Matches, Options, made_by, matches
 from lensframe_pd.rsa.measure import Resampling
+from lensframe_pd.rsa.pooling import Pool
 from lensframe_pd.rsa.stores import DEFAULT_MEMORY
 
 TAKEN = frozenset("op op_ reference comparison difference low high p stimulus".split())

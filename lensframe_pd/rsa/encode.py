@@ -18,9 +18,10 @@ from lensframe_pd.files.stores import ORDER
 from lensframe_pd.labels import asked_names
 from lensframe_pd.rsa.designs import Designs
 from lensframe_pd.rsa.distances import Array
-from lensframe_pd.rsa.features import Pool, check_axes, executions, row_blocks
+from lensframe_pd.rsa.features import executions, row_blocks
 from lensframe_pd.rsa.folds import Fold, folds_of, groups_of
 from lensframe_pd.rsa.ids import ids_of, positions
+from lensframe_pd.rsa.pooling import Pool, check_axes
 from lensframe_pd.rsa.reported import pool_text, reported
 from lensframe_pd.rsa.responses import Responses, responses_of
 from lensframe_pd.rsa.ridge import Fitted, Search, on_numpy

@@ -15,8 +15,9 @@ from lensframe_pd.files.atomic import new_file
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.files.places import place_to_write
 from lensframe_pd.labels import one_name
-from lensframe_pd.rsa.features import Pool, check_axes, executions, features, flat, pooled
+from lensframe_pd.rsa.features import executions, features, flat
 from lensframe_pd.rsa.ids import ids_of
+from lensframe_pd.rsa.pooling import Pool, check_axes, pooled
 from lensframe_pd.rsa.rdm import SECOND, rdm
 from lensframe_pd.rsa.repeated import Over, at, not_features
 from lensframe_pd.schema import STIMULUS

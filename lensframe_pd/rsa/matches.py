@@ -11,10 +11,11 @@ from lensframe_pd.bars import counted
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.ceilings import Ceiling, over_both
-from lensframe_pd.rsa.features import Pool, check_axes, patterns, repeated_executions
+from lensframe_pd.rsa.features import patterns, repeated_executions
 from lensframe_pd.rsa.ids import ids_of
 from lensframe_pd.rsa.intervals import Sampled, Scored
 from lensframe_pd.rsa.measure import Measure, Prepared, Resampling, comparison_of
+from lensframe_pd.rsa.pooling import Pool, check_axes
 from lensframe_pd.rsa.references import reference
 from lensframe_pd.rsa.repeated import Over, Place, at, check_free, check_same, over_of
 from lensframe_pd.rsa.reported import pool_text, reported

@@ -13,15 +13,9 @@ from lensframe_pd.errors import LensValueError, shown, warn
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.rsa.blockwise import rdm_of
 from lensframe_pd.rsa.distances import Array, Dissimilarities
-from lensframe_pd.rsa.features import (
-    Pool,
-    check_axes,
-    feature_names,
-    patterns,
-    pooled,
-    repeated_executions,
-)
+from lensframe_pd.rsa.features import feature_names, patterns, repeated_executions
 from lensframe_pd.rsa.noise import METRICS, check_noise, crossnobis, mahalanobis, root_of
+from lensframe_pd.rsa.pooling import Pool, check_axes, pooled
 from lensframe_pd.rsa.repeated import (
     Over,
     Place,

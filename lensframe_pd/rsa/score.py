@@ -11,10 +11,10 @@ import xarray as xr
 
 from lensframe_pd.errors import warn
 from lensframe_pd.labels import labels
-from lensframe_pd.rsa.features import Pool
 from lensframe_pd.rsa.intervals import Scored
 from lensframe_pd.rsa.matches import Match, Matches, Options, made_by, matches
 from lensframe_pd.rsa.measure import Resampling
+from lensframe_pd.rsa.pooling import Pool
 from lensframe_pd.rsa.stores import DEFAULT_MEMORY
 
 _FACTS = ("layer", "pass_num", "n_passes", "step", "func", "module", "module_type")

@@ -12,6 +12,7 @@ from typing import Any
 
 from lensframe_pd.tables import (
     indexing,
+    joining,
     norms,
     pointwise,
     products,
@@ -297,12 +298,12 @@ def _rules() -> dict[str, Rule]:
         "split chunk split_with_sizes tensor_split unsafe_split unsafe_chunk vsplit "
         "unsafe_split_with_sizes",
     )
-    add(selection.cat, "cat concat concatenate")
-    add(selection.stack, "stack")
-    add(selection.hstack, "hstack")
-    add(selection.dstack, "dstack")
-    add(selection.column_stack, "column_stack")
-    add(selection.vstack, "vstack row_stack")
+    add(joining.cat, "cat concat concatenate")
+    add(joining.stack, "stack")
+    add(joining.hstack, "hstack")
+    add(joining.dstack, "dstack")
+    add(joining.column_stack, "column_stack")
+    add(joining.vstack, "vstack row_stack")
     add(moves(selection.repeat), "repeat tile")
     add(selection.repeat_interleave, "repeat_interleave")
     add(moves(selection.expand), "expand expand_as broadcast_to")
@@ -317,7 +318,7 @@ def _rules() -> dict[str, Rule]:
     add(selection.diagonal(-2, -1), "linalg_diagonal")
     add(selection.diag, "diag")
     add(selection.diag_embed, "diag_embed")
-    add(selection.meshgrid, "meshgrid")
+    add(joining.meshgrid, "meshgrid")
     add(moves(selection.columns), "hsplit")
     add(sequences.padded, "pad_sequence")
     add(writes.setitem, "setitem")
