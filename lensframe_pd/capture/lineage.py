@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakMethod, ref
 
+import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import Parameter
 
 from lensframe_pd.capture.origins import Origins
@@ -79,6 +81,9 @@ class Lineage:
         self._held_in: dict[int, list[int]] = {}
         #: What the tensors are known as that a wrapper around them is made of: parts of its row.
         self._parts: dict[int, Known] = {}
+        #: By address, storages that a subclass' tensor was made in. `as_subclass`, which no call
+        #: shows, gives another object of one; while it is referred to, no other has the address.
+        self._held_addresses: dict[int, StorageWeakRef] = {}
         #: The names of tensors that others hold during the run as well, and that are held here.
         self._pinned: dict[int, str] = {}
 
@@ -104,8 +109,15 @@ class Lineage:
         if self.newest.get(known.storage) is known:
             self.newest[known.storage] = pinned
 
+    def hold_address(self, tensor: Tensor, storage: int) -> None:
+        """A call gave a tensor of a subclass, which may be gone when another shows its memory."""
+        if storage and storage not in self._held_addresses and not is_uninitialized(tensor):
+            with torch._C.DisableTorchFunction():
+                self._held_addresses[storage] = StorageWeakRef(tensor.untyped_storage())
+
     def forget(self) -> None:
         """The run is over: refer to no tensor any more."""
+        self._held_addresses.clear()
         self.live.clear()
         self.newest.clear()
         self._pinned.clear()
@@ -265,6 +277,8 @@ class Lineage:
             return self._gone_twin(tensor, storage, known.source)
         base = tensor._base
         for shown in (other,) if base is None else (other, base):
+            if storage_of(shown) != storage:  # given another unseen, as `torch.load` does
+                continue
             seen = self.known(shown)
             if seen is not None and seen.storage == storage and covers(region_of(shown), region):
                 return self.fresh(shown, seen), same_view(tensor, shown), region_of(shown).low
@@ -300,15 +314,17 @@ class Lineage:
     def _gone_twin(self, tensor: Tensor, storage: int, newest: int) -> tuple[int, bool, int] | None:
         """As `_twin`, where the newest tensor in the storage is gone.
 
-        A kept value proves that the storage is not; failing that, only nn.Parameter(...) is known
-        to take over a storage that nothing else shows.
+        A kept value proves that the storage is not, or that its address was held; failing that,
+        only nn.Parameter(...) is known to take over a storage that nothing else shows.
         """
         kept = self.values.last_in(storage)
         row, shown = kept or (newest, region_of(tensor))
         made = self.tape.rows[row]
         same = tensor.shape == made.shape and tensor.stride() == made.stride
-        if kept is None and not (same and isinstance(tensor, Parameter)):
-            return None
+        if kept is None:
+            held = storage in self._held_addresses and _fills(tensor)
+            if not (same and (held or isinstance(tensor, Parameter))):
+                return None
         return (row, same, shown.low) if covers(shown, region_of(tensor)) else None
 
     def hold_all(self, prefix: str, root: nn.Module) -> None:
@@ -376,3 +392,9 @@ class Lineage:
         else:
             self.values.expose(tensor)
         return source
+
+
+def _fills(tensor: Tensor) -> bool:
+    """Whether a tensor shows all of its storage."""
+    with torch._C.DisableTorchFunction():
+        return tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()

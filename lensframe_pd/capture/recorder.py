@@ -200,6 +200,7 @@ class Recorder(TorchFunctionMode):
             if tensor.is_nested:
                 return self._row_of_odd_tensor(tensor, call, slot, inplace)
             self.lineage.take_apart(tensor, row)
+            self.lineage.hold_address(tensor, storage)
         known = self._live.get(key)
         new = _new(Known, (ref(tensor), row, storage, 0))
         if known is None or inplace or known[0]() is not tensor:

@@ -32,9 +32,10 @@ def read_apart(plain: Tape, copied: Tape, rows: set[int]) -> set[int]:
         for source, copy in zip(call.sources, other.sources, strict=True):
             number = numbers[copy] if copy >= 0 else copy
             if number != source:
-                if _objects(plain, number).isdisjoint(_objects(plain, source)):
+                said, seen = _objects(plain, source), _objects(plain, number)
+                if said.isdisjoint(seen):
                     return set()
-                apart -= {source, number}  # the run did not say by which name
+                apart -= said | seen  # the run did not say by which name
             elif copied.kinds.get(copy) != "edit":
                 apart.discard(source)  # by the old one
     return apart

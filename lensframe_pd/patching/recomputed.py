@@ -6,7 +6,7 @@ calls of the model would be the same with the value as without, `Doubt` says why
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
@@ -122,8 +122,13 @@ class Recomputed:
         """The rows of objects that were there before, read by those alone who were handed them."""
         return self._find_apart({row for row in self.tape.handed if not self._is_written(row)})
 
-    def check_parameters(self) -> None:
+    def check_parameters(self, lasting: Collection[int]) -> None:
         """See that the parameters and buffers are those that the saved values were computed with.
+
+        Parameters
+        ----------
+        lasting
+            The ids of those that were there before the run: it may have written its own.
 
         Raises
         ------
@@ -134,6 +139,7 @@ class Recomputed:
             held.name
             for held, version in zip(self.tape.held, self.tape.versions, strict=True)
             if held.is_parameter and version is not None and _version(held.tensor) != version
+            if id(held.tensor) in lasting
         ]
         if written:
             raise LensRuntimeError(
@@ -142,7 +148,8 @@ class Recomputed:
             )
         with Surroundings() as surroundings:
             for k, step in enumerate(self._steps):
-                names = [self.tape.held[-1 - s].name for s in step.call.sources if s < 0]
+                read = [self.tape.held[-1 - s] for s in step.call.sources if s < 0]
+                names = [held.name for held in read if id(held.tensor) in lasting]
                 reason = self._checked(k, surroundings) if names else None
                 if isinstance(reason, _Apart) and reason.is_more_than_rounding:
                     raise LensRuntimeError(
@@ -248,7 +255,7 @@ class Recomputed:
         assert saved is not None
         if not made.inplace:
             return value
-        if 0 in made.stride and self._is_written(row):
+        if 0 in made.stride:
             raise Doubt("elements of it share memory")
         return laid_out(value, made.stride, bits_of(saved))
 
@@ -261,11 +268,14 @@ class Recomputed:
         if isinstance(rerun, str):
             raise Doubt(rerun)
         surroundings.enter(step.call.context)
+        random = step.call.function.random
+        if random and step.call.generator is None:  # with the saved values it drew none
+            self._generators[k] = torch.get_rng_state()
         try:
             result = rerun([self._argument(s, changed) for s in step.call.sources])
         except Exception as error:  # with other values it may fail, as the model then would
             raise Doubt(f"{step.call.function.name} fails: {error}") from error
-        if step.call.generator is not None and not self._draws_alike(k):
+        if random and not self._draws_alike(k):
             raise Doubt(f"{step.call.function.name} draws as many random numbers as its values say")
         found = {}
         for row in step.rows:
@@ -296,7 +306,7 @@ class Recomputed:
         differs = not same(new, saved)
         if differs and decides:
             raise Doubt("Python read a value that depends on it")
-        return differs
+        return differs or (new.layout is torch.strided and new.stride() != saved.stride())
 
     def _checked(self, k: int, surroundings: Surroundings) -> Rerun | str:
         """What runs a call again, once it has given its saved values; else why it does not."""
@@ -309,8 +319,8 @@ class Recomputed:
 
     def _draws_alike(self, k: int) -> bool:
         """Whether a call that was run again left the random generator as with the saved values."""
-        args, kwargs = self._steps[k].call.args, self._steps[k].call.kwargs
-        if any(isinstance(value, Opaque) for value in (*args, *kwargs.values())):
+        call = self._steps[k].call
+        if any(isinstance(value, Opaque) for value in (*call.args, *call.kwargs.values())):
             return False  # a generator of the model's own
         return torch.equal(torch.get_rng_state(), self._generators[k])
 

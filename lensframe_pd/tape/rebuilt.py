@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,7 +80,10 @@ class _Rebuilt:
 def _with(value: Any, items: dict[Any, Any], attributes: dict[str, Any]) -> Any:
     """The object again, with these parts of a dict, and these attributes."""
     if isinstance(value, dict):
-        new = copy.copy(value)
+        new: Any = copy.copy(value)
+        if isinstance(value, OrderedDict):  # a class may put its own keys in another order
+            for key in OrderedDict.keys(value):
+                OrderedDict.move_to_end(new, key)
     else:
         try:
             new = object.__new__(type(value))

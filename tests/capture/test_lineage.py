@@ -1,6 +1,7 @@
 """Links and memory that are easy to lose: broken ones warn, whole ones stay silent."""
 
 import gc
+import io
 import json
 import warnings
 import weakref
@@ -210,3 +211,74 @@ def test_stimuli_end_at_a_wrapper():
 def test_a_bound_forward_warns_of_train_mode():
     with pytest.warns(lf.LensWarning, match="train mode"):
         lf.trace(nn.Dropout(0.5).train().forward, X)
+
+
+class Named(torch.Tensor):
+    """A subclass that adds nothing."""
+
+
+def _back(x):
+    return (x.as_subclass(Named) * 2).as_subclass(torch.Tensor) * 3
+
+
+def _back_and_forth(x):
+    for _ in range(3):
+        x = (x.as_subclass(Named) + 1).as_subclass(torch.Tensor)
+    return x * 3
+
+
+def _written_between(x):
+    y = x.as_subclass(Named) * 2
+    y.add_(1)
+    z = y.as_subclass(torch.Tensor)
+    del y
+    return z * 3
+
+
+PARENTS = {
+    "back": (_back, {"mul_1": ("input_1",), "mul_2": ("mul_1",)}),
+    "back and forth": (
+        _back_and_forth,
+        {"add_1:1": ("input_1",), "add_1:2": ("add_1:1",), "add_1:3": ("add_1:2",)},
+    ),
+    "written between": (
+        _written_between,
+        {"mul_1": ("input_1",), "add_1": ("mul_1",), "mul_2": ("add_1",)},
+    ),
+}
+
+
+@pytest.mark.parametrize("save", ["all", None])
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("name", PARENTS)
+def test_a_subclass_that_is_made_a_tensor_again(name, grad, save):
+    """Nobody sees `as_subclass`, and what it was made of is gone."""
+    forward, expected = PARENTS[name]
+    with torch.set_grad_enabled(grad):
+        layers = silent(forward, torch.randn(3, 4), save=save).layers
+    assert "constant" not in {*layers["kind"]}
+    assert {op: layers.loc[op, "parents"] for op in expected} == expected
+
+
+def test_another_tensor_at_the_address_of_one_of_a_subclass_is_a_constant():
+    """The memory of what is gone is given out again, but its storage is not."""
+
+    def forward(x):
+        for _ in range(20):
+            y = x.as_subclass(Named) * 2
+            del y
+            z = torch.from_numpy(x.numpy() + 1)
+            w = torch.load(_saved(x + 1))
+        return z + w
+
+    with pytest.warns(lf.LensWarning):
+        layers = lf.trace(forward, X, save=None).layers
+    parents = layers.loc[layers.index[layers["func"] == "add"][-1], "parents"]
+    assert not any(parent.startswith("mul") for parent in parents)
+
+
+def _saved(tensor):
+    file = io.BytesIO()
+    torch.save(tensor, file)
+    file.seek(0)
+    return file

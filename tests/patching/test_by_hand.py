@@ -69,6 +69,21 @@ def the_name_between(x, e):
     return y.exp()
 
 
+@program("dropout_1", "asarray_1", "input_1")
+def the_first_of_three_names(x, e):
+    x = e("input_1", x)
+    y = e("dropout_1", DROP(x))
+    z = e("asarray_1", torch.asarray(y))
+    return [z, x]
+
+
+@program("cumsum_1")
+def the_layout_of_what_stays_as_it_was(x, e):
+    y = e("cumsum_1", x.cumsum(0))
+    z = y.bool().float() + x
+    return z.exp() if z.is_contiguous() else z.sin()
+
+
 @program("real_1")
 def real_of_a_real(x, e):
     y = LINEAR(x)
@@ -383,6 +398,22 @@ def as_many_draws_as_its_values_say(x, e):
     return z + torch.rand(3, 4)
 
 
+@program("zero_1")
+def no_draw_but_for_the_value(x, e):
+    z = torch.poisson(e("zero_1", x.clone().zero_()))
+    return z + torch.rand(3, 4)
+
+
+@program("mul_1", "exp_1")
+def a_weight_made_in_the_run_and_written(x, e):
+    module = nn.Linear(4, 4)
+    y = e("mul_1", x[:1].repeat(4, 1) * 2)
+    module.weight = nn.Parameter(y)
+    z = module(e("exp_1", x.exp()))
+    y.fill_(0.5)
+    return [z, y]
+
+
 @program("linear_1")
 def draws_until_one_is_taken(x, e):
     z = torch._standard_gamma(e("linear_1", LINEAR(x)).abs())
@@ -446,7 +477,7 @@ def _turned(t):
 
 
 VALUES = {"0.5": 0.5, "flipped": lambda t: t.flip(0) * 3, "turned": _turned}
-_WRITES = ("set_data_1", "clamp_1", "add_1")
+_WRITES = ("set_data_1", "clamp_1", "add_1", "zero_1")
 
 
 def by_hand(function, label, value):

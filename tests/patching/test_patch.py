@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections import OrderedDict
 
 import numpy as np
 import pandas as pd
@@ -534,6 +535,29 @@ def test_what_cannot_be_done_is_refused(what):
     call, kind, message = REFUSED[what]
     with pytest.raises(kind, match=message):
         call()
+
+
+class Ordered(OrderedDict):
+    """As a language model's output: its own constructor has an order of keys."""
+
+    def __init__(self, first=None, second=None):
+        super().__init__()
+        self["first"], self["second"] = first, second
+
+    def __reduce__(self):
+        return type(self), (self["first"], self["second"])
+
+
+def test_an_output_keeps_the_order_of_its_keys():
+    def forward(x):
+        output = Ordered(x.exp(), x.sin())
+        output.move_to_end("first")
+        return output
+
+    trace = lf.trace(forward, X)
+    found = trace.patch(0, lambda o: next(iter(o.values())).sum(), rows="sin_1")
+    assert found.loc["sin_1", "metric"] == 0
+    assert trace.patch(0, lambda o: [*o].index("second"))["metric"].eq(0).all()
 
 
 class Cache:
