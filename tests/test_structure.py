@@ -24,8 +24,8 @@ ROOMS = {
     "tables": "stimuli order case pointwise reshape selection joining indexing writes aliases "
     "sequences space norms products reductions axes readers renames dims widths layers nonfinite "
     "tokens joins continued centres activations without gradients",
-    "graph": "edges parameters contract roll outline runs collapse select renamed align apart "
-    "wording compared diff",
+    "graph": "edges parameters contract roll periods outline runs collapse select renamed align "
+    "apart wording compared diff",
     "replay": "call recording onward",
     "profile": "meta costs members profile memory summary chrome axes plots scatter repeats",
     "draw": "render markup style node links boxes columns dot page draw",

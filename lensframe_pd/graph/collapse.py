@@ -88,7 +88,9 @@ def collapse(
     that repeat are one row, `layer3.1..5`: siblings of one class, numbered one after the other,
     with equal results and parameters, of which only the next reads the one before. The column
     `repeats` says how many, 1 in all other rows. Where there are still more rows than `most`,
-    stretches of three or more operations without parameters are one row each.
+    stretches of three or more operations without parameters are one row each. If those are still
+    too many, rows that repeat one another are one row, as of a loop over a list of layers that adds
+    something after each: `func` says what one repetition is, `repeats` how many there are.
 
     Examples
     --------

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import chain, groupby, pairwise
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from lensframe_pd.graph.periods import LONGEST, Period, periods
 from lensframe_pd.labels import distinct_labels, path_of, split_call
 from lensframe_pd.schema import names, plain, plain_cells, require
 
@@ -16,6 +17,9 @@ MOST = 24  #: boxes that a page shows and a reader takes in
 
 Paths = tuple[str, ...]
 """The modules around a row, outermost first."""
+
+Reads = tuple[int | None, ...]
+"""How many groups before a row what it reads is; None for what is far away."""
 
 _FEWEST = 3  # rows of a stretch: two as one would save a box and lose both
 
@@ -29,6 +33,8 @@ class Outline(NamedTuple):
     """Paths of modules that repeat, in order; each is closed."""
     stretches: tuple[tuple[str, ...], ...]
     """Layers that follow one another in one module, none with parameters."""
+    repeated: tuple[tuple[tuple[str, ...], int], ...] = ()
+    """Layers and paths of closed modules that repeat one another, in order, and how many times."""
 
 
 def outline(frame: pd.DataFrame, most: int) -> Outline:
@@ -57,7 +63,7 @@ def outline(frame: pd.DataFrame, most: int) -> Outline:
                 now, more = after, True
                 break
             refused.add(alike)  # what is opened later leaves no more room for it
-    return model.outline(now)
+    return model.outline(now, most)
 
 
 class _View(NamedTuple):
@@ -86,8 +92,8 @@ class _Modules:
 
     def __init__(self, frame: pd.DataFrame) -> None:
         require(
-            frame, "collapse", "layer", "kind", "shape_str", "dtype", "params", "param_shapes",
-            "module_types", "returned_by",
+            frame, "collapse", "layer", "kind", "func", "shape_str", "dtype", "params",
+            "param_shapes", "module_types", "returned_by",
         )  # fmt: skip
         if "step" in frame.columns:
             frame = frame.sort_values("step", kind="stable")
@@ -100,10 +106,11 @@ class _Modules:
                 self._members[path] = self._members.get(path, 0) + 1
         self._classes, self._around = _classes(frame, stacks)
         self._wrappers = self._that_wrap()
+        self._facts = _facts(frame, calls)
         self._run_of = {
-            path: run for run in self._runs(_facts(frame, calls), _escapes(frame, stacks))
-            for path in run
-        }  # fmt: skip
+            path: run for run in self._runs(self._facts, _escapes(frame, stacks)) for path in run
+        }
+        self._frame, self._stacks = frame, stacks
 
     def view(self, opened: set[str], most: int) -> _View:
         """What is seen; stretches are put together only where there is too much."""
@@ -127,7 +134,7 @@ class _Modules:
             ),
         )
 
-    def outline(self, view: _View) -> Outline:
+    def outline(self, view: _View, most: int) -> Outline:
         closed: list[str] = []
         runs: list[Paths] = []
         for group in view.groups:
@@ -135,8 +142,82 @@ class _Modules:
                 run = self._run_of.get(group)
                 closed += run or (group,)
                 runs += [run] if run else []
-        stretches = [tuple(self._units[i].layer for i in s) for s in view.stretches]
-        return Outline(tuple(closed), tuple(runs), tuple(stretches))
+        again = [*self._repeated(view.groups)] if view.boxes > most else []
+        groups = dict(enumerate(view.groups))
+        for start, length, times in again:
+            for i in range(start, start + length * times):
+                del groups[i]
+        stretches = self._stretches_left(groups) if view.stretches else []
+        return Outline(
+            tuple(closed),
+            tuple(runs),
+            tuple(tuple(self._units[i].layer for i in s) for s in stretches),
+            tuple((self._layers(view.groups[p.start : p.end]), p.times) for p in again),
+        )
+
+    def _stretches_left(self, groups: Mapping[int, str | int]) -> Iterator[list[int]]:
+        """Stretches of the groups, by place, of which some are gone."""
+        for _, beside in groupby(enumerate(groups), key=lambda item: item[1] - item[0]):
+            yield from self._stretches([groups[place] for _, place in beside])
+
+    def _layers(self, groups: Sequence[str | int]) -> tuple[str, ...]:
+        found: list[str] = []
+        for group in groups:
+            if isinstance(group, int):
+                found.append(self._units[group].layer)
+            else:
+                found += self._run_of.get(group, (group,))
+        return tuple(found)
+
+    def _repeated(self, groups: Sequence[str | int]) -> Iterator[Period]:
+        """What repeats among these, with what it reads: the first may read what is before."""
+        kinds, reads = self._kinds(groups)
+        for found in periods(kinds):
+            start, end = found.start, found.end
+            if _read_alike(reads[start:end], found.length):
+                within = [found._replace(start=0)]
+            else:
+                within = [
+                    *periods([*zip(kinds[start:end], map(tuple, reads[start:end]), strict=True)])
+                ]
+            for period in within:
+                if period.end - period.start >= _FEWEST:
+                    yield period._replace(start=start + period.start)
+
+    def _kinds(self, groups: Sequence[str | int]) -> tuple[list[Hashable], list[list[Reads]]]:
+        """What each has in common with its repetitions, and how far before it is what it reads.
+
+        Names may differ in their numbers.
+        """
+        of = {group: i for i, group in enumerate(groups)}
+        place_of: dict[tuple[Paths, str], int] = {}
+        for i, unit in enumerate(self._units):
+            shown = (self._run_of.get(p, (p,))[-1] for p in unit.paths)
+            closed = next((p for p in shown if p in of), None)
+            place_of[unit.paths, unit.layer] = of[i if i in of or closed is None else closed]
+        columns = ("layer", "kind", "func", "shape_str", "dtype", "param_shapes", "parents")
+        rows = [*zip(self._stacks, *(self._frame[c] for c in columns), strict=True)]
+        ops = distinct_labels(self._frame, "collapse")
+        place, last = dict[str, int](), dict[str, int]()
+        for op, (paths, layer, *_, parents) in zip(ops, rows, strict=True):
+            place[op] = place_of[paths, layer]
+            last |= dict.fromkeys(names("parents", parents), place[op])
+        kinds: list[list[Hashable]] = [[] for _ in groups]
+        reads: list[list[Reads]] = [[] for _ in groups]
+        for op, (paths, _, kind, func, shape, dtype, param_shapes, parents) in zip(
+            ops, rows, strict=True
+        ):
+            here = place[op]
+            # what is read far away too is the same for all: a mask, what a loop begins with
+            near = [
+                here - place[p] if p in place and last[p] - place[p] <= LONGEST else None
+                for p in names("parents", parents)
+            ]
+            alike = op if kind in ("input", "output") else _unnumbered(paths)
+            shapes = tuple(map(plain, param_shapes))
+            kinds[here].append((alike, func, shape, dtype, shapes, len(near)))
+            reads[here].append(tuple(near))
+        return [*map(tuple, kinds)], reads
 
     def _seen(self, opened: set[str]) -> Iterator[str | int]:
         """The group of each layer, in order; a run where its last module is.
@@ -193,6 +274,22 @@ class _Modules:
     def _if_run(self, run: Sequence[str]) -> Iterator[Paths]:
         if len(run) > 1 and self._members[run[0]] > 1:
             yield tuple(run)
+
+
+def _read_alike(reads: Sequence[Sequence[Reads]], length: int) -> bool:
+    """Whether repetitions read alike; what is before it the first may read at another place."""
+    pairs = [*zip(reads, reads[length:], strict=False)]
+    if any(mine != next_ for mine, next_ in pairs[length:]):
+        return False
+    return all(
+        mine == next_ or all(r is None or r > place for r in (mine, next_))
+        for place, (first, second) in enumerate(pairs[:length])
+        for mine, next_ in zip(chain(*first), chain(*second), strict=True)
+    )
+
+
+def _unnumbered(paths: Paths) -> Paths:
+    return tuple([_NUMBER.sub("#", path) for path in paths])
 
 
 def _units(frame: pd.DataFrame, stacks: Sequence[Paths]) -> list[_Unit]:

@@ -38,8 +38,10 @@ def merge_runs(frame: pd.DataFrame, plan: Outline) -> pd.DataFrame:
         frame = frame.sort_values("step", kind="stable")
     ops = labels(frame, "collapse")
     columns = {name: plain_cells(frame[name]) for name in frame.columns}
-    merged = _names(plan, dict(zip(columns["layer"], ops, strict=True)))
+    op_of = dict(zip(columns["layer"], ops, strict=True))
+    merged = _names(plan, op_of)
     group = [merged.get(op, op) for op in ops]
+    times = {merged[op_of[layers[0]]]: n for layers, n in plan.repeated}
     runs = {merged[run[-1]]: len(run) for run in plan.runs}
     totals = parameter_totals(frame, group)
     rolled = "parent_passes" in frame.columns
@@ -49,7 +51,10 @@ def merge_runs(frame: pd.DataFrame, plan: Outline) -> pd.DataFrame:
         if len(cells["layer"]) == 1:
             (alone,) = zip(*cells.values(), strict=True)
             return {"repeats": 1, **dict(zip(cells, alone, strict=True)), **edges}
-        facts = _run(cells, runs[name]) if name in runs else _stretch(cells)
+        if name in times:
+            facts = _repeated(cells, times[name])
+        else:
+            facts = _run(cells, runs[name]) if name in runs else _stretch(cells)
         return facts | totals.get(name, {}) | edges | {"layer": name}
 
     reads = reads_between(dict(zip(ops, group, strict=True)), {*merged.values()}, steps, rolled)
@@ -67,10 +72,18 @@ def _names(plan: Outline, op_of: Mapping[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for run in plan.runs:
         found |= dict.fromkeys(run, numbered(run))
-    for layers in plan.stretches:
+    for layers in (*plan.stretches, *(layers for layers, _ in plan.repeated)):
         ops = [op_of[layer] for layer in layers]
         found |= dict.fromkeys(ops, f"{ops[0]}..{ops[-1]}")
     return found
+
+
+def _repeated(cells: RowCells, times: int) -> dict[str, Any]:
+    """The same rows again and again: the last one's result, what all of them took."""
+    facts = _stretch(cells)
+    one = len(cells["kind"]) // times
+    what = "blocks and operations" if "module" in cells["kind"] else "operations"
+    return facts | {"func": f"{one} {what}", "repeats": times}
 
 
 def _run(cells: RowCells, repeats: int) -> dict[str, Any]:

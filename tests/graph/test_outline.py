@@ -10,6 +10,7 @@ from torch import nn
 
 import lensframe_pd as lf
 from lensframe_pd.graph.outline import numbered
+from lensframe_pd.graph.periods import periods
 
 from .random_graphs import programs
 
@@ -341,3 +342,121 @@ def test_the_graph_stays_that_of_the_program(program):
             connected = any(nx.has_path(before, op, o) for o in before if o.startswith("output"))
             still = any(nx.has_path(reached, op, o) for o in reached if o.startswith("output"))
             assert connected == still
+
+
+class Flat(nn.Module):
+    """Layers of one list with operations between them, by `step`, between a start and an end."""
+
+    def __init__(self, step, widths):
+        super().__init__()
+        self.step, self.stem = step, nn.Linear(4, widths[0])
+        self.layers = nn.ModuleList(map(nn.Linear, widths, widths[1:]))
+        self.gates = nn.ModuleList(nn.Linear(4, 4) for _ in widths)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        x = self.stem(x)
+        mask = x.sigmoid()
+        for layer, gate in zip(self.layers, self.gates, strict=False):
+            x = self.step(self, layer, gate, x, mask)
+        return x.exp()
+
+
+def glued(model, layer, gate, x, mask):
+    return torch.relu(layer(x)) + x
+
+
+def masked(model, layer, gate, x, mask):
+    return layer(x).tanh() * mask
+
+
+def gated(model, layer, gate, x, mask):
+    return layer(x) * gate(x)
+
+
+def stretched(model, layer, gate, x, mask):
+    return layer(x).tanh().mul(2).add(x).neg()
+
+
+def crossed(model, layer, gate, x, mask):
+    h = layer(x)
+    model.even = not getattr(model, "even", False)
+    return torch.relu(h) + (h if model.even else x)
+
+
+def narrowed(model, layer, gate, x, mask):
+    return torch.relu(layer(x)) + 1
+
+
+FLAT = [
+    (glued, [4] * 41, ["3 operations"], [40]),
+    (masked, [4] * 41, ["3 operations"], [40]),
+    (gated, [4] * 41, ["3 operations"], [40]),
+    (stretched, [4] * 41, ["5 operations"], [40]),
+    # a step that reads what the first of two did, not what it did itself, is another
+    (crossed, [4] * 41, ["6 operations"], [19]),
+    # two widths are two repetitions, with the change between them
+    (narrowed, [4] * 21 + [3] * 21, ["3 operations", "3 operations"], [20, 20]),
+]
+
+
+@pytest.mark.parametrize(("step", "widths", "funcs", "times"), FLAT)
+def test_rows_that_repeat_where_no_module_does(step, widths, funcs, times):
+    model = Flat(step, widths).eval()
+    layers = traced(model)
+    frame = layers.lens.collapse("auto")
+    repeated = frame[frame["repeats"] > 1]
+    assert repeated["func"].tolist() == funcs
+    assert repeated["repeats"].tolist() == times
+    assert len(frame) <= 12
+    held = [*model.stem.parameters(), *model.layers.parameters()]
+    held += model.gates[:40].parameters() if step is gated else []
+    assert frame["n_params"].sum() == sum(p.numel() for p in held)
+    assert frame["seconds"].sum() == pytest.approx(layers["seconds"].sum())
+    assert nx.is_directed_acyclic_graph(frame.lens.to_networkx())
+    assert frame["step"].is_monotonic_increasing
+    everything = layers.lens.collapse("auto", most=len(layers))  # as long as there is room
+    assert everything["repeats"].eq(1).all()
+    assert len(everything) == len(layers)
+
+
+def test_what_repeats_may_be_blocks_and_stretches():
+    class Net(Chain):
+        def forward(self, x):
+            for block, other in zip(self.blocks[::2], self.blocks[1::2], strict=True):
+                x = block(x) * other(x)
+            return x
+
+    blocks = [kind() for _ in range(20) for kind in (Block, Other)]
+    frame = auto(Net(*blocks), most=4)
+    assert frame["repeats"].tolist() == [1, 20, 1]
+    assert frame["n_params"].sum() == 40 * 20
+
+
+def test_what_never_repeats_stays_as_it_is():
+    funcs = [torch.sin, torch.cos, torch.tanh, torch.exp]
+    order = [k * k // 3 % 4 for k in range(30)]
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4 + k, 5 + k) for k in range(30))
+
+        def forward(self, x):
+            for layer, k in zip(self.layers, order, strict=True):
+                x = funcs[k](layer(x))
+            return x
+
+    assert len(auto(Net())) == 62
+
+
+@pytest.mark.parametrize(
+    ("things", "found"),
+    [
+        ("", []), ("abcd", []), ("aa", [(0, 1, 2)]), ("xababac", [(1, 2, 2)]),
+        ("aabaabaab", [(0, 3, 3)]), ("aaaabbbb", [(0, 1, 4), (4, 1, 4)]),
+        ("abcabcxabab", [(0, 3, 2), (7, 2, 2)]), ("abababa", [(0, 2, 3)]),
+    ],
+)  # fmt: skip
+def test_periods(things, found):
+    assert [tuple(period) for period in periods(things)] == found
