@@ -105,7 +105,9 @@ def _name_dimensions(file: Any) -> None:
     It asks HDF5 for the name of what a variable refers to, which HDF5 finds by a search through the
     whole file: of thousands of variables that takes minutes. What it is not told it asks itself.
     """
-    found = file._h5file
+    found = getattr(file, "_h5file", None)
+    if found is None:  # another version, which keeps it elsewhere
+        return
     scales = {found[name].id: name for name in file.dimensions}
     for name, variable in file.variables.items():
         references = found[name].attrs.get("DIMENSION_LIST", ())
