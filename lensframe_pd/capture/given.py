@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from lensframe_pd.errors import LensTypeError, LensValueError, shown
 from lensframe_pd.schema import STIMULUS
+from lensframe_pd.tape.storage import holders
 
 _NUMBERS = (bool, int, float, complex, np.generic)
 
@@ -94,8 +96,10 @@ def fitted(key: str, value: Any, tensor: Tensor) -> Tensor:
     LensValueError
         It has another shape.
     """
+    is_own = False
     if is_function(value):
         value = _called(key, value, tensor)
+        is_own = type(value) is Tensor and _is_held_here_alone(value)
     if isinstance(value, _NUMBERS) or (_is_one(value) and tensor.dim()):
         return _filled(key, value, tensor)
     given = _as_tensor(key, value)
@@ -104,7 +108,37 @@ def fitted(key: str, value: Any, tensor: Tensor) -> Tensor:
             f"values: {key!r} was given shape {tuple(given.shape)}, and the tensor has "
             f"{tuple(tensor.shape)}"
         )
-    return _cast(key, given, tensor).clone()
+    cast = _cast(key, given, tensor)
+    return cast if is_own and cast is given else cast.clone()
+
+
+def _references(tensor: Tensor) -> int:
+    return sys.getrefcount(tensor)
+
+
+def _references_to_given(given: Tensor) -> int:
+    return _references(given)
+
+
+def _references_to_new() -> int:
+    new = torch.empty(0, device="cpu")
+    return _references_to_given(new)
+
+
+_ALONE = _references_to_new()
+"""How often Python refers to a tensor that one variable and an argument hold."""
+
+
+def _is_held_here_alone(given: Tensor) -> bool:
+    """Whether a tensor is in nobody else's hands, and lies in memory as its copy would."""
+    return (
+        _references(given) == _ALONE
+        and not given.requires_grad
+        and given.layout is torch.strided
+        and given.is_contiguous()
+        and not (given.is_inference() or given._is_view())
+        and holders(given) == 1
+    )
 
 
 def _called(key: str, function: Callable[[Tensor], Any], tensor: Tensor) -> Any:
@@ -132,7 +166,9 @@ def _as_tensor(key: str, value: Any) -> Tensor:
         )
     try:
         array = np.asarray(value)
-        return torch.from_numpy(np.array(array, copy=True, order="K"))
+        if not (array.flags.c_contiguous and array.flags.writeable):  # others torch may not take
+            array = np.array(array, copy=True, order="K")
+        return torch.from_numpy(array)
     except (TypeError, ValueError) as error:
         raise LensTypeError(
             f"values: {key!r} was given a {type(value).__name__}, which is no numbers; give a "

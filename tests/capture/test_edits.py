@@ -595,6 +595,71 @@ def test_values_are_copied_before_use():
 # ------------------------------------------------------------------ autograd
 
 
+KEPT = {}
+
+
+def _keep(tensor):
+    KEPT["it"] = tensor
+    return tensor
+
+
+def _keep_a_view(tensor):
+    KEPT["it"] = tensor[0]
+    return tensor
+
+
+def _keep_what_it_is_a_view_of(tensor):
+    KEPT["it"] = torch.cat([tensor, tensor])
+    return KEPT["it"][: len(tensor)]
+
+
+def _keep_as_an_array(tensor):
+    KEPT["it"] = tensor.numpy()
+    return tensor
+
+
+KEEPING = {
+    "what it gives": lambda t: _keep(t * 2),
+    "what it was given": _keep,
+    "a view": lambda t: _keep_a_view(t * 2),
+    "what it gives a view of": _keep_what_it_is_a_view_of,
+    "an array": lambda t: _keep_as_an_array(t * 2),
+    "a storage": lambda t: KEPT.update(it=torch.empty(0).set_(t.untyped_storage())) or t,
+}
+
+
+@pytest.mark.parametrize("what", KEEPING)
+def test_what_a_function_keeps_is_not_written(what):
+    """The model goes on with memory of its own, and may write it."""
+    with torch.no_grad():
+        trace = lf.trace(lambda x: (x * 1).relu_().fill_(7), X, values={"mul_1": KEEPING[what]})
+    kept = KEPT.pop("it")
+    assert not (torch.as_tensor(kept) == 7).any()
+    assert (trace.output == 7).all()
+
+
+def test_an_array_is_not_written():
+    given = np.full(X.shape, 2, dtype=np.float32)
+    with torch.no_grad():
+        lf.trace(lambda x: (x * 1).fill_(7), X, values={"mul_1": given})
+    assert (given == 2).all()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.full((4, 4), 2, dtype=np.float32)[::-1],
+        np.broadcast_to(np.float32(2), (4, 4)),
+        np.full((4, 4, 2), 2, dtype=np.float32)[..., 0],
+        np.full((4, 4), 2, dtype=[("a", "i1"), ("b", "f4")])["b"],
+    ],
+    ids=["backwards", "broadcast", "strided", "a field"],
+)
+def test_arrays_that_torch_does_not_take_as_they_are(given):
+    trace = lf.trace(lambda x: x * 1, torch.zeros(4, 4), values={"mul_1": given})
+    assert (trace.output == 2).all()
+
+
 def test_a_constant_ends_the_gradient_a_tensor_receives_it_a_function_passes_it_on():
     model = net()
     trace = lf.trace(model, X, values={"relu_1": 1}, gradients=True)
