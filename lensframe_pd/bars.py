@@ -46,6 +46,9 @@ def counted(items: Iterable[Item], of: str, unit: str) -> Iterator[Item]:
     """The items, with a bar that counts those that are done."""
     total = len(items) if isinstance(items, Sized) else None
     with bar(of, total, unit) as progress:
+        if progress.disable:
+            yield from items
+            return
         for item in items:
             yield item
             progress.update()

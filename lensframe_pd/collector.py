@@ -83,3 +83,18 @@ class _Aside:
 
 #: What is there already is no garbage that the collector of cycles looks for in a long run.
 aside = _Aside()
+
+
+@contextmanager
+def set_aside() -> Iterator[None]:
+    """What is there already is not looked through meanwhile, which once takes longer than a model.
+
+    What is made meanwhile is looked through as in a run.
+    """
+    aside.enter()
+    try:
+        if gc.isenabled():
+            gc.collect(1)  # after which what is there is set aside
+        yield
+    finally:
+        aside.leave()

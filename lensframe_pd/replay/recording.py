@@ -68,6 +68,10 @@ class Saved:
             self._seen[op] = value
         return value
 
+    def seen(self, op: str) -> Tensor | None:
+        """A value as it lies in the memory of the Dataset, where it was asked for."""
+        return self._seen.get(op)
+
     def is_seen(self, op: str, value: Tensor) -> bool:
         """Whether this is the value as it lies in the memory of the Dataset."""
         return self._seen.get(op) is value
@@ -101,7 +105,9 @@ class Saved:
         if value.dtype is torch.bfloat16 and self._rows[op]["dtype"] == "bfloat16":
             return difference(widened(value).cpu(), self._stored(op))
         saved = self.tensor(op)
-        return SAME if alike_at_once(value, saved) else difference(value, saved)
+        if self._seen.get(op) is saved and alike_at_once(value, saved):
+            return SAME
+        return difference(value, saved)
 
     def argument(self, op: str) -> Tensor:
         """A value as an argument."""

@@ -20,6 +20,7 @@ _NUMBERS = {
     torch.float32: torch.int32, torch.float64: torch.int64, torch.float16: torch.int16,
     torch.bfloat16: torch.int16, torch.int64: torch.int64, torch.int32: torch.int32,
     torch.int16: torch.int16, torch.int8: torch.uint8, torch.uint8: torch.uint8,
+    torch.bool: torch.uint8,
 }  # fmt: skip
 _OF_JAGGED = ("_values", "_offsets", "_lengths")
 
@@ -79,23 +80,20 @@ def _difference_of_parts(parts: list[Tensor], others: list[Tensor]) -> Differenc
     return next((apart for apart in found if not apart.same), SAME)
 
 
-def alike_at_once(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are seen to be the `same` in few steps, as most that are compared are.
+def alike_at_once(a: Tensor, array: Tensor) -> bool:
+    """Whether a tensor is seen to be the `same` as one in the memory of an array, in few steps.
 
-    Where they are not, nothing is said.
+    So are most that are compared with it. Where it is not, nothing is said.
     """
-    if type(a) is not Tensor or type(b) is not Tensor or a.dtype is not b.dtype:
+    dtype = a.dtype
+    bits = _NUMBERS.get(dtype)
+    if type(a) is not Tensor or dtype is not array.dtype or bits is None:
         return False
-    bits = _NUMBERS.get(a.dtype)
-    if bits is None or a.is_nested or b.is_nested or a.is_neg() or b.is_neg():
+    if a.layout is not torch.strided or a.is_nested or a.is_neg() or is_wrapped(a):
         return False
-    if a.layout is not torch.strided or b.layout is not torch.strided or a.shape != b.shape:
+    if not a.is_cpu or a.shape != array.shape or a.numel() >= _MANY:  # of which there is better
         return False
-    if not (a.is_cpu and b.is_cpu) or is_wrapped(a) or is_wrapped(b):
-        return False
-    if not (a.data_ptr() and b.data_ptr()) or a.numel() >= _MANY:  # no memory, or a better way
-        return False
-    return torch.equal(a.view(bits), b.view(bits))
+    return a.data_ptr() != 0 and torch.equal(a.view(bits), array.view(bits))
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

@@ -67,7 +67,9 @@ def children(value: Any) -> Iterable[Child]:
     if not facts.attributes:
         return items
     more = attributes(value)
-    held = dict(items) if is_base(dict, kind) else {}
+    if not is_base(dict, kind):
+        return items + more
+    held = dict(items)
     # a ModelOutput has each of its items as an attribute too
     return items + [(name, v) for name, v in more if not (name in held and held[name] is v)]
 
@@ -338,10 +340,14 @@ def _cache(value: Any) -> list[Child]:
 
 def _module(value: Any) -> list[Child]:
     """A module's parameters, buffers and modules stand in its own place, as their paths say."""
+    if not _facts_of(type(value)).slotted:
+        own = instance_dict(value)
+        if type(own) is dict and own.keys() >= _MEMBERS:
+            return [("", own[name]) for name in filter(_MEMBERS.__contains__, own)]
     return [("", child) for name, child in attributes(value) if name in _MEMBERS]
 
 
-_MEMBERS = ("_parameters", "_buffers", "_modules")
+_MEMBERS = frozenset(("_parameters", "_buffers", "_modules"))
 _BARE = frozenset(map(id, (OrderedDict, CACHE, BuiltinFunctionType)))  # `__dict__`, but empty
 _READERS: tuple[tuple[type, Callable[[Any], list[Child]]], ...] = (
     (dict, _named),

@@ -17,6 +17,7 @@ from contextlib import nullcontext, suppress
 
 from torch import Tensor
 
+from lensframe_pd.replay.recording import Saved
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.along import Along, Together, picked
@@ -32,10 +33,15 @@ _ROUNDING = 16  # how much further than in those runs rounding may move a value
 
 
 def check_alignment(
-    evidence: Evidence, reference: Tape, grouped: Passes, how: str, verdicts: Verdicts
+    evidence: Evidence,
+    reference: Tape,
+    grouped: Passes,
+    how: str,
+    verdicts: Verdicts,
+    saved: Saved | None = None,
 ) -> None:
     """Trace the model again with some stimuli replaced, and where they are mixed, reordered."""
-    values = Along(evidence, reference, grouped)
+    values = Along(evidence, reference, grouped, saved)
     if not values.axes:
         return
     try:

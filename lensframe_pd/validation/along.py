@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lensframe_pd.replay.recording import Saved
 from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables.activations import has_tensors, tensor_of
-from lensframe_pd.tape.compare import farthest, same_bits
+from lensframe_pd.tape.compare import farthest, same_bits, widest
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.arranged import Order
@@ -47,7 +48,10 @@ class Along:
         How far rounding alone moves a value, where that has been measured.
     """
 
-    def __init__(self, evidence: Evidence, reference: Tape, grouped: Passes) -> None:
+    def __init__(
+        self, evidence: Evidence, reference: Tape, grouped: Passes, saved: Saved | None = None
+    ) -> None:
+        self._saved = saved
         assert evidence.activations is not None
         self._variables = evidence.activations.variables
         sizes = evidence.activations.sizes
@@ -82,7 +86,12 @@ class Along:
             known = self._seen.get(row)
         if known is not None:
             return known
-        value, in_place = tensor_of(self._variables[self.ops[row]])
+        op = self.ops[row]
+        shared = None if self._saved is None else self._saved.seen(op)
+        if shared is not None:
+            self._seen[row] = shared
+            return shared
+        value, in_place = tensor_of(self._variables[op])
         if in_place:
             self._seen[row] = value
         return value
@@ -121,7 +130,12 @@ class Along:
             return False
         if value.shape != own.shape or value.dtype is not own.dtype or not value.is_cpu:
             return False
-        return all(same_bits(value[i], own[k]) for i, k in enumerate(order))
+        seen = value.layout is torch.strided and not (value.is_conj() or value.is_neg())
+        whole, others = (widest(value), widest(own)) if seen else (None, None)
+        if whole is None or others is None or whole.numel() % len(order):
+            return all(same_bits(value[i], own[k]) for i, k in enumerate(order))
+        entries, known = whole.view(len(order), -1), others.view(len(order), -1)
+        return all(torch.equal(entries[i], known[k]) for i, k in enumerate(order))
 
     def moved_by(self, row: int, value: Tensor) -> float:
         """The largest distance between a finite element and what it was; 0 for whole numbers."""

@@ -118,7 +118,7 @@ class _Probed:
         Where a call goes by entry, what the first entry gives for other values, by itself, is what
         it would be in the whole: if that is far from what it is, further than the kernels for one
         entry and for many round apart, the result would change. To see it takes the n-th part of
-        the work, and of a convolution its first rows less. Where it is not seen nothing is said,
+        the work, and to see it at its first rows less. Where it is not seen nothing is said,
         and the whole is tried.
         """
         tensor = self.tensors[slots[0]]
@@ -134,11 +134,11 @@ class _Probed:
             return False
         first = [t.detach()[:1] if k in of_entry else t for k, t in enumerate(self.tensors)]
         known = known[:1]
-        read, n = _first_rows(self.run.call, self.tensors, known)
-        given = first[slots[0]]
+        read, n = _first_rows(self.run.call, self.tensors, known, of_entry)
         if read:
-            given, known = given[:, :, :read], known[:, :, :n]
-        now = _result(self.run, _put(first, slots, turned(given)))
+            first = [t[:, :, :read] if k in of_entry else t for k, t in enumerate(first)]
+            known = known[:, :, :n]
+        now = _result(self.run, _put(first, slots, turned(first[slots[0]])))
         if now is None or len(now) != 1:
             return False
         made = now[0].detach()[:, :, :n] if read else now[0].detach()
@@ -308,26 +308,40 @@ def _by_entry(call: Call, tensors: Sequence[Tensor], result: Tensor) -> Collecti
     return [k for k, t in enumerate(tensors) if t.dim() == n_axes and len(t) == n]
 
 
-def _first_rows(call: Call, tensors: Sequence[Tensor], result: Tensor) -> tuple[int, int]:
-    """Of a convolution how many rows of an input make how many of its result, a part of all.
+def _first_rows(
+    call: Call, tensors: Sequence[Tensor], result: Tensor, of_entry: Collection[int]
+) -> tuple[int, int]:
+    """How many rows of what it is given make how many of its result, a part of all; else (0, 0).
 
-    The first rows of the result are made of the first of the input, whatever comes after. (0, 0)
-    where that is not known.
+    Rows are what lies along the third axis. The first of the result are made of the first of the
+    tensors `of_entry`, whatever comes after.
     """
-    function, args = call.function, call.args
-    if function.name not in _CONVOLUTIONS or call.kwargs or len(tensors) < 2:
+    function, n_axes = call.function, result.dim()
+    if n_axes < 3 or result.shape[2] < _PART:
         return 0, 0
-    if tensors[0].dim() != tensors[1].dim():  # without a batch
+    n = result.shape[2] // _PART
+    if function.name in _CONVOLUTIONS:
+        read = _read_by_convolution(call, tensors, n)
+        return (read, n) if 0 < read < tensors[0].shape[2] else (0, 0)
+    if function.name != "batch_norm" and not is_pointwise(function):
         return 0, 0
-    told = dict(zip(function.arg_names, args, strict=False))
+    along = all([tensors[k].shape[2] == result.shape[2] for k in of_entry])
+    for_all = all([t.dim() <= n_axes - 3 for k, t in enumerate(tensors) if k not in of_entry])
+    return (n, n) if along and for_all else (0, 0)
+
+
+def _read_by_convolution(call: Call, tensors: Sequence[Tensor], n: int) -> int:
+    """How many rows of its input the first `n` of its result are made of; 0 if that is not seen."""
+    args = call.args
+    if call.kwargs or len(tensors) < 2 or tensors[0].dim() != tensors[1].dim():
+        return 0
+    told = dict(zip(call.function.arg_names, args, strict=False))
     steps = [told.get(name, default) for name, default in _STEPS.items()]
     numbers = [step[0] if type(step) is tuple and step else step for step in steps]
     if not all([type(number) is int for number in numbers]) or args[1] is not SLOT:
-        return 0, 0
+        return 0
     stride, padding, dilation = numbers
-    n = result.shape[2] // _PART
-    read = (n - 1) * stride - padding + (tensors[1].shape[2] - 1) * dilation + 1
-    return (read, n) if n and 0 < read < tensors[0].shape[2] else (0, 0)
+    return int((n - 1) * stride - padding + (tensors[1].shape[2] - 1) * dilation + 1)
 
 
 _CONVOLUTIONS = frozenset(("conv1d", "conv2d", "conv3d"))

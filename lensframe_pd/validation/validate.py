@@ -11,6 +11,7 @@ import xarray as xr
 
 from lensframe_pd.capture.run import bound_arguments
 from lensframe_pd.capture.state import Generators, Origin
+from lensframe_pd.collector import set_aside
 from lensframe_pd.errors import LensValidationError, LensValueError
 from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
 from lensframe_pd.schema import Rows
@@ -147,7 +148,7 @@ def judged(
     generators, switches = Generators(), Switches()
     try:
         # the traced run has given the model's warnings; it began with these switches
-        with silenced(), standing(evidence.origin.switches):
+        with set_aside(), silenced(), standing(evidence.origin.switches):
             fresh = _judge(evidence, verdicts, tolerance, downstream, alignment)
             if fresh is not None:
                 say_what_was_kept(evidence, fresh, verdicts)
@@ -199,7 +200,7 @@ def _judge(
     with verdicts.timing("alignment"):
         check_ids(evidence, verdicts)
         if alignment and again is not None:
-            check_alignment(evidence, reference, grouped, alignment, verdicts)
+            check_alignment(evidence, reference, grouped, alignment, verdicts, saved)
     return new
 
 

@@ -60,6 +60,11 @@ class Verdicts:
         self._lap()
         self._timed.pop()
 
+    def was_for(self, check: str, seconds: float) -> None:
+        """So much of the time since the check that runs began was for another."""
+        self.seconds[self._timed[-1]] -= seconds
+        self.seconds[check] += seconds
+
     def _lap(self) -> None:
         now = perf_counter()
         if self._timed:

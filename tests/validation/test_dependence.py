@@ -384,20 +384,38 @@ def test_what_is_said_to_go_by_entry_does(name):
             torch.testing.assert_close(own, result[entry : entry + 1], equal_nan=True)
 
 
-@pytest.mark.parametrize("name", [name for name in BY_ENTRY if name.startswith("conv")])
-def test_the_first_rows_of_a_convolution_are_made_of_the_first_it_is_given(name):
-    seen = 0
+@pytest.mark.parametrize("name", BY_ENTRY)
+def test_the_first_rows_are_made_of_the_first_that_are_given(name):
     for run, tensors in _entries(name):
         (result,) = run(tensors)
-        read, n = _first_rows(run.call, tensors, result)
+        of_entry = _by_entry(run.call, tensors, result)
+        read, n = _first_rows(run.call, tensors, result, of_entry) if of_entry else (0, 0)
         if read:
-            seen += 1
-            other = tensors[0].clone()
-            other[:, :, read:] = torch.nan
-            for given in (other, other[:, :, :read]):
-                (made,) = run([given, *tensors[1:]])
-                torch.testing.assert_close(made[:, :, :n], result[:, :, :n])
-    assert seen == (name not in ("conv2d without a batch", "conv2d of as many"))
+            other = [t.detach().clone() if k in of_entry else t for k, t in enumerate(tensors)]
+            for k in of_entry:
+                other[k][:, :, read:] = 7
+            first = [t[:, :, :read] if k in of_entry else t for k, t in enumerate(other)]
+            for given in (other, first):
+                (made,) = run(given)
+                torch.testing.assert_close(made[:, :, :n], result[:, :, :n], equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("conv2d", (3, 1)), ("conv2d in steps", (2, 1)), ("conv2d far apart", (3, 2)),
+        ("conv2d by groups", (2, 2)), ("conv2d of as many", (0, 0)), ("conv1d", (2, 2)),
+        ("conv3d", (3, 2)), ("batch_norm", (2, 2)), ("relu", (2, 2)), ("add", (2, 2)),
+        ("add of one entry", (0, 0)), ("max_pool2d", (0, 0)), ("linear", (0, 0)),
+    ],
+)  # fmt: skip
+def test_how_many_rows_are_given(name, rows):
+    seen = [
+        _first_rows(run.call, tensors, run(tensors)[0], of_entry)
+        for run, tensors in _entries(name)
+        if (of_entry := _by_entry(run.call, tensors, run(tensors)[0]))
+    ]
+    assert rows == seen[-1]
 
 
 @pytest.mark.parametrize("entry", [0, 1, 7])
