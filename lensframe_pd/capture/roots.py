@@ -53,6 +53,9 @@ def module_aliases(
 
     Only those where a module is held: what is below an alias has aliases through it.
     """
+    held = len(roots) + sum([len(module._modules) for _, module in named])
+    if held == len(named):  # each at one place, as in most models
+        return {}
     path_of = {id(module): path for path, module in named}
     places = [*roots.items()]
     for path, module in named:

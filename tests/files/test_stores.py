@@ -1,5 +1,6 @@
 """netCDF and zarr: what plain xarray reads, and only as much as is asked for."""
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -65,3 +66,42 @@ def test_the_layers_of_an_extraction(tmp_path):
     layers = lf.read(tmp_path / "a.zarr" / "lensframe")
     assert list(layers.index) == ["input_1", "linear_1", "output_1"]
     assert layers.loc["linear_1", "shape"] == (2, 2)
+
+
+def dimensions_of_all_kinds(n):
+    """Variables that share dimensions, have their own, or none; a dimension with a coordinate."""
+    values = {f"a_{k}": (("stimulus", "channel_3"), np.ones((2, 3), "f4") * k) for k in range(n)}
+    values |= {f"b_{k}": (f"dim1_{k + 4}", np.arange(k + 4)) for k in range(5)}
+    values |= {"none_1": ((), 2.0), "square_1": (("token_4", "token_4_"), np.eye(4))}
+    values["complex_1"] = ("channel_3", np.array([1j, 2, 3]))
+    coords = {"stimulus": ["a", "bb"], "weight": ("stimulus", [0.5, 1.5])}
+    return xr.Dataset(values, coords)
+
+
+def test_a_netcdf_file_is_not_searched_for_the_name_of_each_dimension(tmp_path, monkeypatch):
+    """HDF5 searches the whole file: thousands of variables would take minutes."""
+    base = h5py._hl.base
+    name, asked = base.HLObject.name, []
+    monkeypatch.setattr(
+        base.HLObject, "name", property(lambda self: asked.append(self) or name.fget(self))
+    )
+    counts = []
+    for n in (10, 60):
+        given = dimensions_of_all_kinds(n)
+        path = write(given, tmp_path / f"{n}.nc")
+        asked.clear()
+        with read(path) as found:
+            xr.testing.assert_identical(found.load(), given)
+        counts.append(len(asked))
+    assert counts[1] - counts[0] <= 60 - 10  # its own, by which it was opened
+
+
+@pytest.mark.parametrize("n", [1, 40])
+def test_dimensions_of_netcdf_are_as_h5netcdf_finds_them(tmp_path, n):
+    given = dimensions_of_all_kinds(n)
+    path = write(given, tmp_path / "x.nc")
+    with read(path) as found, xr.open_dataset(path, engine="h5netcdf") as plain:
+        for name in given.data_vars:
+            stored = plain[name.replace(":", "-")].dims
+            assert found[name].dims == tuple(d for d in stored if d != "real_imag"), name
+        xr.testing.assert_identical(found.load(), given)
