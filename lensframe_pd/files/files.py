@@ -24,7 +24,7 @@ import xarray as xr
 
 from lensframe_pd.collector import collector_paused
 from lensframe_pd.errors import LensRuntimeError, LensTypeError, LensValueError
-from lensframe_pd.files import arrow, blocks, checksums, frames, packed, stores
+from lensframe_pd.files import arrow, blocks, checksums, frames, netcdf, packed, stores
 from lensframe_pd.files.atomic import alone, new_file, new_folder
 from lensframe_pd.files.damage import check_inside, refused
 from lensframe_pd.files.places import (
@@ -46,7 +46,7 @@ _ACTIVATIONS = {
 }
 _LAYERS = "layers.parquet"
 _WRITERS: dict[str, Callable[[xr.Dataset, Path, str], None]] = {
-    ".nc": stores.write_netcdf,
+    ".nc": netcdf.write_netcdf,
     ".zarr": stores.write_zarr,
     ".arrows": arrow.write_arrow,
 }
@@ -223,7 +223,7 @@ def _read(given: Path, found: Path, chunks: Any) -> Any:
         if given.suffix in (".parquet", ".feather"):
             return frames.read_frame(found, given.suffix)
         if given.suffix == ".nc":
-            return _chunked(stores.read_netcdf(found), chunks)
+            return _chunked(netcdf.read_netcdf(found), chunks)
         return _read_arrow_file(found, chunks)
     return _read_folder(found, chunks, None)
 
@@ -258,7 +258,7 @@ def _read_folder(found: Path, chunks: Any, write: str | None) -> Any:
         raise LensValueError(f"{found / MARK} is damaged: {name!r} are no activations")
     layers = frames.read_frame(found / _LAYERS, ".parquet", write)
     if name == _ACTIVATIONS["netcdf"]:
-        return Saved(layers, _chunked(stores.read_netcdf(found / name, write), chunks))
+        return Saved(layers, _chunked(netcdf.read_netcdf(found / name, write), chunks))
     return Saved(layers, _read_folder(found / name, chunks, write))
 
 

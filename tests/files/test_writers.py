@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 
 import lensframe_pd as lf
-from lensframe_pd.files import arrow, atomic, checked, files, frames, stores
+from lensframe_pd.files import arrow, atomic, checked, files, frames, netcdf, stores
 from lensframe_pd.files.files import read, write
 
 KINDS = ["x.nc", "x.zarr", "x.arrows", "l.parquet", "trace_arrow", "trace_zarr", "trace_netcdf"]
@@ -74,9 +74,9 @@ def between(monkeypatch, place, name, action, at):
 READING = [
     (files, "_read", 1), (files, "_content", 1), (files, "check_inside", 1),
     (frames, "read_frame", 1), (arrow, "read_arrow", 1), (arrow, "_table", 1), (arrow, "_table", 2),
-    (arrow, "_table", 5), (stores, "read_netcdf", 1), (stores, "_check_holds_all", 1),
-    (stores, "_opened_netcdf", 1), (stores, "read_zarr", 1), (stores, "check_inside", 1),
-    (stores, "_chunk_files", 1), (stores, "_unpacked", 1), (stores, "_unpacked_coordinate", 1),
+    (arrow, "_table", 5), (netcdf, "read_netcdf", 1), (netcdf, "_check_holds_all", 1),
+    (netcdf, "_opened_netcdf", 1), (stores, "read_zarr", 1), (stores, "check_inside", 1),
+    (stores, "_chunk_files", 1), (stores, "unpacked", 1), (netcdf, "unpacked", 1), (stores, "_unpacked_coordinate", 1),
     (stores, "check_small", 1), (arrow, "check_small", 1),
 ]  # fmt: skip
 
