@@ -76,7 +76,8 @@ READING = [
     (frames, "read_frame", 1), (arrow, "read_arrow", 1), (arrow, "_table", 1), (arrow, "_table", 2),
     (arrow, "_table", 5), (netcdf, "read_netcdf", 1), (netcdf, "_check_holds_all", 1),
     (netcdf, "_opened_netcdf", 1), (stores, "read_zarr", 1), (stores, "check_inside", 1),
-    (stores, "_chunk_files", 1), (stores, "unpacked", 1), (netcdf, "unpacked", 1), (stores, "_unpacked_coordinate", 1),
+    (stores, "_chunk_files", 1), (stores, "unpacked", 1), (netcdf, "unpacked", 1),
+    (stores, "_unpacked_coordinate", 1),
     (stores, "check_small", 1), (arrow, "check_small", 1),
 ]  # fmt: skip
 
