@@ -241,6 +241,8 @@ class Lineage:
             self.tape.guessed.add(row)
             self.know(tensor, row, storage)
             return row
+        if self._is_made(storage):  # by something that is gone, or shows another part
+            self.tape.blurred = len(self.tape.rows)
         parts = wrapped_by(tensor)
         if any(map(self._has_history, parts)):
             return self._add_row("alias", (*map(self.source, parts),), tensor)
@@ -343,8 +345,35 @@ class Lineage:
         storage = storage_of(parameter)
         twin = self._twin(parameter, storage)
         if twin is not None and twin[0] >= 0 and twin[1]:  # the row, and the same view
-            self.tape.guessed.add(twin[0])
-            self.know(parameter, twin[0], storage)
+            row: int | None = twin[0]
+        elif self._is_made(storage):
+            row = self._same_in(parameter, storage)
+        else:
+            return
+        if row is None:
+            self.tape.blurred = len(self.tape.rows)
+            return
+        self.tape.guessed.add(row)
+        self.know(parameter, row, storage)
+
+    def _is_made(self, storage: int) -> bool:
+        """Whether what lies in a storage is known to come from a row."""
+        known = self.newest.get(storage) if storage else None
+        if known is None:
+            return False
+        shown = known.alive()
+        if shown is None:
+            return self.values.last_in(storage) is not None
+        return storage_of(shown) == storage
+
+    def _same_in(self, tensor: Tensor, storage: int) -> int | None:
+        """The row of a living tensor that shows just what `tensor` does."""
+        for known in [*self.live.values()]:
+            if known.storage == storage and known.source >= 0:
+                shown = known.alive()
+                if shown is not None and storage_of(shown) == storage and same_view(tensor, shown):
+                    return self.fresh(shown, known)
+        return None
 
     def hold_own(self, path: str, module: nn.Module, top: str = "", held: bool = True) -> None:
         """Make the parameters and buffers that a module holds itself known.

@@ -166,6 +166,23 @@ def a_parameter_of_it(x, e):
     return nn.Parameter(y).exp()
 
 
+@program("matmul_1", "linear_1")
+def parameters_that_share_memory(x, e):
+    weight = e("matmul_1", x.t() @ x)
+    module = nn.Linear(4, 4)
+    module.load_state_dict({"weight": weight, "bias": weight[0]}, assign=True)
+    return module(e("linear_1", LINEAR(x)))
+
+
+@program("matmul_1", "linear_1")
+def a_parameter_of_what_is_gone(x, e):
+    weight = e("matmul_1", x.t() @ x)
+    module = nn.Linear(4, 4)
+    module.weight, module.bias = nn.Parameter(weight), nn.Parameter(weight[1])
+    del weight
+    return module(e("linear_1", LINEAR(x)))
+
+
 @program("mul_1", "data_1")
 def data_that_is_written(x, e):
     y = e("mul_1", x * 3)
