@@ -93,7 +93,7 @@ def set_aside() -> Iterator[None]:
     """
     aside.enter()
     try:
-        if gc.isenabled():
+        if gc.isenabled() and gc.get_count()[2] >= gc.get_threshold()[2]:  # all is next
             gc.collect(1)  # after which what is there is set aside
         yield
     finally:

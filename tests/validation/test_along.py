@@ -7,7 +7,7 @@ import xarray as xr
 import lensframe_pd as lf
 from lensframe_pd.capture.state import Origin
 from lensframe_pd.tape.passes import passes
-from lensframe_pd.validation.along import Along, is_stimuli, picked, stimulus_axes
+from lensframe_pd.validation.along import Along, Together, is_stimuli, picked, stimulus_axes
 from lensframe_pd.validation.evidence import evidence
 
 pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
@@ -85,3 +85,30 @@ def test_entries_along_several_axes():
     value = torch.arange(9).view(3, 3)
     assert picked(value, [0, 1], [2, 0]).tolist() == [[8, 6], [2, 0]]
     assert picked(value, [1], [1]).tolist() == [[1], [4], [7]]
+
+
+@pytest.mark.parametrize("wrong", [None, 0, 3])
+@pytest.mark.parametrize("at_once", [1, 2, 64])
+def test_values_compared_together_are_looked_at_one_by_one_where_one_is_not_as_expected(
+    wrong, at_once, monkeypatch
+):
+    monkeypatch.setattr("lensframe_pd.validation.along._AT_ONCE", at_once)
+    x = torch.linspace(0, 1, 12).reshape(3, 4)
+    trace = lf.trace(lambda x: [x * k for k in range(1, 6)], x, stimulus=list("abc"))
+    values = Along(
+        evidence(trace.layers, trace.activations, trace._origin), trace.tape, passes(trace.tape)
+    )
+    looked = []
+    order = [1, 2, 0]
+    together = Together(values, order, lambda row, value: looked.append(row))
+    rows = [*values.axes]
+    for k, row in enumerate(rows):
+        value = values.of(row)[order].clone()
+        if k == wrong:
+            value[1, 1] += 1e-6
+        assert together.takes(row, value)
+    together.settle()
+    assert (wrong is None) == (not looked)
+    assert wrong is None or rows[wrong] in looked
+    assert not together.takes(rows[0], values.of(rows[0]).double())
+    assert not together.takes(rows[0], values.of(rows[0])[:2])

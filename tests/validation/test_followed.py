@@ -242,3 +242,20 @@ def test_what_is_wrong_is_found_in_runs_along_the_tape(monkeypatch):
     report = trace.layers.lens.validate(model, X, activations=flipped)
     assert report["alignment"].eq(False).sum() == 1
     assert not report.loc["flip_1", "alignment"]
+
+
+WRITES = {
+    "after it was read": lambda x: (y := x * 2, y + 1, y.mul_(0).add_(x.flip(0) * 0 + x))[1:],
+    "through a view": lambda x: (y := x * 2, v := y[:, :1], v.zero_(), y + 1)[3],
+    "of a whole row": lambda x: (y := x * 2, z := y.relu(), y.__setitem__(0, 7.0), y + z)[3],
+    "by out=": lambda x: (y := x * 2, z := y + 1, torch.sin(x, out=y), y + z)[3],
+    "by NumPy": lambda x: (y := x * 2, z := y + 1, y.numpy().__setitem__(0, 7.0), y + z)[3],
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_value_that_is_written_later_is_looked_at_before(name, monkeypatch):
+    trace = lf.trace(WRITES[name], torch.linspace(-1, 1, 12).reshape(4, 3), stimulus=list("abcd"))
+    report = trace.validate(alignment="all")
+    monkeypatch.setattr("lensframe_pd.validation.retraced.is_followable", lambda *_: False)
+    pd.testing.assert_frame_equal(report, trace.validate(alignment="all"))
