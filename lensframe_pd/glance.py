@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from lensframe_pd.schema import COLUMNS, STIMULUS, model_class, quantity
+from lensframe_pd.quantities import quantity
+from lensframe_pd.schema import COLUMNS, STIMULUS, model_class
 
 #: What a person looks for first, in this order.
 FIRST = tuple(COLUMNS)[:6]

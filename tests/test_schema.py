@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lensframe_pd.schema import itemsize, model_class, quantity, unit_of
+from lensframe_pd.quantities import quantity, unit_of
+from lensframe_pd.schema import itemsize, model_class
 
 
 def test_bytes_of_every_element_type_of_torch():

@@ -10,6 +10,7 @@ ROOMS = {
     "errors": "",
     "bars": "",
     "collector": "",
+    "quantities": "",
     "schema": "",
     "labels": "",
     "files": "damage checksums places atomic steady names checked cells frames assembled packed "

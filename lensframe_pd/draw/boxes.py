@@ -11,7 +11,7 @@ from lensframe_pd.draw.markup import escaped
 from lensframe_pd.draw.node import Node
 from lensframe_pd.graph.parameters import parameters
 from lensframe_pd.labels import label, path_of, split_call
-from lensframe_pd.schema import quantity
+from lensframe_pd.quantities import quantity
 
 Stack = tuple[str, ...]
 """Module calls, outermost first."""

@@ -26,7 +26,8 @@ from lensframe_pd.draw.style import (
 )
 from lensframe_pd.graph.contract import HELD
 from lensframe_pd.labels import labels, path_of
-from lensframe_pd.schema import each_plain, names, plain_cells, quantity
+from lensframe_pd.quantities import quantity
+from lensframe_pd.schema import each_plain, names, plain_cells
 from lensframe_pd.tape.functions import COMMUTATIVE
 
 _WIDTH = 38

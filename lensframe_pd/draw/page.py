@@ -23,7 +23,8 @@ from lensframe_pd.draw.node import Node, look, nodes_of, text
 from lensframe_pd.errors import LensRuntimeError
 from lensframe_pd.graph.parameters import parameters
 from lensframe_pd.labels import names_of, path_of
-from lensframe_pd.schema import model_class, names, unit_of
+from lensframe_pd.quantities import unit_of
+from lensframe_pd.schema import model_class, names
 
 _NOT_TOLD = frozenset(("unrolled", "parent_passes", "op"))
 _SEARCHED = ("module", "module_type", "func", "shape_str", "params", "source", "path")

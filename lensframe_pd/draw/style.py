@@ -11,7 +11,8 @@ import pandas as pd
 
 from lensframe_pd.draw.markup import attribute, escaped
 from lensframe_pd.errors import LensKeyError, unknown_names
-from lensframe_pd.schema import model_class, quantity, unit_of, unknown_column
+from lensframe_pd.quantities import quantity, unit_of
+from lensframe_pd.schema import model_class, unknown_column
 
 # Tints of Okabe and Ito's colours, which the colour-blind can tell apart
 # (https://jfly.uni-koeln.de/color/).

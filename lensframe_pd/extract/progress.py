@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lensframe_pd.bars import bar
-from lensframe_pd.schema import quantity
+from lensframe_pd.quantities import quantity
 
 
 class Progress:

@@ -37,7 +37,8 @@ from lensframe_pd.files.blocks import (
 from lensframe_pd.files.frames import frame_bytes
 from lensframe_pd.files.places import OF_FILES, place_to_write
 from lensframe_pd.files.stores import GROUP, NAME, as_it_is, as_stored, put_layers
-from lensframe_pd.schema import STIMULUS, quantity
+from lensframe_pd.quantities import quantity
+from lensframe_pd.schema import STIMULUS
 
 OVERFLOWS, CASTS = "overflows", "casts"
 LENGTH = np.dtype("int32")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lensframe_pd.errors import LensValueError
-from lensframe_pd.schema import quantity
+from lensframe_pd.quantities import quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

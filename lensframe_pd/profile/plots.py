@@ -22,7 +22,8 @@ from lensframe_pd.profile.axes import (
 )
 from lensframe_pd.profile.memory import memory
 from lensframe_pd.profile.profile import profile
-from lensframe_pd.schema import names, quantity
+from lensframe_pd.quantities import quantity
+from lensframe_pd.schema import names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

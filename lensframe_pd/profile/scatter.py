@@ -17,7 +17,7 @@ from lensframe_pd.profile.axes import (
     legend_beside,
 )
 from lensframe_pd.profile.profile import profile
-from lensframe_pd.schema import quantity
+from lensframe_pd.quantities import quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from lensframe_pd.errors import LensValueError
+from lensframe_pd.quantities import quantity
 from lensframe_pd.rsa.distances import Array
 from lensframe_pd.rsa.folds import Fold, Rows
 from lensframe_pd.rsa.ridge import Fitted, Search, by_features, by_kernels
 from lensframe_pd.rsa.scaling import Scale, kernels, scales
 from lensframe_pd.rsa.stores import RowBlocks
-from lensframe_pd.schema import quantity
 
 _FOR_KERNELS = 1 / 2
 """Part of the memory that kernels of several folds take side by side."""

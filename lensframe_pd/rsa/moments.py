@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from lensframe_pd.errors import LensTypeError, LensValueError
-from lensframe_pd.schema import quantity
+from lensframe_pd.quantities import quantity
 
 _PIECE = 2**18
 """Elements worked on at a time: their float64 fit a processor's cache."""

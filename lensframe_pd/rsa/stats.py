@@ -15,6 +15,7 @@ from lensframe_pd.bars import counted
 from lensframe_pd.errors import LensKeyError, LensValueError
 from lensframe_pd.files.blocks import check_finished
 from lensframe_pd.labels import asked_names, labels
+from lensframe_pd.quantities import quantity
 from lensframe_pd.rsa.blockwise import Centre, products_of
 from lensframe_pd.rsa.born import Births
 from lensframe_pd.rsa.features import patterns
@@ -22,7 +23,7 @@ from lensframe_pd.rsa.moments import Moments, moments
 from lensframe_pd.rsa.repeated import check_axes_are_features
 from lensframe_pd.rsa.stores import DEFAULT_MEMORY, RowBlocks, memory_of, opened
 from lensframe_pd.rsa.view import resolved
-from lensframe_pd.schema import STIMULUS, quantity
+from lensframe_pd.schema import STIMULUS
 
 _EXACT = 2**28
 """Bytes of a matrix whose singular values are taken of itself; else of its products."""

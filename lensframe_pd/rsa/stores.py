@@ -19,8 +19,9 @@ from xarray.core import indexing
 
 from lensframe_pd.bars import bar
 from lensframe_pd.errors import LensTypeError, LensValueError, needs
+from lensframe_pd.quantities import quantity
 from lensframe_pd.rsa.view import variables
-from lensframe_pd.schema import STIMULUS, quantity
+from lensframe_pd.schema import STIMULUS
 
 DEFAULT_MEMORY = 10**9
 _CHUNK_BYTES = 2**24

@@ -14,11 +14,11 @@ import numpy as np
 
 from lensframe_pd.bars import counted
 from lensframe_pd.errors import LensValueError
+from lensframe_pd.quantities import quantity
 from lensframe_pd.rsa.blockwise import Centre, centre_of, centre_within, products
 from lensframe_pd.rsa.covariances import covariances, have_room
 from lensframe_pd.rsa.distances import Array
 from lensframe_pd.rsa.stores import RowBlocks
-from lensframe_pd.schema import quantity
 
 _FOR_TILES = 0.6
 """Part of the memory that two blocks of a layer and the tiles of all layers take."""
