@@ -98,21 +98,24 @@ def belongings(function: Any) -> Iterator[tuple[str, Any]]:
         yield "", code.__kwdefaults__
 
 
-def globals_of(function: Any) -> dict[str, Any]:
-    """The global variables that the code of a callable sees."""
+def _code_of(function: Any) -> Any:
+    """The function of Python's that a callable comes down to."""
     while issubclass(type(function), partial):
         function, _, _ = partial_parts(function)
-    _, code = _owner_and_code(function)
+    return _owner_and_code(function)[1]
+
+
+def globals_of(function: Any) -> dict[str, Any]:
+    """The global variables that the code of a callable sees."""
+    code = _code_of(function)
     return {} if code is None else code.__globals__
 
 
 def _globals_of(function: Any) -> Iterator[tuple[str, Any]]:
     """The global variables that the code of a callable names."""
-    while issubclass(type(function), partial):
-        function, _, _ = partial_parts(function)
-    _, code = _owner_and_code(function)
+    code = _code_of(function)
     if code is not None:
-        known = globals_of(function)
+        known = code.__globals__
         yield from ((name, known[name]) for name in code.__code__.co_names if name in known)
 
 

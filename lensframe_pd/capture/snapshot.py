@@ -12,7 +12,7 @@ from lensframe_pd.capture.containers import Draws, Layout, Place, draws_of, layo
 from lensframe_pd.capture.iterators import Uncopyable, copied, is_iterator, moved
 from lensframe_pd.capture.memory import KeptTensor, Memory, memory_of
 from lensframe_pd.collector import collector_paused
-from lensframe_pd.tape.contents import Child, is_closed
+from lensframe_pd.tape.contents import Child, is_bare, is_closed
 from lensframe_pd.tape.objects import joined, walk
 
 
@@ -46,13 +46,10 @@ class Snapshot:
         layouts: dict[type, Layout] = {}
         for trail, key, value in walk(objects):
             kind = type(value)
-            if kind is OrderedDict and not value:  # as three of four that modules hold
-                more = value.__dict__
-                if not more:
-                    empty += (value, more)
-                    continue
-            elif kind is dict and not value:
+            if is_bare(value):
                 empty.append(value)
+                if kind is OrderedDict:
+                    empty.append(value.__dict__)
                 continue
             layout = layouts.get(kind)
             if layout is None:

@@ -28,11 +28,16 @@ def held_inputs(tape: Tape, origin: Origin, made_of: Inventory) -> set[int]:
     return {known[key] for key in map(id, _held(tape, origin, made_of)) if key in known}
 
 
-def _held(tape: Tape, origin: Origin, made_of: Inventory) -> Iterator[Tensor]:
-    yield from (tensor for _, tensor in made_of.state)
+def held_tensors(made_of: Inventory) -> Iterator[Tensor]:
+    """The parameters and buffers of a model."""
     for _, module in made_of.named:
         for tensors in (module._parameters, module._buffers):
             yield from (tensor for tensor in tensors.values() if tensor is not None)
+
+
+def _held(tape: Tape, origin: Origin, made_of: Inventory) -> Iterator[Tensor]:
+    yield from (tensor for _, tensor in made_of.state)
+    yield from held_tensors(made_of)
     names = {name for code in tape.codes.values() for name in _names(code)}
     functions = [origin.model, *(type(module).forward for _, module in made_of.named)]
     known = {id(found): found for found in map(globals_of, functions)}

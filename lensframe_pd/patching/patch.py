@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,13 +15,12 @@ from torch import Tensor
 
 from lensframe_pd.bars import counted
 from lensframe_pd.capture.given import fitted, is_function, is_told_by_shape, joined, misplaced
-from lensframe_pd.capture.inventory import Inventory
 from lensframe_pd.capture.sites import Plain, asked, plain_rows
 from lensframe_pd.capture.state import Generators
 from lensframe_pd.errors import LensError, LensRuntimeError, LensTypeError, LensValueError, shown
 from lensframe_pd.labels import parsed, unknown_rows
 from lensframe_pd.patching.forwards import Forwards
-from lensframe_pd.patching.inputs import held_inputs
+from lensframe_pd.patching.inputs import held_inputs, held_tensors
 from lensframe_pd.patching.outputs import Outputs
 from lensframe_pd.patching.recomputed import Doubt, Recomputed
 from lensframe_pd.tables.dims import dimensions
@@ -190,7 +189,7 @@ def _frame(
     with Forwards(run.evidence, run.tape) as forwards:
         held = partial(held_inputs, run.tape, run.evidence.origin, run.evidence.made_of)
         recomputed = Recomputed(run.tape, held, forwards.apart)
-        recomputed.check_parameters({id(tensor) for tensor in _held(run.evidence.made_of)})
+        recomputed.check_parameters({id(tensor) for tensor in held_tensors(run.evidence.made_of)})
         try:
             plain = measure(outputs.having({}))
         except Unbuilt:
@@ -239,13 +238,6 @@ def _frame(
     if passed_over:
         frame.attrs["passed_over"] = json.dumps(passed_over)
     return frame
-
-
-def _held(made_of: Inventory) -> Iterator[Tensor | None]:
-    """The parameters and buffers of a model."""
-    for _, module in made_of.named:
-        yield from module._parameters.values()
-        yield from module._buffers.values()
 
 
 def _patched(

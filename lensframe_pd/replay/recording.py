@@ -16,17 +16,11 @@ from lensframe_pd.schema import Rows
 from lensframe_pd.tables.activations import has_tensors, tensor_of
 from lensframe_pd.tape.compare import SAME, Difference, alike_at_once, difference, same
 from lensframe_pd.tape.edited import EDIT
-from lensframe_pd.tape.facts import CallFacts
+from lensframe_pd.tape.facts import CallFacts, dtype_name
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.storage import PLAIN, Bits, widened
 from lensframe_pd.tape.switches import Switches
 from lensframe_pd.tape.tape import Call, Opaque, Tape
-
-#: The cells of the column `dtype`, of the types that NumPy holds as they are.
-_NAMES = {
-    dtype: str(dtype).removeprefix("torch.")
-    for dtype in (torch.float32, torch.float64, torch.float16, torch.int64, torch.int32, torch.bool)
-}
 
 
 class Misfit(Exception):
@@ -72,15 +66,11 @@ class Saved:
         """A value as it lies in the memory of the Dataset, where it was asked for."""
         return self._seen.get(op)
 
-    def is_seen(self, op: str, value: Tensor) -> bool:
-        """Whether this is the value as it lies in the memory of the Dataset."""
-        return self._seen.get(op) is value
-
     def _as_seen(self, op: str, value: Tensor) -> Tensor:
         """With the type, device and layout that the operation saw."""
         row = self._rows[op]
         # as of most: it is as it was seen, and nothing has to be made of it
-        if row["dtype"] == _NAMES.get(value.dtype) and row["device"] == "cpu":
+        if row["dtype"] == dtype_name(value.dtype) and row["device"] == "cpu":
             bits = self.bits.get(op, PLAIN) if self.bits else PLAIN
             if bits is PLAIN and value.stride() == row["stride"]:
                 return value
@@ -105,7 +95,7 @@ class Saved:
         if value.dtype is torch.bfloat16 and self._rows[op]["dtype"] == "bfloat16":
             return difference(widened(value).cpu(), self._stored(op))
         saved = self.tensor(op)
-        if self._seen.get(op) is saved and alike_at_once(value, saved):
+        if self.seen(op) is saved and alike_at_once(value, saved):
             return SAME
         return difference(value, saved)
 
@@ -286,7 +276,7 @@ class Recording:
             why = self.rows[op]["unsaved_reason"]
             raise Unreplayable(f"its parent {op!r} is not saved" + (f" ({why})" if why else ""))
         value = self.saved.argument(op)
-        if self.saved.is_seen(op, value):
+        if self.saved.seen(op) is value:
             self._given[op] = value
         return value
 

@@ -17,6 +17,7 @@ from lensframe_pd.tables.centres import Centres, centres
 from lensframe_pd.tables.continued import continued
 from lensframe_pd.tables.dims import dimensions
 from lensframe_pd.tables.nonfinite import made_of
+from lensframe_pd.tape.facts import dtype_name
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.storage import CPU, widened
 from lensframe_pd.tape.tape import Tape
@@ -47,8 +48,7 @@ def _reason(value: Tensor) -> str:
     if value.is_nested:
         return "a nested tensor is not one array"
     if value.dtype not in _NUMPY_HOLDS:
-        kind = str(value.dtype).removeprefix("torch.")
-        return f"NumPy has no {kind}"
+        return f"NumPy has no {dtype_name(value.dtype)}"
     if value.layout is not torch.strided:
         kind = str(value.layout).removeprefix("torch.")
         return f"the {kind} layout is not one array"
@@ -64,8 +64,7 @@ def _reason(value: Tensor) -> str:
 
 def to_numpy(value: Tensor) -> np.ndarray[Any, Any]:
     """The value as a read-only array: zero-copy on CPU, bfloat16 as float32 (exact)."""
-    if value.dtype is torch.bfloat16:
-        value = widened(value)
+    value = widened(value)
     try:
         array: np.ndarray[Any, Any] = value.numpy()
     except (RuntimeError, TypeError):  # another device, a conjugate or negative view
@@ -78,8 +77,11 @@ def to_tensor(array: np.ndarray[Any, Any]) -> Tensor:
     """An array as of a Dataset, zero-copy where torch can: not backwards or in other byte order."""
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    backwards = min(array.strides, default=0) < 0
-    return torch.from_numpy(array.copy() if backwards else array)
+    return torch.from_numpy(array if _lies_forwards(array) else array.copy())
+
+
+def _lies_forwards(array: np.ndarray[Any, Any]) -> bool:
+    return min(array.strides, default=0) >= 0
 
 
 def tensor_of(variable: xr.Variable) -> tuple[Tensor, bool]:
@@ -89,7 +91,7 @@ def tensor_of(variable: xr.Variable) -> tuple[Tensor, bool]:
         return to_tensor(np.asarray(variable.values)), False
     value = to_tensor(array)
     # it has another memory only where `to_tensor` had to make one
-    return value, array.dtype.isnative and min(array.strides, default=0) >= 0
+    return value, array.dtype.isnative and _lies_forwards(array)
 
 
 def has_tensors(dtype: np.dtype[Any]) -> bool:
@@ -152,22 +154,18 @@ def described(
     returned, keys = tape.returned(), tape.module_keys()
     paths = [module[0] for module in tape.modules]  # module.path
     layers, pass_nums = grouped.layers, grouped.pass_nums
-    dtypes: dict[torch.dtype, str] = {}
     of = made_of(tape, labels or grouped.labels(), rows)
     of_sequence, centred, places = continued(tape, grouped), centres(tape), Centres(tape.renamed)
     placed = of_sequence.keys() | centred.keys()
     for i, (parents, nonfinite) in zip(rows, of, strict=True):
         row = made[i]
         call = calls[row[0]]  # by number, for speed: row.call, row.dtype
-        dtype = dtypes.get(row[4])
-        if dtype is None:
-            dtype = dtypes[row[4]] = str(row[4]).removeprefix("torch.")
         attrs: dict[str, Any] = {
             "layer": layers[i],
             "pass_num": pass_nums[i],
             "func": call[0][1],  # call.function.name
             "module": paths[call[5]],  # call.module
-            "torch_dtype": dtype,
+            "torch_dtype": dtype_name(row[4]),
             "returned_by": _keys(keys, returned[i]) if i in returned else "",
             "parents": parents,
             "nonfinite_args": nonfinite,

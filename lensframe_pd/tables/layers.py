@@ -151,12 +151,7 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
     for i, made_of in enumerate(sources) if tape.held else ():
         if made_of and min(made_of) < 0:
             held[i], roles[i] = facts.held(made_of, roles[i])
-    parents = [
-        (labels[made_of[0]],)
-        if len(made_of) == 1 and made_of[0] >= 0  # as of most
-        else tuple([labels[s] for s in made_of if s >= 0])
-        for made_of in sources
-    ]
+    parents = [tuple([labels[s] for s in made_of if s >= 0]) for made_of in sources]
     random = [state is not None for state in states]
     if contexts.count(contexts[0]) == len(contexts):
         around = [facts.switches(contexts[0])] * len(contexts)

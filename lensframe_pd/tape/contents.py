@@ -74,6 +74,14 @@ def children(value: Any) -> Iterable[Child]:
     return items + [(name, v) for name, v in more if not (name in held and held[name] is v)]
 
 
+def is_bare(value: Any) -> bool:
+    """Whether it is an empty dictionary, ordered or not, as three of four that modules hold are."""
+    kind = type(value)
+    if kind is dict:
+        return not value
+    return kind is OrderedDict and not value and not value.__dict__
+
+
 def is_closed(value: Any) -> bool:
     """Whether it is of a kind that is not looked into."""
     kind = type(value)

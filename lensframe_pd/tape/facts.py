@@ -168,12 +168,13 @@ def _described(tensors: list[tuple[Held, str]]) -> tuple[tuple[Any, ...], ...]:
     if not tensors:
         return ((), (), (), ())
     held, roles = zip(*tensors, strict=True)
-    dtypes = tuple([_name_of(h.dtype) for h in held])
+    dtypes = tuple([dtype_name(h.dtype) for h in held])
     return tuple([h.name for h in held]), roles, tuple([h.shape for h in held]), dtypes
 
 
 @cache
-def _name_of(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
+    """A cell of the column `dtype`, as `"float32"`."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -200,7 +201,7 @@ def tensor_facts(shape: Any, stride: Any, dtype: Any, device: Any) -> dict[str, 
         "shape": sizes,
         "shape_str": "x".join(map(str, sizes)),
         "stride": tuple([int(n) for n in stride]),
-        "dtype": _name_of(dtype),
+        "dtype": dtype_name(dtype),
         "device": str(device),
         "numel": numel,
         "nbytes": numel * dtype.itemsize,

@@ -6,14 +6,13 @@ No code of the objects' classes runs, as in `contents`.
 from __future__ import annotations
 
 import sys
-from collections import OrderedDict
 from collections.abc import Container, Iterable, Iterator
 from itertools import chain, count
 from typing import Any
 
 from torch import Tensor, nn
 
-from lensframe_pd.tape.contents import ATOMS, CODE, Child, children, key_text
+from lensframe_pd.tape.contents import ATOMS, CODE, Child, children, is_bare, key_text
 
 Trail = tuple[Any, ...]
 """The keys that lead to an object, the last one outside: `((), "a"), 0)`; empty at the start."""
@@ -53,11 +52,7 @@ def walk(
             if id(kind) in ATOMS or id(value) in seen:
                 continue
             yield trail, key, value
-            if kind is OrderedDict or kind is dict:  # empty, as three of four that modules hold
-                bare = not value and (kind is dict or not value.__dict__)
-            else:
-                bare = False
-            if bare:
+            if is_bare(value):
                 seen[id(value)] = value
             elif not issubclass(kind, closed) and len(stack) <= depth:
                 seen[id(value)] = value
