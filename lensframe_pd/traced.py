@@ -30,6 +30,7 @@ from lensframe_pd.tables.dims import dimensions
 from lensframe_pd.tables.stimuli import (
     coordinates,
 )
+from lensframe_pd.tape.alike import Findings, findings
 from lensframe_pd.tape.objects import tensors_of
 from lensframe_pd.tape.passes import Passes, passes
 from lensframe_pd.tape.tape import Tape
@@ -77,7 +78,7 @@ class Trace:
     def layers(self) -> pd.DataFrame:
         """One row per tensor, indexed by label; columns as in `lensframe_pd.schema.COLUMNS`."""
         with collector_paused():
-            return frame.layers(self.tape, self._passes, self._unsaved)
+            return frame.layers(self.tape, self._passes, self._unsaved, self._known)
 
     @cached_property
     def activations(self) -> xr.Dataset:
@@ -283,16 +284,20 @@ class Trace:
         return dataset.assign_coords(coordinates(self._stimulus))
 
     @cached_property
+    def _known(self) -> Findings:
+        return findings(self.tape)
+
+    @cached_property
     def _passes(self) -> Passes:
-        return passes(self.tape)
+        return self._known.once(passes, self.tape)
 
     @cached_property
     def _values(self) -> xr.Dataset:
-        return activations.dataset(self.tape, self._passes, self._unsaved, self._dims)
+        return activations.dataset(self.tape, self._passes, self._unsaved, self._dims, self._known)
 
     @cached_property
     def _dims(self) -> list[tuple[str, ...]]:
-        return dimensions(self.tape)
+        return self._known.once(dimensions, self.tape)
 
     @cached_property
     def _unsaved(self) -> dict[int, str]:

@@ -16,7 +16,7 @@ ROOMS = {
     "files": "damage checksums places atomic steady names checked cells frames assembled packed "
     "arrow stores netcdf blocks files",
     "tape": "targets functions domains dispatch silence switches codes contents objects storage "
-    "regions tape compare context config facts places readings grouping parts openings cuts "
+    "regions tape alike compare context config facts places readings grouping parts openings cuts "
     "refinement edited passes rebuilt",
     "capture": "watch gradients given holding values roots origins writes lineage handed callsites "
     "modules unseen fused selections plan sites likeness unreached edits recorder tracer iterators "

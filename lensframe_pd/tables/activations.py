@@ -16,7 +16,8 @@ from lensframe_pd.schema import MODULE_ALIASES, RENAMED_DIMS
 from lensframe_pd.tables.centres import Centres, centres
 from lensframe_pd.tables.continued import continued
 from lensframe_pd.tables.dims import dimensions
-from lensframe_pd.tables.nonfinite import made_of
+from lensframe_pd.tables.nonfinite import made_of, masks_of
+from lensframe_pd.tape.alike import Findings
 from lensframe_pd.tape.facts import dtype_name
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.storage import CPU, widened
@@ -108,28 +109,46 @@ def dataset(
     grouped: Passes,
     unsaved: dict[int, str],
     dims: Sequence[tuple[str, ...]] | None = None,
+    known: Findings | None = None,
 ) -> xr.Dataset:
     """One variable per kept row, named by its label; no coordinates.
 
-    `dims` is `dimensions(tape)`, where that is known.
+    `dims` is `dimensions(tape)`, and `known` what was found out of tapes like this one, where that
+    is known.
     """
+    known, dims = known or Findings(), dims or dimensions(tape)
+    kept = tuple([i for i, v in enumerate(tape.values) if v is not None and i not in unsaved])
+    of_rows, sizes = known.once(_of_rows, tape, grouped, dims, given=(kept, masks_of(tape, kept)))
     variables: dict[str, Any] = {}
-    labels = grouped.labels()
-    sizes: dict[str, int] = {}
-    sized: dict[int, tuple[str, ...]] = {}
-    kept = [i for i, value in enumerate(tape.values) if value is not None and i not in unsaved]
-    for i, found, facts in described(tape, grouped, kept, labels, dims):
+    are_kept = known.are_kept
+    for i, (label, found, attrs) in zip(kept, of_rows, strict=True):
         value = tape.values[i]
         assert value is not None
-        variables[labels[i]] = _variable(found, to_numpy(value), facts)
-        if id(found) not in sized:  # many rows have the same
-            sized[id(found)] = found
-            sizes.update(zip(found, value.shape, strict=True))
+        # whoever has the Dataset may write into them
+        own = {**attrs} if are_kept else attrs
+        variables[label] = _variable(found, to_numpy(value), own)
     # The public constructor compares every variable with every other's dims: 8 times the cost.
     aliases = {MODULE_ALIASES: json.dumps(tape.aliases)} if tape.aliases else {}
     renamed = {RENAMED_DIMS: json.dumps(tape.renamed)} if tape.renamed else {}
     attrs = {**tape.attrs(), **aliases, **renamed}
-    return xr.Dataset._construct_direct(variables, set(), sizes, attrs, {})
+    return xr.Dataset._construct_direct(variables, set(), {**sizes}, attrs, {})
+
+
+def _of_rows(
+    tape: Tape,
+    grouped: Passes,
+    dims: Sequence[tuple[str, ...]],
+    rows: Sequence[int],
+    masks: frozenset[int],
+) -> tuple[list[tuple[str, tuple[str, ...], dict[str, Any]]], dict[str, int]]:
+    """Of each of these rows its label, dimensions and attrs; and how long the dimensions are."""
+    labels, made = grouped.labels(), tape.rows
+    found = [(labels[i], of, attrs) for i, of, attrs in described(tape, grouped, rows, dims, masks)]
+    sizes: dict[str, int] = {}
+    sized = {id(dims[i]): i for i in rows}  # many rows have the same
+    for i in sized.values():
+        sizes.update(zip(dims[i], made[i][2], strict=True))  # row.shape
+    return found, sizes
 
 
 def _variable(
@@ -145,16 +164,20 @@ def described(
     tape: Tape,
     grouped: Passes,
     rows: Sequence[int],
-    labels: Sequence[str] | None = None,
     dims: Sequence[tuple[str, ...]] | None = None,
+    masks: frozenset[int] | None = None,
 ) -> Iterator[tuple[int, tuple[str, ...], dict[str, Any]]]:
-    """Of each of these rows its dimensions and the attrs of its variable."""
+    """Of each of these rows its dimensions and the attrs of its variable.
+
+    `dims` is `dimensions(tape)` and `masks` is `masks_of(tape, rows)`, where these are known.
+    """
     found = dimensions(tape) if dims is None else dims
+    masks = masks_of(tape, rows) if masks is None else masks
     made, calls = tape.rows, tape.calls
     returned, keys = tape.returned(), tape.module_keys()
     paths = [module[0] for module in tape.modules]  # module.path
     layers, pass_nums = grouped.layers, grouped.pass_nums
-    of = made_of(tape, labels or grouped.labels(), rows)
+    of = made_of(tape, grouped.labels(), rows, masks)
     of_sequence, centred, places = continued(tape, grouped), centres(tape), Centres(tape.renamed)
     placed = of_sequence.keys() | centred.keys()
     for i, (parents, nonfinite) in zip(rows, of, strict=True):

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lensframe_pd.schema import CELLS, COLUMNS, TEXT, Rows, rows_by_label
+from lensframe_pd.tape.alike import Findings
 from lensframe_pd.tape.facts import CallFacts, Sources, Template, ordinals, tensor_facts
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Site, Tape
@@ -35,15 +36,22 @@ class _Sparse(NamedTuple):
 Column = Sequence[Any] | _Sparse
 
 
-def layers(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> pd.DataFrame:
-    """One row per tensor of `tape`, indexed by label, with the columns of `schema.COLUMNS`."""
-    labels = grouped.labels()
-    columns = _columns(tape, grouped, unsaved)
-    arrays = [_array(name, columns[name]) for name in COLUMNS]
+def layers(
+    tape: Tape, grouped: Passes, unsaved: dict[int, str], known: Findings | None = None
+) -> pd.DataFrame:
+    """One row per tensor of `tape`, indexed by label, with the columns of `schema.COLUMNS`.
+
+    `known` is what was found out of tapes like this one, if that is known.
+    """
+    known = known or Findings()
+    arrays = {**known.once(_arrays, tape, grouped)}
+    if known.are_kept:  # whoever has the frame may write into it
+        arrays = {name: _own(array) for name, array in arrays.items()}
+    arrays |= {name: _array(name, column) for name, column in _of_run(tape, unsaved).items()}
     # The public constructors look at each array again, at a tenth of a small trace's whole cost.
-    index = pd.Index._simple_new(_array("op", labels), name="op")  # type: ignore[attr-defined]
+    index = pd.Index._simple_new(arrays.pop("op"), name="op")  # type: ignore[attr-defined]
     frame: pd.DataFrame = pd.DataFrame._from_arrays(  # type: ignore[attr-defined]
-        arrays, columns=_NAMES, index=index, verify_integrity=False
+        [arrays[name] for name in COLUMNS], columns=_NAMES, index=index, verify_integrity=False
     )
     frame.attrs.update(tape.attrs())
     return frame
@@ -51,13 +59,24 @@ def layers(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> pd.DataFrame
 
 def cells(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> Rows:
     """The cells of `layers`, as `schema.rows_of` gives them, without a frame in between."""
-    columns = _columns(tape, grouped, unsaved)
+    columns = {**_columns(tape, grouped), **_of_run(tape, unsaved)}
     return rows_by_label(
         grouped.labels(), [*COLUMNS], [_listed(name, columns[name]) for name in COLUMNS]
     )
 
 
-def _columns(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> dict[str, Column]:
+def _arrays(tape: Tape, grouped: Passes) -> dict[str, Any]:
+    columns = {"op": grouped.labels(), **_columns(tape, grouped)}
+    return {name: _array(name, column) for name, column in columns.items()}
+
+
+def _own(array: Any) -> Any:
+    """An array that may be written into: Arrow's own never are, other cells take their place."""
+    return array.copy() if type(array) is np.ndarray else array.view()
+
+
+def _columns(tape: Tape, grouped: Passes) -> dict[str, Column]:
+    """The columns that are the same for all tapes that are alike."""
     labels = grouped.labels()
     n = len(labels)
     columns: dict[str, Column] = {
@@ -72,9 +91,17 @@ def _columns(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> dict[str, 
     returned, first = _returned(tape)
     columns["returned_by"] = _Sparse((), returned, n)
     columns["returned_first"] = _Sparse((), first, n)
-    columns["saved"] = [v is not None and i not in unsaved for i, v in enumerate(tape.values)]
-    columns["unsaved_reason"] = _Sparse("", unsaved, n)
     return columns
+
+
+def _of_run(tape: Tape, unsaved: dict[int, str]) -> dict[str, Column]:
+    """The columns that each run has of its own."""
+    calls, n = tape.calls, len(tape.rows)
+    return {
+        "seconds": [calls[row[0]][7] for row in tape.rows],  # row.call, call.seconds
+        "saved": [v is not None and i not in unsaved for i, v in enumerate(tape.values)],
+        "unsaved_reason": _Sparse("", unsaved, n),
+    }
 
 
 def _listed(name: str, column: Column) -> list[Any]:
@@ -141,7 +168,7 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
     if not n:
         return {name: [] for name in COLUMNS}
     # Column by column, and NamedTuples by number, for speed: this is once per operation.
-    functions, args, kwargs, sources, sites, places, contexts, seconds, states = zip(
+    functions, args, kwargs, sources, sites, places, contexts, _, states = zip(
         *tape.calls, strict=True
     )
     templates = [*map(facts.template, functions, args, kwargs)]
@@ -169,7 +196,6 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
         "n_parents": [*map(len, parents)],
         "context": around,
         "source": _sources(facts.sources, sites, places),
-        "seconds": seconds,
         "random": random,
         "parent_args": roles,
     }

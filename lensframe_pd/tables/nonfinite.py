@@ -18,20 +18,26 @@ _WHOLE = frozenset((type(SLOT), int))
 _NORMS = frozenset(("batch_norm", "instance_norm"))  # their buffers are statistics, and no masks
 
 
-def made_of(tape: Tape, labels: Sequence[str], rows: Iterable[int]) -> Iterator[tuple[str, str]]:
+def made_of(
+    tape: Tape, labels: Sequence[str], rows: Iterable[int], masks: frozenset[int]
+) -> Iterator[tuple[str, str]]:
     """Of each of these rows what its variable says about where a NaN may be from.
 
     Of buffers, additive masks count: minus infinity beside nothing above 0. Any other NaN or
     infinity in a buffer or parameter is a fault of it, shown by the row that reads it. Parameters
     are not looked at: that would take as long as the model.
 
+    Parameters
+    ----------
+    masks
+        `masks_of(tape, rows)`.
+
     Yields
     ------
     The labels of its parents, as `"conv2d_1 conv2d_2"`; and which of NaN and infinity its other
     arguments hold: `"nan"`, `"inf"`, both, or nothing.
     """
-    masks = _Masks(tape)
-    calls, made, candidates = tape.calls, tape.rows, masks.candidates
+    calls, made = tape.calls, tape.rows
     parents, given, before = "", "", -1
     for i in rows:
         number = made[i][0]  # once per row, so in few steps
@@ -49,11 +55,10 @@ def made_of(tape: Tape, labels: Sequence[str], rows: Iterable[int]) -> Iterator[
         if not plain or (kwargs and not _are_finite(kwargs.values())):
             given = _in(args, kwargs)
         if (
-            candidates
-            and not candidates.isdisjoint(sources)
-            and call[0][1] not in _NORMS
+            masks
             and "inf" not in given
-            and masks.among(sources)
+            and call[0][1] not in _NORMS
+            and not masks.isdisjoint(sources)
         ):
             given = f"{given} inf".lstrip()
         yield parents, given
@@ -95,35 +100,19 @@ def _add_kinds(values: Iterable[Any], found: set[str]) -> None:
             _add_kinds(value.values(), found)
 
 
-class _Masks:
-    """The buffers of a tape that are additive masks, each looked at when it is asked for.
-
-    Attributes
-    ----------
-    candidates
-        Where tensors come from, in `Call.sources`, that may be such a buffer.
-    """
-
-    def __init__(self, tape: Tape) -> None:
-        self._tape = tape
-        self._known: dict[int, bool] = {}
-        self.candidates = {
-            -1 - k
-            for k, held in enumerate(tape.held)
-            if not held.is_parameter and held.dtype.is_floating_point
-        }
-
-    def among(self, sources: Sequence[int]) -> bool:
-        """Whether one of these is a mask."""
-        return any([self._is_mask(source) for source in self.candidates.intersection(sources)])
-
-    def _is_mask(self, source: int) -> bool:
-        known = self._known.get(source)
-        if known is None:
-            k = -1 - source
-            version = self._tape.versions[k] if self._tape.versions else None
-            known = self._known[source] = _is_mask(self._tape.held[k], version)
-        return known
+def masks_of(tape: Tape, rows: Iterable[int]) -> frozenset[int]:
+    """The buffers that these rows read, as in `Call.sources`, and that are additive masks."""
+    buffers = {
+        -1 - k
+        for k, held in enumerate(tape.held)
+        if not held.is_parameter and held.dtype.is_floating_point
+    }
+    if not buffers:
+        return frozenset()
+    calls = [tape.calls[tape.rows[i][0]] for i in rows]  # by number: row.call
+    read = {s for call in calls if call[0][1] not in _NORMS for s in call[3] if s in buffers}
+    versions = tape.versions or [None] * len(tape.held)
+    return frozenset([s for s in read if _is_mask(tape.held[-1 - s], versions[-1 - s])])
 
 
 def _is_mask(held: Held, version: int | None) -> bool:

@@ -6,4 +6,5 @@ one walker through objects), `storage`, `regions` and `compare` (facts of tensor
 decides), and how executions become layers: `places` (where in the program), `readings` (what each
 reads), `grouping` and `refinement` (split until the parents agree), `openings` (first passes and
 restarts of a loop), `cuts` (loops cut in two) and `passes` (which executions are one layer).
+`alike` keeps what was found out of a tape for those that say the same.
 """

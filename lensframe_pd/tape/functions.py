@@ -219,7 +219,8 @@ def synthetic(name: str, *arg_names: str) -> Function:
     def nothing(*_: Any) -> None:
         raise NotImplementedError(f"{name} is not a torch function")
 
-    return Function(nothing, name, "", Action.SKIP, arg_names)
+    found = KNOWN[nothing] = Function(nothing, name, "", Action.SKIP, arg_names)
+    return found
 
 
 def _of_torch(func: Any) -> bool:

@@ -101,7 +101,7 @@ def _of_variables(
     there = [i for i, op in enumerate(labels) if op in variables and op in rows]
     told = any(key in v.attrs for v in variables.values() for key in _ATTRS)
     dtypes: dict[torch.dtype, np.dtype[Any]] = {}
-    for i, dims, attrs in described(reference, grouped, there, labels, known):
+    for i, dims, attrs in described(reference, grouped, there, known):
         op, dtype = labels[i], reference.rows[i].dtype
         variable = variables[op]
         if variable.dims != dims:
