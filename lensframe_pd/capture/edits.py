@@ -128,6 +128,8 @@ class Edits:
         #: and a bare `except:` of the model goes on.
         self.refused: LensError | None = None
         self._grad = torch.is_grad_enabled()
+        self._call_log, self._row_log = tape.call_log.entries, tape.row_log.entries
+        self._module_log = tape.module_log.entries
 
     def forget(self) -> None:
         """The run is over: hold no tensor any more."""
@@ -135,16 +137,16 @@ class Edits:
 
     def of_row(self, tracer: Rows, row: int, tensor: Tensor, inplace: bool) -> Tensor:
         """The tensor that the program goes on with, instead of that of a new row."""
-        tape = self._tape
-        call = tape.calls[tape.rows[row][0]]  # row.call: by number, as most go no further than this
+        call = self._call_log[self._row_log[row][0]]  # row.call: most go no further than this
         func = call[0][1]
         calls = self._rows.get(func)
-        is_place = calls is not None and tape.modules[call[5]][:2] in calls
+        is_place = calls is not None and self._module_log[call[5]][:2] in calls
         if not (is_place or inplace or self._stale):
             return tensor
         if self._views:
-            if not self._stale.keys().isdisjoint(call.sources):
-                self._refuse_stale(call.sources)
+            sources = call[3]
+            if not self._stale.keys().isdisjoint(sources):
+                self._refuse_stale(sources)
             if inplace:
                 self._note_write(tensor, func)
         address = self._address(call[5], func) if is_place else None
@@ -176,7 +178,7 @@ class Edits:
 
     def _address(self, module: int, func: str) -> Address | None:
         """The address of a row of `func` made just now in a module call, if it has a value."""
-        called = self._tape.modules[module][:2]
+        called = self._module_log[module][:2]
         calls = self._rows[func]
         here = calls[called]
         self._counts[module, func] += 1

@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from lensframe_pd.capture.lineage import Known
+from lensframe_pd.capture.lineage import Known, KnownHeld
 from lensframe_pd.tape.tape import Tape
 
 
 class _Handed(NamedTuple):
     """An object that calls within one module call have handed back."""
 
-    before: Known
+    before: Known | KnownHeld
     """What was known of it before the first of them."""
-    latest: Known
+    latest: Known | KnownHeld
     """What was known of it after the last; another since then: it was written, or is no more."""
     parent: int | None
     """What those made by the module itself read, None while only modules inside it made some."""
@@ -38,7 +38,7 @@ class HandedBack:
         `Lineage.live`, which is changed here.
     """
 
-    def __init__(self, tape: Tape, live: dict[int, Known]) -> None:
+    def __init__(self, tape: Tape, live: dict[int, Known | KnownHeld]) -> None:
         self._tape = tape
         self._live = live
         #: The running module calls, the innermost last.
@@ -68,7 +68,7 @@ class HandedBack:
         handed = self.some.get(len(self.running), {}).get(id(tensor))
         return handed is not None and handed.latest is self._live.get(id(tensor))
 
-    def back(self, key: int, known: Known, new: Known, call: int) -> None:
+    def back(self, key: int, known: Known | KnownHeld, new: Known, call: int) -> None:
         """`call` has handed back an object of which `known` was known; `new` has its new row."""
         if known.source < 0:  # a parameter stays what it is
             return

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Self
 from weakref import WeakMethod, ref
 
 import torch
@@ -40,16 +40,44 @@ NEVER = -sys.maxsize
 """A row before all rows, and before all held tensors."""
 
 
-class Known(NamedTuple):
-    """What is known of a living tensor."""
+class Known(ref[Tensor]):
+    """What is known of a tensor, and whether it lives: called, gives the tensor or None.
 
-    alive: Callable[[], Tensor | None]
+    One object for both, as one is made for each row.
+
+    Attributes
+    ----------
+    source
+        Its row, or `-1 - k` for the k-th held parameter or buffer.
+    storage
+        Address of its storage, 0 where it has none.
+    content
+        Address of the content of a plain tensor that is held here, by which it is known at once.
+    """
+
+    __slots__ = ("source", "storage")
+
     source: int
-    """Its row, or `-1 - k` for the k-th held parameter or buffer."""
     storage: int
-    """Address of its storage, 0 where it has none."""
-    content: int = 0
-    """Address of the content of a plain tensor that is held here, by which it is known at once."""
+    content: ClassVar[int] = 0
+
+    @classmethod
+    def of(cls, tensor: Tensor, source: int, storage: int) -> Self:
+        known = cls(tensor)
+        known.source, known.storage = source, storage
+        return known
+
+
+class KnownHeld(Unswapped):
+    """`Known` of a tensor that is held here."""
+
+    __slots__ = ("content", "source", "storage")
+
+    def __init__(self, tensor: Tensor, source: int, storage: int, plain: bool | None = None):
+        super().__init__(tensor, plain)
+        self.source = source
+        self.storage = storage
+        self.content = self._content if plain else 0
 
 
 class Lineage:
@@ -74,9 +102,9 @@ class Lineage:
         self.values = values
         self.origins = origins
         self._weak_add_row = WeakMethod(add_row)
-        self.live: dict[int, Known] = {}
+        self.live: dict[int, Known | KnownHeld] = {}
         #: Storage address to the tensor last made in it.
-        self.newest: dict[int, Known] = {}
+        self.newest: dict[int, Known | KnownHeld] = {}
         self.writes: dict[int, Writes] = {}
         self._held_in: dict[int, list[int]] = {}
         #: What the tensors are known as that a wrapper around them is made of: parts of its row.
@@ -92,19 +120,19 @@ class Lineage:
         assert add_row is not None  # the tracer, which asks, is alive
         return add_row(*cells)
 
-    def known(self, tensor: Tensor) -> Known | None:
+    def known(self, tensor: Tensor) -> Known | KnownHeld | None:
         """What is known of this very tensor."""
         known = self.live.get(id(tensor))
-        return known if known is not None and known.alive() is tensor else None
+        return known if known is not None and known() is tensor else None
 
     def know(self, tensor: Tensor, source: int, storage: int) -> None:
-        pinned = id(tensor) in self._pinned
-        self.live[id(tensor)] = Known(Unswapped(tensor) if pinned else ref(tensor), source, storage)
+        kind = KnownHeld if id(tensor) in self._pinned else Known.of
+        self.live[id(tensor)] = kind(tensor, source, storage)
 
     def pin(self, tensor: Tensor, name: str) -> None:
         """Hold a known tensor, which others hold during the run as well."""
         known = self.live[id(tensor)]
-        pinned = self.live[id(tensor)] = known._replace(alive=Unswapped(tensor))
+        pinned = self.live[id(tensor)] = KnownHeld(tensor, known.source, known.storage)
         self._pinned[id(tensor)] = name
         if self.newest.get(known.storage) is known:
             self.newest[known.storage] = pinned
@@ -129,7 +157,7 @@ class Lineage:
         known = self.known(tensor)
         return self._meet(tensor) if known is None else self.fresh(tensor, known)
 
-    def fresh(self, tensor: Tensor, known: Known) -> int:
+    def fresh(self, tensor: Tensor, known: Known | KnownHeld) -> int:
         """`known.source`, or a new alias row if the storage was written through another alias."""
         writes = self.writes.get(known.storage)
         newer = writes.since(known.source, tensor) if writes is not None else []
@@ -174,12 +202,12 @@ class Lineage:
     def _part(self, tensor: Tensor) -> Known | None:
         """What is known of a wrapper that this very tensor is a part of."""
         part = self._parts.get(id(tensor))
-        return part if part is not None and part.alive() is tensor else None
+        return part if part is not None and part() is tensor else None
 
     def take_apart(self, tensor: Tensor, source: int) -> None:
         """`tensor`, made by row `source`, may be a wrapper: what it is made of comes from there."""
         for part in wrapped_by(tensor):
-            self._parts[id(part)] = Known(ref(part), source, storage_of(part))
+            self._parts[id(part)] = Known.of(part, source, storage_of(part))
             self.take_apart(part, source)
 
     def _written_alias(self, source: int, tensor: Tensor, newer: list[tuple[int, int]]) -> int:
@@ -274,7 +302,7 @@ class Lineage:
         if known is None:
             return None
         region = region_of(tensor)
-        other = known.alive()
+        other = known()
         if other is None:
             return self._gone_twin(tensor, storage, known.source)
         base = tensor._base
@@ -361,7 +389,7 @@ class Lineage:
         known = self.newest.get(storage) if storage else None
         if known is None:
             return False
-        shown = known.alive()
+        shown = known()
         if shown is None:
             return self.values.last_in(storage) is not None
         return storage_of(shown) == storage
@@ -370,7 +398,7 @@ class Lineage:
         """The row of a living tensor that shows just what `tensor` does."""
         for known in [*self.live.values()]:
             if known.storage == storage and known.source >= 0:
-                shown = known.alive()
+                shown = known()
                 if shown is not None and storage_of(shown) == storage and same_view(tensor, shown):
                     return self.fresh(shown, known)
         return None
@@ -395,7 +423,7 @@ class Lineage:
         tensor = unwrapped(tensor)
         key = id(tensor)
         known = self.live.get(key)
-        if known is not None and known.alive() is tensor:
+        if known is not None and known() is tensor:
             return known.source
         tape_held = self.tape.held
         plain = is_plain(tensor)  # as nearly all are: what is asked of the others takes its time
@@ -411,9 +439,10 @@ class Lineage:
         self._held_in.setdefault(storage, []).append(-1 - source)
         if keep:
             self._pinned[key] = name
-        content = tensor._cdata if keep and plain else 0
-        alive = Unswapped(tensor, plain) if keep else ref(tensor)
-        self.live[key] = Known(alive, source, storage, content)
+        if keep:
+            self.live[key] = KnownHeld(tensor, source, storage, plain)
+        else:
+            self.live[key] = Known.of(tensor, source, storage)
         if not plain:
             self.take_apart(tensor, source)
         if keep:

@@ -24,7 +24,6 @@ from lensframe_pd.tape.objects import free_name, submodules, tensors_of
 from lensframe_pd.tape.tape import ModuleCall, Site, Tape
 
 _HOOKS = 3  # frames from a global hook out to what `module(...)` runs
-_new = tuple.__new__  # a NamedTuple without the cost of its constructor
 _thread = threading.get_ident
 
 
@@ -87,7 +86,9 @@ class ModuleStack:
             self._met.setdefault(id(module), _met(module, path))
         self._taken = {path for path, _ in named}
         root_type = type(roots[""]).__name__ if "" in roots else ""
-        tape.modules.append(ModuleCall("", 1, -1, root_type, ()))
+        self._modules = tape.module_log.entries
+        self._rows = tape.row_log.entries
+        self._modules.append(ModuleCall("", 1, -1, root_type, ()))
 
     def attach(self) -> None:
         """Hear of module calls from here on."""
@@ -138,7 +139,7 @@ class ModuleStack:
             mode.__enter__()
             self._scripts.append((len(self.open), mode))
         before = self.current
-        self.open.append((module, before, len(self.tape.rows)))
+        self.open.append((module, before, len(self._rows)))
         if not path:  # the model itself, possibly again from inside
             return
         called = sys._getframe(_HOOKS)
@@ -147,9 +148,9 @@ class ModuleStack:
         else:
             caller = caller_of_module(sys._getframe(1))
         number = self._counts[path] = self._counts.get(path, 0) + 1
-        modules = self.tape.modules
+        modules = self._modules
         self.current = len(modules)
-        modules.append(_new(ModuleCall, (path, number, before, type_name, self._site_of(caller))))
+        modules.append((path, number, before, type_name, self._site_of(caller)))  # `ModuleCall`
 
     def _exit(self, module: nn.Module, args: Any, result: Any) -> Any:
         if _thread() != self._thread:
@@ -164,7 +165,7 @@ class ModuleStack:
                 self._close(None)
         other = None
         edited, index = self.edited, self.current
-        if edited and index != opened[-1][1] and self.tape.modules[index][0] in edited:
+        if edited and index != opened[-1][1] and self._modules[index][0] in edited:
             other = self._listener().hands_over(result, self.current)
             result = result if other is None else other
         if module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:

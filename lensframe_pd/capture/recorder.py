@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from types import CodeType
 from typing import Any
-from weakref import ref
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from lensframe_pd.capture.callsites import CallSites
 from lensframe_pd.capture.handed import HandedBack
-from lensframe_pd.capture.lineage import Known, Lineage
+from lensframe_pd.capture.lineage import Known, KnownHeld, Lineage
 from lensframe_pd.capture.modules import ModuleStack
 from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.values import Values
@@ -32,7 +31,7 @@ from lensframe_pd.capture.watch import Watcher, overridden, together
 from lensframe_pd.tape.context import context_now
 from lensframe_pd.tape.functions import Function, synthetic
 from lensframe_pd.tape.storage import CPU, is_foreign, storage_address, storage_of, unwrapped
-from lensframe_pd.tape.tape import SLOT, Array, Call, Opaque, Row, Site, Tape
+from lensframe_pd.tape.tape import SLOT, Array, Opaque, Row, Site, Tape
 
 ATOMS = frozenset(
     (int, float, bool, str, type(None), complex, bytes, type(Ellipsis), torch.dtype,
@@ -54,7 +53,6 @@ _is_inference = torch.is_inference_mode_enabled
 
 
 Template = tuple[tuple[Any, ...], dict[str, Any], tuple[int, ...]]
-_new = tuple.__new__  # a NamedTuple without the cost of its constructor
 
 
 class Recorder(TorchFunctionMode):
@@ -79,7 +77,7 @@ class Recorder(TorchFunctionMode):
         made = overridden(watchers, "made")
         self._made = together(made) if made else None
         # Other objects' own lists and dicts: an attribute less to look up, several times per call.
-        self._calls, self._rows = tape.calls, tape.rows
+        self._calls, self._rows = tape.call_log.entries, tape.row_log.entries
         self._live, self._newest = self.lineage.live, self.lineage.newest
         self._writes = self.lineage.writes
         self.call_sites = CallSites(tape.codes, ends, opens)
@@ -116,43 +114,40 @@ class Recorder(TorchFunctionMode):
             context = self._context = context_now()
         calls = self._calls
         calls.append(
-            _new(
-                Call,
-                (
-                    function,
-                    kept,
-                    kept_kwargs,
-                    sources,
-                    site,
-                    self.modules.current,
-                    context,
-                    seconds,
-                    state,
-                ),
+            (  # `Call`
+                function,
+                kept,
+                kept_kwargs,
+                sources,
+                site,
+                self.modules.current,
+                context,
+                seconds,
+                state,
             )
         )
         return len(calls) - 1
 
     def _template(self, args: Any, kwargs: Any) -> Template:
         """The arguments with `SLOT` for each tensor, and where those tensors came from."""
-        # The hottest loop there is. `Known` is read by number: alive, source, storage, content.
+        # The hottest loop there is.
         sources: list[int] = []
         live, writes, kept = self._live, self._writes, []
         for value in args:
             kind = type(value)
             if kind is Tensor:
                 known = live.get(id(value))
-                if known is None or known[0]() is not value or known[2] in writes:
+                if known is None or known() is not value or known.storage in writes:
                     sources.append(self.lineage.source(value))
                 else:
-                    sources.append(known[1])
+                    sources.append(known.source)
                 kept.append(SLOT)
             elif kind is Parameter:
                 known = live.get(id(value))
-                if known is None or known[3] != value._cdata or known[2] in writes:
+                if known is None or known.content != value._cdata or known.storage in writes:
                     sources.append(self.lineage.source(value))
                 else:
-                    sources.append(known[1])
+                    sources.append(known.source)
                 kept.append(SLOT)
             elif kind in ATOMS:
                 kept.append(value)
@@ -202,25 +197,23 @@ class Recorder(TorchFunctionMode):
             self.lineage.take_apart(tensor, row)
             self.lineage.hold_address(tensor, storage)
         known = self._live.get(key)
-        new = _new(Known, (ref(tensor), row, storage, 0))
-        if known is None or inplace or known[0]() is not tensor:
+        new = Known(tensor)  # in steps, as one more call for each row is dear
+        new.source, new.storage = row, storage
+        if known is None or inplace or known() is not tensor:
             self._live[key] = self._newest[storage] = new
         else:
             self._made_again(key, known, new, call)
         device = CPU if tensor.is_cpu else tensor.device
         self._rows.append(
-            _new(
-                Row,
-                (
-                    call,
-                    slot,
-                    tensor.shape,
-                    stride,
-                    tensor.dtype,
-                    device,
-                    tensor.requires_grad,
-                    inplace,
-                ),
+            (  # `Row`
+                call,
+                slot,
+                tensor.shape,
+                stride,
+                tensor.dtype,
+                device,
+                tensor.requires_grad,
+                inplace,
             )
         )
         if self._made is not None:
@@ -234,10 +227,10 @@ class Recorder(TorchFunctionMode):
             with temporarily_clear_interpreter_stack():
                 row = self._row(inner, call, slot, inplace)
             self.tape.wrapped.add(call)
-            self._know_odd(tensor, Known(ref(tensor), row, storage_of(inner)), call, inplace)
+            self._know_odd(tensor, Known.of(tensor, row, storage_of(inner)), call, inplace)
             return row
         row = len(self._rows)
-        self._know_odd(tensor, Known(ref(tensor), row, 0), call, inplace)
+        self._know_odd(tensor, Known.of(tensor, row, 0), call, inplace)
         self.lineage.take_apart(tensor, row)
         with torch._C.DisableTorchFunctionSubclass():  # a lazy parameter refuses otherwise
             try:
@@ -269,14 +262,14 @@ class Recorder(TorchFunctionMode):
         else:
             self._made_again(id(tensor), known, new, call)
 
-    def _made_again(self, key: int, known: Known, new: Known, call: int) -> None:
+    def _made_again(self, key: int, known: Known | KnownHeld, new: Known, call: int) -> None:
         """`call` gave an object that was known already, and did not write it."""
-        made_by = self._calls[call]
+        made_by = self.tape.calls[call]
         if made_by.function is SYNTHETIC["output"]:
             return
         self.tape.handed.add(new.source)
         if known.source not in made_by.sources:  # not what it was given: `grad`, filled unseen
-            if key in self._assigned and self._assigned[key]() is known.alive():
+            if key in self._assigned and self._assigned[key]() is known():
                 kwargs = {**made_by.kwargs, "assigned": SLOT}
                 sources = (*made_by.sources, known.source)
                 self._calls[call] = made_by._replace(kwargs=kwargs, sources=sources)

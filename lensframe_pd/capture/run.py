@@ -167,7 +167,7 @@ class Run:
         """The storages that Python can reach, where autograd's graph is kept besides."""
         if not self.keeps_graph:
             return None
-        return held_by_python((k.alive, k.storage) for k in self.tracer.lineage.live.values())
+        return held_by_python((k, k.storage) for k in self.tracer.lineage.live.values())
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         modules = self.tracer.modules

@@ -46,6 +46,7 @@ _NUMBERS = frozenset((bool, int, float, complex))
 _HANDLE = handle_torch_function.__code__
 _push = torch._C._push_on_torch_function_stack
 _pop = torch._C._pop_torch_function_stack
+_known = KNOWN.get  # an imported name's method is looked up anew at each call
 _PLAIN, _SKIP = Action.PLAIN, Action.SKIP  # a look-up in an Enum is dear
 
 
@@ -83,7 +84,7 @@ class Tracer(Recorder):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._closing:  # first: what a module has handed back is told when it is closed
             self.modules.settle(sys._getframe(1))
-        function = KNOWN.get(func) or describe(func)
+        function = _known(func) or describe(func)
         action = function[3]  # by number, for speed
         if action is _PLAIN and (not kwargs or kwargs.get("out") is None):
             start = perf_counter()
@@ -180,10 +181,10 @@ class Tracer(Recorder):
         for tensor in (*args, *kwargs.values()):
             if isinstance(tensor, Tensor):
                 known = self._live.get(id(tensor))
-                if known is not None and known.alive() is tensor and known.source >= 0:
+                if known is not None and known() is tensor and known.source >= 0:
                     reads = self.tape.reads.setdefault(self.lineage.fresh(tensor, known), [])
                     reads.append((name, site, self.modules.current))
-                elif known is None or known.alive() is not tensor:
+                elif known is None or known() is not tensor:
                     self.lineage.tell(tensor)
 
     def _call_carefully(self, function: Function, args: Any, kwargs: Any) -> Any:
@@ -292,12 +293,12 @@ class Tracer(Recorder):
 
     def returned(self, tensor: Tensor, module: int) -> None:
         """A module call returned this tensor."""
-        known = self._live.get(id(tensor))  # by number: alive, source, storage
-        if known is None or known[0]() is not tensor or known[2] in self._writes:
+        known = self._live.get(id(tensor))
+        if known is None or known() is not tensor or known.storage in self._writes:
             with torch._C.DisableTorchFunction():
                 source = self.lineage.source(tensor)
         else:
-            source = known[1]
+            source = known.source
         if source >= 0:
             self._returns.append((module, source))
             for watch in self._returned:
@@ -320,7 +321,7 @@ class Tracer(Recorder):
             row = self._row(tensor, call, 0, True)
             self.lineage.wrote(tensor, row)
             return row
-        site = None if config else self._calls[self._rows[source][0]].site
+        site = None if config else self.tape.calls[self._rows[source][0]].site
         return self._synthetic_row("edit", (source,), tensor, "", config, site)
 
     def hands_over(self, result: Any, module: int) -> Any:

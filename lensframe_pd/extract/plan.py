@@ -25,7 +25,7 @@ from lensframe_pd.extract.reduce import (
 from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables.activations import to_numpy
 from lensframe_pd.tape.objects import tensors_in
-from lensframe_pd.tape.tape import Tape
+from lensframe_pd.tape.tape import Call, Log, Row, Tape
 from lensframe_pd.traced import Trace
 
 _SHOWN = 8
@@ -173,8 +173,8 @@ def _until(tape: Tape, row: int) -> Tape:
     """What the tape would be of a run that ends with a row."""
     return dataclasses.replace(
         tape,
-        rows=tape.rows[: row + 1],
-        calls=tape.calls[: tape.rows[row].call + 1],
+        row_log=Log(Row, tape.rows[: row + 1]),
+        call_log=Log(Call, tape.calls[: tape.rows[row].call + 1]),
         kinds={k: kind for k, kind in tape.kinds.items() if k <= row},
     )
 

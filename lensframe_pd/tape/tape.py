@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
+from itertools import repeat
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -125,14 +128,39 @@ class ModuleCall(NamedTuple):
         return f"{self.path}:{self.number}"
 
 
+_Entry = TypeVar("_Entry", bound=tuple[Any, ...])
+
+
+class Log(Generic[_Entry]):
+    """What a run writes: plain tuples, which are given their names when somebody reads them.
+
+    A named tuple takes twice as long to make, there is one for each operation, and the run itself
+    reads few.
+    """
+
+    def __init__(self, kind: type[_Entry], named: Iterable[_Entry] = ()) -> None:
+        #: For who writes: the last ones may have no names yet.
+        self.entries: list[Any] = [*named]
+        self._kind = kind
+        self._n_named = len(self.entries)
+
+    def named(self) -> list[_Entry]:
+        """The same list, with names."""
+        entries, n = self.entries, self._n_named
+        if n < len(entries):
+            entries[n:] = map(tuple.__new__, repeat(self._kind), entries[n:])
+            self._n_named = len(entries)
+        return entries
+
+
 @dataclass
 class Tape:
     """Everything one run left behind; `frame` and `activations` read it."""
 
-    calls: list[Call] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    call_log: Log[Call] = field(default_factory=partial(Log, Call))
+    row_log: Log[Row] = field(default_factory=partial(Log, Row))
+    module_log: Log[ModuleCall] = field(default_factory=partial(Log, ModuleCall))
     values: list[Tensor | None] = field(default_factory=list)
-    modules: list[ModuleCall] = field(default_factory=list)
     aliases: dict[str, str] = field(default_factory=dict)
     """Of modules that are held in several places: each further path to the first."""
     held: list[Held] = field(default_factory=list)
@@ -196,6 +224,18 @@ class Tape:
     renamed: dict[str, str] = field(default_factory=dict)
     """Names of axes, and those that the user wants instead."""
     _keys: list[str] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def calls(self) -> list[Call]:
+        return self.call_log.named()
+
+    @property
+    def rows(self) -> list[Row]:
+        return self.row_log.named()
+
+    @property
+    def modules(self) -> list[ModuleCall]:
+        return self.module_log.named()
 
     def module_keys(self) -> list[str]:
         """`ModuleCall.key` of each module call; of one call always the same text.
