@@ -138,7 +138,7 @@ class Edits:
     def of_row(self, tracer: Rows, row: int, tensor: Tensor, inplace: bool) -> Tensor:
         """The tensor that the program goes on with, instead of that of a new row."""
         call = self._call_log[self._row_log[row][0]]  # row.call: most go no further than this
-        func = call[0][1]
+        func = call[0].name
         calls = self._rows.get(func)
         is_place = calls is not None and self._module_log[call[5]][:2] in calls
         if not (is_place or inplace or self._stale):

@@ -183,7 +183,7 @@ class Lineage:
         storage = storage_of(unwrapped(tensor))
         is_made = storage in self.newest or storage in self.writes
         if is_made or self.origins.find(tensor, sys._getframe(1)) is None:
-            self.tape.blurred = len(self.tape.rows)
+            self.tape.blurred = len(self.tape.row_log)
 
     def _parts_written(self, tensor: Tensor, row: int) -> list[int]:
         """Rows after `row` that wrote what a wrapper is made of."""
@@ -270,7 +270,7 @@ class Lineage:
             self.know(tensor, row, storage)
             return row
         if self._is_made(storage):  # by something that is gone, or shows another part
-            self.tape.blurred = len(self.tape.rows)
+            self.tape.blurred = len(self.tape.row_log)
         parts = wrapped_by(tensor)
         if any(map(self._has_history, parts)):
             return self._add_row("alias", (*map(self.source, parts),), tensor)
@@ -379,7 +379,7 @@ class Lineage:
         else:
             return
         if row is None:
-            self.tape.blurred = len(self.tape.rows)
+            self.tape.blurred = len(self.tape.row_log)
             return
         self.tape.guessed.add(row)
         self.know(parameter, row, storage)

@@ -6,8 +6,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from weakref import ref
 
 import torch
@@ -27,7 +28,8 @@ _HOOKS = 3  # frames from a global hook out to what `module(...)` runs
 _thread = threading.get_ident
 
 
-class _Met(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class _Met:
     """What is known of a module, once for all its calls."""
 
     alive: Callable[[], nn.Module | None]
@@ -36,6 +38,8 @@ class _Met(NamedTuple):
     is_wrapper: bool
     """Of `torch.compile`, which is no module of the model's."""
     is_scripted: bool
+    is_special: bool
+    """One of these two."""
 
 
 class Listener(Protocol):
@@ -127,18 +131,17 @@ class ModuleStack:
         if self.closing:
             self.settle(sys._getframe(1))
         met = self._met.get(id(module))
-        if met is None or met[0]() is not module:  # ids are used again
+        if met is None or met.alive() is not module:  # ids are used again
             if is_compile_wrapper(module):
                 return
             met = self._name_new(module, self._site_of(caller_of_module(sys._getframe(1))))
-        _, path, type_name, is_wrapper, is_scripted = met
-        if is_wrapper:
-            return
-        if is_scripted:
+        if met.is_special:
+            if met.is_wrapper:
+                return
             mode = self._listener().script_mode()
             mode.__enter__()
             self._scripts.append((len(self.open), mode))
-        before = self.current
+        path, before = met.path, self.current
         self.open.append((module, before, len(self._rows)))
         if not path:  # the model itself, possibly again from inside
             return
@@ -150,7 +153,7 @@ class ModuleStack:
         number = self._counts[path] = self._counts.get(path, 0) + 1
         modules = self._modules
         self.current = len(modules)
-        modules.append((path, number, before, type_name, self._site_of(caller)))  # `ModuleCall`
+        modules.append((path, number, before, met.type_name, self._site_of(caller)))  # `ModuleCall`
 
     def _exit(self, module: nn.Module, args: Any, result: Any) -> Any:
         if _thread() != self._thread:
@@ -232,7 +235,8 @@ class ModuleStack:
         path = self._made[place]
         for name, child in submodules(module, path):
             known = self._met.get(id(child))
-            if known is None or known[0]() is not child:  # it may be handed a module of the model's
+            # it may be handed a module of the model's
+            if known is None or known.alive() is not child:
                 self._met[id(child)] = _met(child, name)
         self._listener().met(path, module)
         return self._met[id(module)]
@@ -241,4 +245,5 @@ class ModuleStack:
 def _met(module: nn.Module, path: str) -> _Met:
     kind = type(module)
     scripted = issubclass(kind, torch.jit.ScriptModule)
-    return _Met(ref(module), path, kind.__name__, is_compile_wrapper(module), scripted)
+    wrapper = is_compile_wrapper(module)
+    return _Met(ref(module), path, kind.__name__, wrapper, scripted, wrapper or scripted)

@@ -87,8 +87,7 @@ class Recorder(TorchFunctionMode):
         self._differentiated: list[int] = []
         #: Tensors that somebody made the `.grad` of another one.
         self._assigned: dict[int, Callable[[], Tensor | None]] = {}
-        #: The switches as they were last.
-        self._context = context_now()
+        self._note_context()
 
     def _call(
         self,
@@ -104,14 +103,13 @@ class Recorder(TorchFunctionMode):
             sources = (*sources, *self._differentiated)
         if site is None:
             site = self._script_site or self._site(sys._getframe(1))
-        context = self._context
         if (
-            context[0] is not _is_grad_enabled()
-            or context[1] is not _is_inference()
-            or context[2]
+            self._grad is not _is_grad_enabled()
+            or self._inference is not _is_inference()
+            or self._autocast
             or _is_any_autocast_enabled()
         ):
-            context = self._context = context_now()
+            self._note_context()
         calls = self._calls
         calls.append(
             (  # `Call`
@@ -121,12 +119,17 @@ class Recorder(TorchFunctionMode):
                 sources,
                 site,
                 self.modules.current,
-                context,
+                self._context,
                 seconds,
                 state,
             )
         )
         return len(calls) - 1
+
+    def _note_context(self) -> None:
+        """The switches as they are now."""
+        self._context = context_now()
+        self._grad, self._inference, self._autocast = self._context  # asked for each call
 
     def _template(self, args: Any, kwargs: Any) -> Template:
         """The arguments with `SLOT` for each tensor, and where those tensors came from."""
@@ -264,15 +267,16 @@ class Recorder(TorchFunctionMode):
 
     def _made_again(self, key: int, known: Known | KnownHeld, new: Known, call: int) -> None:
         """`call` gave an object that was known already, and did not write it."""
-        made_by = self.tape.calls[call]
-        if made_by.function is SYNTHETIC["output"]:
+        function, _, _, sources = self._calls[call][:4]
+        if function is SYNTHETIC["output"]:
             return
         self.tape.handed.add(new.source)
-        if known.source not in made_by.sources:  # not what it was given: `grad`, filled unseen
+        if known.source not in sources:  # not what it was given: `grad`, filled unseen
             if key in self._assigned and self._assigned[key]() is known():
+                made_by = self.tape.calls[call]
                 kwargs = {**made_by.kwargs, "assigned": SLOT}
-                sources = (*made_by.sources, known.source)
-                self._calls[call] = made_by._replace(kwargs=kwargs, sources=sources)
+                sources = (*sources, known.source)
+                self.tape.calls[call] = made_by._replace(kwargs=kwargs, sources=sources)
             self._live[key] = self._newest[new.storage] = new
         else:
             self.handed.back(key, known, new, call)

@@ -85,7 +85,7 @@ class Tracer(Recorder):
         if self._closing:  # first: what a module has handed back is told when it is closed
             self.modules.settle(sys._getframe(1))
         function = _known(func) or describe(func)
-        action = function[3]  # by number, for speed
+        action = function.action
         if action is _PLAIN and (not kwargs or kwargs.get("out") is None):
             start = perf_counter()
             try:

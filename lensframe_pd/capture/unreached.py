@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 from lensframe_pd.capture.sites import Sites
 from lensframe_pd.errors import LensKeyError, LensValueError, shown
@@ -71,7 +71,7 @@ def late(
     )
 
 
-_FUNCTION, _NAME = itemgetter(0), itemgetter(1)  # call.function, function.name
+_FUNCTION, _NAME = itemgetter(0), attrgetter("name")  # call.function
 
 
 def _kind_of(tape: Tape, row: int) -> tuple[str, int, str]:

@@ -280,7 +280,7 @@ class NoValues(Values):
         return False
 
     def settle(self, held: set[int] | None = None) -> None:
-        self._values[:] = [None] * len(self._tape.rows)
+        self._values[:] = [None] * len(self._tape.row_log)
 
 
 @lru_cache(maxsize=1)

@@ -186,7 +186,7 @@ def described(
         attrs: dict[str, Any] = {
             "layer": layers[i],
             "pass_num": pass_nums[i],
-            "func": call[0][1],  # call.function.name
+            "func": call[0].name,  # call.function.name
             "module": paths[call[5]],  # call.module
             "torch_dtype": dtype_name(row[4]),
             "returned_by": _keys(keys, returned[i]) if i in returned else "",

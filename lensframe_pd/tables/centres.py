@@ -51,7 +51,7 @@ def centres(tape: Tape) -> dict[int, Lines]:
 
     Nothing is looked for where no operation goes over space or time.
     """
-    if not any([call[0][1] in _SPATIAL for call in tape.calls]):  # call.function.name
+    if not any([call.function.name in _SPATIAL for call in tape.calls]):
         return {}
     found: dict[int, Lines] = {}
     memo: dict[Any, Lines] = {}

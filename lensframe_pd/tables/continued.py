@@ -90,7 +90,7 @@ def _what_ran(tape: Tape, grouped: Passes, rows: range) -> tuple[str, ...]:
     """The layers of rows; of what ran once only what it did."""
     return tuple(
         [
-            grouped.layers[i] if grouped.n_passes[i] > 1 else tape.calls[tape.rows[i][0]][0][1]
+            grouped.layers[i] if grouped.n_passes[i] > 1 else tape.calls[tape.rows[i][0]][0].name
             for i in rows
         ]
     )

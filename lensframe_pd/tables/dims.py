@@ -112,7 +112,7 @@ class _Followed:
             # By number, for speed: row.call, slot and shape; call.function.name, sources, args.
             number, slot, shape = row[0], row[1], row[2]
             call = calls[number]
-            name, sources = call[0][1], call[3]
+            name, sources = call[0].name, call[3]
             if not sources:
                 found.append(self._number(self._begun(i, tuple(shape))))
                 continue

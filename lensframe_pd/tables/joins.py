@@ -76,11 +76,11 @@ def _repeated(tape: Tape) -> list[bool]:
 def _joins(tape: Tape, grouped: Passes, again: Sequence[bool]) -> dict[str, list[_Join]]:
     """The rows in which a pass adds to what an earlier one wrote, by the layer of what is added."""
     found: dict[str, list[_Join]] = {}
-    if _JOINING.isdisjoint([call[0][1] for call in tape.calls]):  # call.function.name
+    if _JOINING.isdisjoint([call[0].name for call in tape.calls]):  # call.function.name
         return found
     for i, row in enumerate(tape.rows):
         call = tape.calls[row[0]]  # by number, for speed: row.call
-        if call[0][1] in _JOINING and again[call[5]] and len(call[3]) > 1:
+        if call[0].name in _JOINING and again[call[5]] and len(call[3]) > 1:
             for old, new in _pairs(tape, call[3], len(row.shape)):
                 moves = _back(tape, grouped, old, grouped.layers[new])
                 calls = _calls(tape, i, moves[0]) if moves else None

@@ -23,7 +23,7 @@ def input_names(tape: Tape) -> dict[int, Names]:
             origin = same.get(source)
             if origin is None or origin in found:
                 continue
-            name, shape = call[0][1], rows[source][2]
+            name, shape = call[0].name, rows[source][2]
             names = _read(call, position, tuple(shape)) if name in _READERS else None
             if names is not None:
                 found[origin] = names

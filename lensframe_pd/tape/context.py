@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +35,13 @@ def context_now() -> Context:
             for device in _AUTOCAST_DEVICES
             if torch.is_autocast_enabled(device)
         )
-    return Context(torch.is_grad_enabled(), torch.is_inference_mode_enabled(), autocast)
+    return _shared(Context(torch.is_grad_enabled(), torch.is_inference_mode_enabled(), autocast))
+
+
+@lru_cache(maxsize=64)
+def _shared(context: Context) -> Context:
+    """The same object for the same switches: tapes are compared with earlier ones."""
+    return context
 
 
 def generator_state(args: Any, kwargs: Any) -> Tensor:

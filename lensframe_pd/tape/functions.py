@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch._ops import OpOverload, OpOverloadPacket
@@ -28,7 +29,8 @@ class Action(Enum):
     SKIP = "metadata, printing, pickling: no row"
 
 
-class Function(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Function:
     """One torch function, as the tracer knows it."""
 
     func: Callable[..., Any]

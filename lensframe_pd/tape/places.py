@@ -58,7 +58,7 @@ class Places:
         groups: dict[Any, list[int]] = {}
         for i, row in enumerate(tape.rows):
             call = calls[row[0]]  # as in `_place`, by number and without a call of it, for speed
-            name, module, site = call[0][1], call[5], sites.get(call[4])
+            name, module, site = call[0].name, call[5], sites.get(call[4])
             if i in kinds:
                 place = self.of(i)
             elif site is None or name in CONTRACTIONS:
@@ -73,7 +73,7 @@ class Places:
         return [*groups.values()]
 
     def _place(self, slot: int, call: Call) -> Any:
-        name, module = call[0][1], call[5]  # function.name, module: by number, for speed
+        name, module = call[0].name, call[5]  # function.name, module: by number, for speed
         path = self._tape.modules[module][0]
         if name in CONTRACTIONS:
             params = held_by(call.sources)

@@ -144,6 +144,9 @@ class Log(Generic[_Entry]):
         self._kind = kind
         self._n_named = len(self.entries)
 
+    def __len__(self) -> int:
+        return len(self.entries)
+
     def named(self) -> list[_Entry]:
         """The same list, with names."""
         entries, n = self.entries, self._n_named

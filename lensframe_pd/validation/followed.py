@@ -119,7 +119,7 @@ class Followed(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         function = KNOWN.get(func) or describe(func)
-        action = function[3]  # by number, for speed
+        action = function.action
         if action is _PLAIN and (not kwargs or kwargs.get("out") is None):
             result = func(*args, **kwargs) if kwargs else func(*args)
             if type(result) is Tensor:
