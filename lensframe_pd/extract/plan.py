@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from lensframe_pd.extract.reduce import (
 from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tables.activations import to_numpy
 from lensframe_pd.tape.objects import tensors_in
-from lensframe_pd.tape.tape import Call, Log, Row, Tape
+from lensframe_pd.tape.tape import Tape
 from lensframe_pd.traced import Trace
 
 _SHOWN = 8
@@ -171,10 +170,9 @@ def make_plan(
 
 def _until(tape: Tape, row: int) -> Tape:
     """What the tape would be of a run that ends with a row."""
-    return dataclasses.replace(
-        tape,
-        row_log=Log(Row, tape.rows[: row + 1]),
-        call_log=Log(Call, tape.calls[: tape.rows[row].call + 1]),
+    return tape.altered(
+        rows=tape.rows[: row + 1],
+        calls=tape.calls[: tape.rows[row].call + 1],
         kinds={k: kind for k, kind in tape.kinds.items() if k <= row},
     )
 

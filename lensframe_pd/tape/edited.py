@@ -7,9 +7,8 @@ as that row, so that all others have the labels they have without it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from lensframe_pd.tape.tape import Call, Log, Row, Tape
+from lensframe_pd.tape.tape import Call, Tape
 
 EDIT = "edit"
 
@@ -41,10 +40,9 @@ def without_edits(tape: Tape) -> tuple[Tape, list[int]]:
             number.append(len(kept))
             kept.append(row)
     first = rows[next((row for row, to in enumerate(number) if row != to), 0)].call
-    plain = replace(
-        tape,
-        call_log=Log(Call, [*calls[:first], *[_renumbered(c, number) for c in calls[first:]]]),
-        row_log=Log(Row, [rows[row] for row in kept]),
+    plain = tape.altered(
+        calls=[*calls[:first], *[_renumbered(call, number) for call in calls[first:]]],
+        rows=[rows[row] for row in kept],
         kinds={number[row]: kind for row, kind in tape.kinds.items() if kind != EDIT},
     )
     return plain, kept

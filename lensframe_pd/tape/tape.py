@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -239,6 +239,13 @@ class Tape:
     @property
     def modules(self) -> list[ModuleCall]:
         return self.module_log.named()
+
+    def altered(self, **others: Any) -> Tape:
+        """The same but for these fields, or `calls`, `rows` and `modules`."""
+        for name, kind in (("calls", Call), ("rows", Row), ("modules", ModuleCall)):
+            if name in others:
+                others[f"{name.removesuffix('s')}_log"] = Log(kind, others.pop(name))
+        return replace(self, **others)
 
     def module_keys(self) -> list[str]:
         """`ModuleCall.key` of each module call; of one call always the same text.

@@ -1,5 +1,7 @@
 """A call that gives another value is excused only by what is measured."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ class Wobbly:
 
 
 def excuse(function, x, saved):
-    described = describe(torch.exp)._replace(func=function)
+    described = dataclasses.replace(describe(torch.exp), func=function)
     call = Call(described, (SLOT,), {}, (0,), (), 0, Context(True, False, ()), 0.0)
     rerun = Rerun(call, [])
     return not_deterministic(rerun, [x], 0, saved, difference(rerun([x])[0], saved))
