@@ -3,15 +3,13 @@
 A value that belongs to one stimulus moves when that stimulus is replaced, and does not when
 others are. One that mixes stimuli (a batch statistic) moves with all, but follows their order.
 
-Two halves are enough where a value follows the replacement, that is, has at each place what it
-had where the stimulus now given there stood: only the identity follows two complementary
-replacements by neighbours whose sets no rotation maps to themselves. A value that moves at the
-right places but does not follow (a position is added) is looked at bit by bit.
+One run in which the stimuli stand a place further along a chain shows that of most values, and a
+second one back of nearly all others (`orders`, `chains`). A value that moves but does not follow (a
+position is added, a statistic of all is taken) is looked at bit by bit.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import nullcontext, suppress
 
@@ -20,10 +18,12 @@ from torch import Tensor
 from lensframe_pd.replay.recording import Saved
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
-from lensframe_pd.validation.along import Along, Together, picked
+from lensframe_pd.validation.along import Along, Fit, Together, picked
 from lensframe_pd.validation.arranged import Order
+from lensframe_pd.validation.chains import Chained
 from lensframe_pd.validation.determinism import fresh_memory_filled
 from lensframe_pd.validation.evidence import Evidence
+from lensframe_pd.validation.orders import Chain, bits, chain, chain_back, halves
 from lensframe_pd.validation.retraced import Another, Retraced, retraced
 from lensframe_pd.validation.verdicts import Verdicts
 
@@ -84,7 +84,10 @@ class _Check:
         rows = self._with_one_extent()
         if not self.evidence.replays_random_numbers:
             self._take_fresh(rows & _below(self.reference, _random_rows(self.reference)))
-        self._replace(rows, how)
+        if how == "sample":
+            self._replace_along_chains(rows)
+        else:
+            self._replace(rows, how)
         self._replace(self._other_values(), how)
         local = rows - self.mixed
         if self.moved:
@@ -111,16 +114,38 @@ class _Check:
                 rows.add(row)
         return rows
 
+    def _replace_along_chains(self, rows: Collection[int]) -> None:
+        """One run for most rows; those that do not go along are looked at bit by bit."""
+        first = self._chained({*rows} - self.undecided.keys(), chain(self.n))
+        second = self._chained(first.along, chain_back(self.n))
+        shown = first.shown | second.shown | second.along
+        unlike = first.unlike | second.unlike
+        self._replace({*rows} - shown - unlike, "sample")
+        self._replace(unlike, "all")
+
+    def _chained(self, rows: Collection[int], links: Chain) -> Chained:
+        """What a run along a chain says of these rows; nothing where it cannot be made."""
+        chained = Chained(self.values, links)
+        try:
+            if rows:
+                self.runs.run(
+                    links.order, rows, chained.look, blended=links.last, settle=chained.settle
+                )
+        except Another:  # how it parts is told where stimuli are replaced
+            return Chained(self.values, links)
+        self.moved = self.moved or chained.moved
+        return chained
+
     def _replace(self, rows: Collection[int], how: str) -> None:
         """Replace stimuli by their neighbours: what else than their entries moves?"""
         self.mixed -= {*rows}
         self.doubtful -= {*rows}
-        made = _bits(self.n) if how == "all" else _halves(self.n)
+        made = bits(self.n) if how == "all" else halves(self.n)
         for some in made:
-            self._replace_some(rows, some)
+            self._replace_some({*rows} - self.mixed, some)
         doubtful = (self.doubtful - self.mixed) & {*rows}
         if how == "sample" and doubtful:
-            for some in [some for some in _bits(self.n) if some not in made]:
+            for some in [some for some in bits(self.n) if some not in made]:
                 self._replace_some(doubtful - self.mixed, some)
 
     def _replace_some(self, rows: Collection[int], some: Collection[int]) -> None:
@@ -241,7 +266,7 @@ class _Check:
             follows = self.values.following(order)
 
             def look(
-                row: int, value: Tensor, follows: Callable[[int, Tensor], bool] = follows
+                row: int, value: Tensor, follows: Callable[[int, Tensor], Fit] = follows
             ) -> None:
                 if not follows(row, value):
                     following.discard(row)
@@ -326,22 +351,6 @@ class _Check:
                 self.verdicts.fails(_CHECK, op, reason)
             else:
                 self.verdicts.holds(_CHECK, op)
-
-
-def _halves(n: int) -> list[set[int]]:
-    """A drawn half and its complement; by `n` alone, so that a report can be had again."""
-    drawn = random.Random(n)
-    while True:
-        half = {*drawn.sample(range(n), n // 2)}
-        turned = [{(i + k) % n for i in half} for k in range(1, n) if n % k == 0]
-        if half not in turned:
-            return [half, {*range(n)} - half]
-
-
-def _bits(n: int) -> list[set[int]]:
-    """For each bit the numbers that have it, and those that do not."""
-    ones = [{i for i in range(n) if i >> bit & 1} for bit in range((n - 1).bit_length())]
-    return [some for one in ones for some in (one, {*range(n)} - one)]
 
 
 def _random_rows(tape: Tape) -> set[int]:

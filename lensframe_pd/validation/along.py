@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,14 @@ _SMALL = 2**12  # elements of a value up to which it is compared together with o
 _FIRST = [0]
 _AT_ONCE = 64  # of which so many are
 _MANY = 2**12  # elements of an entry from which on it is compared by itself
+
+
+class Fit(IntEnum):
+    """How well a value fits what is expected."""
+
+    NONE = 0
+    CLOSE = 1
+    EXACT = 2
 
 
 class Small(NamedTuple):
@@ -106,25 +115,45 @@ class Along:
                     self._small[row] = Small(own.dtype, own.shape, own.reshape(self.n, -1))
         return self._small
 
-    def following(self, order: Order) -> Callable[[int, Tensor], bool]:
-        """Whether a value is close to the one it is compared with, its entries in this order."""
-        entries, many = torch.tensor(order, dtype=torch.int64), _MANY * len(order)
+    def following(
+        self, order: Order, places: Sequence[int] | None = None
+    ) -> Callable[[int, Tensor], Fit]:
+        """How well a value fits the one it is compared with, its entries in this order.
 
-        def follows(row: int, value: Tensor) -> bool:
+        Parameters
+        ----------
+        places
+            Which of its entries are looked at; all by default.
+        """
+        whole = places is None
+        looked_at = range(len(order)) if places is None else places
+        taken = [order[place] for place in looked_at]
+        entries = torch.tensor(taken, dtype=torch.int64)
+        own_places = torch.tensor(looked_at, dtype=torch.int64)
+        many = _MANY * len(order)
+
+        def follows(row: int, value: Tensor) -> Fit:
             own = expected = self.of(row)
-            if own.numel() >= many and self._is_arranged(row, value, order):
-                return True
+            if own.numel() >= many and self._is_arranged(row, value, looked_at, taken):
+                return Fit.EXACT
             for axis in self.axes[row]:
                 expected = expected.index_select(axis, entries)
+                if not whole:
+                    value = value.index_select(axis, own_places)
             # in few steps what most often holds
             if value.dtype is expected.dtype and value.is_cpu and torch.equal(value, expected):
-                return True
-            return self.close(row, value, expected)
+                return Fit.EXACT
+            return Fit.CLOSE if self.close(row, value, expected) else Fit.NONE
 
         return follows
 
-    def _is_arranged(self, row: int, value: Tensor, order: Order) -> bool:
-        """Whether a large value has the very entries in this order, which takes no copy to see."""
+    def _is_arranged(
+        self, row: int, value: Tensor, places: Sequence[int], taken: Sequence[int]
+    ) -> bool:
+        """Whether a large value has at these places the very entries taken from others.
+
+        It takes no copy to see.
+        """
         own = self.of(row)
         if self.axes[row] != [0]:
             return False
@@ -132,10 +161,11 @@ class Along:
             return False
         seen = value.layout is torch.strided and not (value.is_conj() or value.is_neg())
         whole, others = (widest(value), widest(own)) if seen else (None, None)
-        if whole is None or others is None or whole.numel() % len(order):
-            return all(same_bits(value[i], own[k]) for i, k in enumerate(order))
-        entries, known = whole.view(len(order), -1), others.view(len(order), -1)
-        return all(torch.equal(entries[i], known[k]) for i, k in enumerate(order))
+        pairs = zip(places, taken, strict=True)
+        if whole is None or others is None or whole.numel() % self.n:
+            return all(same_bits(value[i], own[k]) for i, k in pairs)
+        entries, known = whole.view(self.n, -1), others.view(self.n, -1)
+        return all(torch.equal(entries[i], known[k]) for i, k in pairs)
 
     def moved_by(self, row: int, value: Tensor) -> float:
         """The largest distance between a finite element and what it was; 0 for whole numbers."""
@@ -168,6 +198,14 @@ class Along:
         near = (value - expected).abs() <= room
         alike = (value == expected) | (value.isnan() & expected.isnan())
         return bool((near | alike).all())
+
+    def room(self, row: int) -> float:
+        """From which distance on two numbers of a value are apart for certain."""
+        own = self.of(row)
+        if not (own.is_floating_point() or own.is_complex()):
+            return 0.0
+        parts = max(_RELATIVE, 4 * self._eps) + max(_ABSOLUTE, self._eps)
+        return 2 * (self._size(row) * parts + self.slack.get(row, 0.0))
 
     def _size(self, row: int) -> float:
         """The largest finite absolute number in the value that a row is compared with."""
@@ -214,12 +252,20 @@ class Together:
         self._waiting.clear()
 
     def _follow(self, waiting: list[tuple[int, Tensor]]) -> bool:
+        own, now = self._joined(waiting)
+        return now is not None and torch.equal(now, own.index_select(0, self._order))
+
+    def _joined(self, waiting: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor | None]:
+        """What is known and what is now side by side, a row for each stimulus.
+
+        None if what is now cannot be seen so.
+        """
         own = torch.cat([self._small[row].entries for row, _ in waiting], 1)
         try:
             now = torch.cat([value.reshape(self._n, -1) for _, value in waiting], 1)
         except RuntimeError:  # of another layout, or on another device
-            return False
-        return now.is_cpu and torch.equal(now, own.index_select(0, self._order))
+            return own, None
+        return own, now if now.is_cpu else None
 
 
 def _comparable(value: Tensor, dtype: torch.dtype) -> Tensor:

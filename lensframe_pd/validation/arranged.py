@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,14 @@ from lensframe_pd.tape.storage import placed
 Order = Sequence[int]
 
 _UNITS = 4
+_NEARER = 0.37  # the part of the way between two stimuli, which no model is likely to go
+
+
+class Blended(NamedTuple):
+    """A place, and the stimulus with which the one that it is given is blended."""
+
+    place: int
+    other: int
 
 
 class Unarrangeable(Exception):
@@ -42,22 +50,29 @@ class Arranged:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def give(self, order: Order, contents_only: bool = False) -> None:
+    def give(
+        self, order: Order, contents_only: bool = False, blended: Blended | None = None
+    ) -> None:
         """Put the stimuli in this order.
 
         Parameters
         ----------
         contents_only
             Leave what says how long or whether, so that shapes stay: masks, and a number each.
+        blended
+            The place whose stimulus is blended with another: its numbers lie between theirs, so
+            that the model takes them, and no stimulus has them.
 
         Raises
         ------
         Unarrangeable
-            Some of them cannot be.
+            Some of them cannot be, or none can be blended.
         """
         for entry in self._entries:
             if not (contents_only and entry.is_switch):
                 entry.give(order)
+        if blended is not None and not any([entry.blend(*blended) for entry in self._entries]):
+            raise Unarrangeable("nothing lies between two stimuli")
 
     def nudge(self, seed: int) -> None:
         """Move their numbers by a few units in the last place, which rounding might do as well."""
@@ -78,6 +93,20 @@ def _nudge(tensor: Tensor, seed: int) -> None:
     with torch.inference_mode(tensor.is_inference()):
         moved = tensor.detach() * (1 + units * torch.finfo(tensor.dtype).eps)
         tensor.data = placed(moved, tensor.stride(), 0)
+
+
+def _blend(given: Tensor, other: Tensor) -> bool:
+    """Write between two stimuli over the one that is given; whether it is another than both."""
+    if given.is_floating_point() or given.is_complex():
+        between = given.lerp(other, _NEARER)
+    else:  # of numbers without a sign, only the smaller can be taken from the larger
+        low, high = given.minimum(other), given.maximum(other)
+        between = low + (high - low) // 3
+    if same(between, given) or same(between, other):
+        return False
+    with torch.inference_mode(given.is_inference()):
+        given.copy_(between)
+    return True
 
 
 def _with_entries(values: list[Any], n: int) -> Iterator[Any]:
@@ -152,6 +181,17 @@ class _Tensor:
             # where entries share memory, they cannot in another order
             self._tensor.data = laid_out if same(laid_out, picked) else picked.clone()
 
+    def blend(self, place: int, other: int) -> bool:
+        """Blend the stimulus at a place with another, if they are contents."""
+        if self.is_switch and not self.own.is_floating_point():
+            return False
+        return _blend(self._tensor.data[place], self.own[other])
+
+    def blend_whole(self, other: _Tensor) -> bool:
+        """The same where each tensor is one stimulus."""
+        given = self._tensor.data
+        return given.shape == other.own.shape and given.dim() > 0 and _blend(given, other.own)
+
     def nudge(self, seed: int) -> None:
         _nudge(self._tensor, seed)
 
@@ -182,6 +222,10 @@ class _List:
             for here, there in zip(self._tensors[i], self._tensors[k], strict=True):
                 here.take(there.own)
 
+    def blend(self, place: int, other: int) -> bool:
+        pairs = zip(self._tensors[place], self._tensors[other], strict=True)
+        return any([here.blend_whole(there) for here, there in pairs])
+
     def nudge(self, seed: int) -> None:
         for tensor in itertools.chain(*self._tensors):
             tensor.nudge(seed)
@@ -205,6 +249,14 @@ class _Array:
         if not self._array.flags.writeable:
             raise Unarrangeable("one of them is a NumPy array that cannot be written")
         self._array[...] = self._own[list(order)]
+
+    def blend(self, place: int, other: int) -> bool:
+        kind = self._own.dtype.kind
+        if kind not in "fciu" or (self.is_switch and kind != "f"):
+            return False
+        return _blend(
+            torch.from_numpy(self._array[place, ...]), torch.from_numpy(self._own[other, ...])
+        )
 
     def nudge(self, seed: int) -> None:
         if self._array.flags.writeable and self._own.dtype.kind in "fc":
@@ -253,6 +305,9 @@ class _Packed:
         picked = self._own[1][torch.tensor(order, device=self._own[1].device)]
         by_caller.data = picked
         by_length.data = picked.argsort()
+
+    def blend(self, place: int, other: int) -> bool:
+        return False  # between sequences of several lengths there is none
 
     def nudge(self, seed: int) -> None:
         _nudge(self._packed.data, seed)

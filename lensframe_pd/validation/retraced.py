@@ -18,7 +18,7 @@ from lensframe_pd.capture.run import Run
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.tape.tape import Call, Tape
-from lensframe_pd.validation.arranged import Arranged, Order, Unarrangeable
+from lensframe_pd.validation.arranged import Arranged, Blended, Order, Unarrangeable
 from lensframe_pd.validation.evidence import Evidence
 from lensframe_pd.validation.followed import Followed, Look, Parted, is_followable
 from lensframe_pd.validation.twice import one_state
@@ -34,6 +34,7 @@ class Given(NamedTuple):
     order: Order
     contents_only: bool
     nudge: int
+    blended: Blended | None
 
 
 class Retraced:
@@ -66,6 +67,7 @@ class Retraced:
         look: Look,
         contents_only: bool = False,
         nudge: int = 0,
+        blended: Blended | None = None,
         settle: Callable[[], object] = int,
     ) -> None:
         """Give the stimuli in this order, and look at each of these rows as it is made.
@@ -76,6 +78,8 @@ class Retraced:
             Called before a value that was given to `look` may change, and at the end.
         nudge
             If not 0, the stimuli are moved by some rounding, by another for each number.
+        blended
+            The place whose stimulus is blended with another.
 
         Raises
         ------
@@ -83,7 +87,7 @@ class Retraced:
             The run does other things than the recorded one, or fails.
         """
         try:
-            given = Given(order, contents_only, nudge)
+            given = Given(order, contents_only, nudge, blended)
             if not (self._follows and self._follow(given, rows, look, settle)):
                 self._trace(given, rows, _at_once(look, settle))
                 self._follows = False  # a trace goes along where that does not
@@ -132,7 +136,7 @@ class Retraced:
         """All is as at the start of a run, but for the stimuli."""
         self._again()
         try:
-            self._arranged.give(given.order, given.contents_only)
+            self._arranged.give(given.order, given.contents_only, given.blended)
             if given.nudge:
                 self._arranged.nudge(given.nudge)
             yield

@@ -61,7 +61,7 @@ def validate(
       the code, are those of a new trace.
 
     Nothing it is given is changed. The model runs from the state it is in: twice, and where there
-    are several stimuli again with some of them replaced by their neighbours. A model that changed
+    are several stimuli again, once or more, with these at other places. A model that changed
     something of its own in the traced forward, as one that fills a cache, does other things now:
     its rows fail, and say what it may be; `trace.validate()` judges by the traced run, and passes
     them. Give it all rows of the trace: those that were filtered out are reported as missing. What
@@ -84,10 +84,13 @@ def validate(
         Where the replays of all calls between a row and the outputs were bit for bit, they are
         that forward, and it is not run once more.
     alignment
-        Which stimuli are replaced by their neighbours, in how many runs: `"sample"` one half drawn
-        and then the other, `"all"` those whose number has a bit and then those without it, for each
-        bit; None for no run. Values that hold a statistic of several stimuli are compared in two
-        runs more, with the stimuli in other orders.
+        How the model is run with its stimuli at other places. `"sample"`: once, each given the
+        place of another along a drawn chain, and the last of them a new stimulus, blended of two:
+        a value of which all entries differ goes along only if each is of its own stimulus. A second
+        time for values with entries that are alike, the chain back. `"all"`, and for values that do
+        not go along: those replaced by their neighbours whose number has a bit and then those
+        without it, for each bit. None for no run. Values that hold a statistic of several stimuli
+        are compared in two runs more, with the stimuli in other orders.
     stimulus
         Ids or a table, as given to `lf.trace`: those of the Dataset must be these, in the order of
         the arguments. Else the order of the ids is believed.

@@ -7,7 +7,7 @@ import xarray as xr
 import lensframe_pd as lf
 from lensframe_pd.capture.state import Origin
 from lensframe_pd.tape.passes import passes
-from lensframe_pd.validation.along import Along, Together, is_stimuli, picked, stimulus_axes
+from lensframe_pd.validation.along import Along, Fit, Together, is_stimuli, picked, stimulus_axes
 from lensframe_pd.validation.evidence import evidence
 
 pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
@@ -112,3 +112,25 @@ def test_values_compared_together_are_looked_at_one_by_one_where_one_is_not_as_e
     assert wrong is None or rows[wrong] in looked
     assert not together.takes(rows[0], values.of(rows[0]).double())
     assert not together.takes(rows[0], values.of(rows[0])[:2])
+
+
+@pytest.mark.parametrize("size", [3, 5000])
+@pytest.mark.parametrize("dims", [("stimulus", "x"), ("x", "stimulus")])
+def test_how_well_a_value_follows_at_some_places(size, dims):
+    axis = dims.index("stimulus")
+    value = torch.randn(4, size, generator=torch.Generator().manual_seed(0))
+    values = along(value.movedim(0, axis).contiguous(), dims)
+    (row,) = values.axes
+    order, places = [1, 2, 3, 0], [0, 2]
+    now = value[order]
+    now[[1, 3]] = 9
+
+    def fit(now, *places):
+        return values.following(order, *places)(row, now.movedim(0, axis))
+
+    assert fit(now, places) is Fit.EXACT
+    assert fit(now) is Fit.NONE
+    now[0, 0] += 1e-7
+    assert fit(now, places) is Fit.CLOSE
+    now[2, -1] += 1e-2
+    assert fit(now, places) is Fit.NONE

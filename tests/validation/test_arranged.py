@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 
-from lensframe_pd.validation.arranged import Arranged, Unarrangeable
+from lensframe_pd.validation.arranged import Arranged, Blended, Unarrangeable
 
 ORDER = [1, 1, 3, 0]
 
@@ -249,3 +249,70 @@ def test_whole_numbers_have_no_last_digits(given):
     arranged.give(range(4))
     arranged.nudge(1)
     assert torch.equal(torch.as_tensor(given), before)
+
+
+def ragged():
+    return [torch.full((n, 2), 7.0 * n) for n in (3, 1, 4, 2)]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        column(3) * 9, (column(3) * 9).t().contiguous().t(), column(3).numpy() * 9,
+        (column(3) * 9).requires_grad_(), [*(column(3) * 9)], column(3).long() * 9,
+        (column(3) * 9).byte(), (column(3) * 9).numpy().astype("uint8"), column(3) * 9j,
+        column(3).bfloat16() * 9, torch.arange(4.0) * 9, np.arange(4.0) * 9,
+        (column(3) * 9).to(torch.uint8), -9 * column(3).long(), column(1).expand(4, 3) * 9,
+    ],
+)  # fmt: skip
+def test_one_stimulus_is_blended_of_two_and_put_back(given):
+    """Each of its numbers lies between those of the two, and is neither."""
+
+    def numbers():
+        rows = [torch.as_tensor(row).detach().reshape(-1).clone() for row in given]
+        return torch.stack(rows).to(torch.complex64).sum(1).abs() / rows[0].numel()
+
+    before = numbers()
+    arranged = Arranged((given,), {}, 4)
+    arranged.give([1, 2, 3, 0], blended=Blended(3, 2))
+    after = numbers()
+    assert torch.equal(after[:3], before[1:])
+    assert before[0] < after[3] < before[2]
+    arranged.restore()
+    assert torch.equal(numbers(), before)
+
+
+def test_a_blended_tensor_is_written_in_a_copy():
+    tensor = column(3)
+    shown = tensor.detach()
+    version = tensor._version
+    arranged = Arranged((tensor,), {}, 4)
+    arranged.give([1, 2, 3, 0], blended=Blended(3, 3))
+    assert torch.equal(shown, column(3))
+    arranged.restore()
+    assert tensor._version == version
+    assert tensor.data_ptr() == shown.data_ptr()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.ones(4, 3), torch.arange(4), column(3) > 1, (column(3) > 1).long(), ["a"] * 4,
+        np.arange(4), np.array([*"abcd"]), [1.0, 2.0, 3.0, 4.0], ragged(),
+        pack_sequence([*column(3)]), pack_sequence(ragged(), enforce_sorted=False),
+    ],
+)  # fmt: skip
+def test_what_is_not_blended(given):
+    """What is alike, what says how long or whether, and what has no numbers between."""
+    arranged = Arranged((given,), {}, 4)
+    with pytest.raises(Unarrangeable, match="nothing lies between two stimuli"):
+        arranged.give([1, 2, 3, 0], blended=Blended(3, 3))
+    arranged.restore()
+
+
+def test_masks_go_along_with_what_is_blended():
+    tokens, mask = column(3).long() * 9, column(3) > 1
+    arranged = Arranged((tokens, mask), {}, 4)
+    arranged.give([1, 2, 3, 0], blended=Blended(3, 3))
+    assert mask[:, 0].tolist() == [False, True, True, False]
+    assert 0 < tokens[3, 0] < 27
