@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from lensframe_pd.capture.lineage import Known, KnownHeld
+from lensframe_pd.capture.known import Known, KnownHeld
 from lensframe_pd.tape.tape import Tape
 
 

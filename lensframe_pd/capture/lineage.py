@@ -11,21 +11,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self
-from weakref import WeakMethod, ref
+from typing import Any
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import Parameter
 
+from lensframe_pd.capture.known import Known, KnownHeld
 from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.roots import named_modules
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.writes import Writes
 from lensframe_pd.tape.regions import covers, region_of
 from lensframe_pd.tape.storage import (
-    Unswapped,
     is_plain,
     is_uninitialized,
     same_view,
@@ -38,46 +38,6 @@ from lensframe_pd.tape.tape import Held, Tape
 
 NEVER = -sys.maxsize
 """A row before all rows, and before all held tensors."""
-
-
-class Known(ref[Tensor]):
-    """What is known of a tensor, and whether it lives: called, gives the tensor or None.
-
-    One object for both, as one is made for each row.
-
-    Attributes
-    ----------
-    source
-        Its row, or `-1 - k` for the k-th held parameter or buffer.
-    storage
-        Address of its storage, 0 where it has none.
-    content
-        Address of the content of a plain tensor that is held here, by which it is known at once.
-    """
-
-    __slots__ = ("source", "storage")
-
-    source: int
-    storage: int
-    content: ClassVar[int] = 0
-
-    @classmethod
-    def of(cls, tensor: Tensor, source: int, storage: int) -> Self:
-        known = cls(tensor)
-        known.source, known.storage = source, storage
-        return known
-
-
-class KnownHeld(Unswapped):
-    """`Known` of a tensor that is held here."""
-
-    __slots__ = ("content", "source", "storage")
-
-    def __init__(self, tensor: Tensor, source: int, storage: int, plain: bool | None = None):
-        super().__init__(tensor, plain)
-        self.source = source
-        self.storage = storage
-        self.content = self._content if plain else 0
 
 
 class Lineage:

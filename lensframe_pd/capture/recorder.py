@@ -23,7 +23,8 @@ from torch.overrides import TorchFunctionMode
 
 from lensframe_pd.capture.callsites import CallSites
 from lensframe_pd.capture.handed import HandedBack
-from lensframe_pd.capture.lineage import Known, KnownHeld, Lineage
+from lensframe_pd.capture.known import Known, KnownHeld
+from lensframe_pd.capture.lineage import Lineage
 from lensframe_pd.capture.modules import ModuleStack
 from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.values import Values
