@@ -118,7 +118,8 @@ def dataset(
     """
     known, dims = known or Findings(), dims or dimensions(tape)
     kept = tuple([i for i, v in enumerate(tape.values) if v is not None and i not in unsaved])
-    of_rows, sizes = known.once(_of_rows, tape, grouped, dims, given=(kept, masks_of(tape, kept)))
+    given = kept, masks_of(tape, kept)
+    of_rows, sizes = known.once(_of_rows, tape, grouped, dims, *given, given=given)
     variables: dict[str, Any] = {}
     are_kept = known.are_kept
     for i, (label, found, attrs) in zip(kept, of_rows, strict=True):

@@ -14,9 +14,11 @@ from lensframe_pd.schema import CELLS, COLUMNS, TEXT, Rows, rows_by_label
 from lensframe_pd.tape.alike import Findings
 from lensframe_pd.tape.facts import CallFacts, Sources, Template, ordinals, tensor_facts
 from lensframe_pd.tape.passes import Passes
-from lensframe_pd.tape.tape import Site, Tape
+from lensframe_pd.tape.tape import Tape
 
 _TUPLE_COLUMNS = frozenset(c for c, kind in CELLS.items() if kind in ("texts", "counts", "shapes"))
+_TEXT_COLUMNS = [c for c, kind in CELLS.items() if kind == "text" and c in ("op", *COLUMNS)]
+_TEXT_COLUMNS.remove("unsaved_reason")  # each run has its own
 _LARGE = pa.large_string()
 _FEW = 1000  # cells: what is kept takes little memory
 _NAMES = pd.Index([*COLUMNS])
@@ -44,10 +46,14 @@ def layers(
     `known` is what was found out of tapes like this one, if that is known.
     """
     known = known or Findings()
-    arrays = {**known.once(_arrays, tape, grouped)}
-    if known.are_kept:  # whoever has the frame may write into it
-        arrays = {name: _own(array) for name, array in arrays.items()}
-    arrays |= {name: _array(name, column) for name, column in _of_run(tape, unsaved).items()}
+    arrays = {
+        **known.once(_arrays, tape, grouped),
+        **known.once(_places, tape, given=(tape.caller,)),
+    }
+    if known.are_kept:  # text may be replaced; what is NumPy's a frame copies
+        arrays |= {name: arrays[name].view() for name in _TEXT_COLUMNS}
+    for name, column in _of_run(tape, unsaved).items():
+        arrays[name] = _array(name, column)
     # The public constructors look at each array again, at a tenth of a small trace's whole cost.
     index = pd.Index._simple_new(arrays.pop("op"), name="op")  # type: ignore[attr-defined]
     frame: pd.DataFrame = pd.DataFrame._from_arrays(  # type: ignore[attr-defined]
@@ -59,7 +65,7 @@ def layers(
 
 def cells(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> Rows:
     """The cells of `layers`, as `schema.rows_of` gives them, without a frame in between."""
-    columns = {**_columns(tape, grouped), **_of_run(tape, unsaved)}
+    columns = {**_columns(tape, grouped), **_in_files(tape), **_of_run(tape, unsaved)}
     return rows_by_label(
         grouped.labels(), [*COLUMNS], [_listed(name, columns[name]) for name in COLUMNS]
     )
@@ -70,9 +76,8 @@ def _arrays(tape: Tape, grouped: Passes) -> dict[str, Any]:
     return {name: _array(name, column) for name, column in columns.items()}
 
 
-def _own(array: Any) -> Any:
-    """An array that may be written into: Arrow's own never are, other cells take their place."""
-    return array.copy() if type(array) is np.ndarray else array.view()
+def _places(tape: Tape) -> dict[str, Any]:
+    return {name: _array(name, column) for name, column in _in_files(tape).items()}
 
 
 def _columns(tape: Tape, grouped: Passes) -> dict[str, Column]:
@@ -87,11 +92,26 @@ def _columns(tape: Tape, grouped: Passes) -> dict[str, Column]:
         **_call_columns(tape, labels),
         **_tensor_columns(tape),
     }
-    columns["read_by"] = _Sparse((), _reads(tape), n)
     returned, first = _returned(tape)
     columns["returned_by"] = _Sparse((), returned, n)
     columns["returned_first"] = _Sparse((), first, n)
     return columns
+
+
+def _in_files(tape: Tape) -> dict[str, Column]:
+    """The columns that depend on where the run was asked for: where in the program calls are."""
+    sources = Sources(tape)
+    lines = {site: sources.line(site) for site in {call[4] for call in tape.calls}}  # call.site
+    modules = sources.of_modules()
+    of_calls = [lines[call[4]] or modules[call[5]] for call in tape.calls]  # call.module
+    reads = {
+        i: tuple(f"{name}: {sources.of(site, module)}" for name, site, module in found)
+        for i, found in tape.reads.items()
+    }
+    return {
+        "source": [of_calls[row[0]] for row in tape.rows],  # row.call
+        "read_by": _Sparse((), reads, len(tape.rows)),
+    }
 
 
 def _of_run(tape: Tape, unsaved: dict[int, str]) -> dict[str, Column]:
@@ -168,9 +188,7 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
     if not n:
         return {name: [] for name in COLUMNS}
     # Column by column, and NamedTuples by number, for speed: this is once per operation.
-    functions, args, kwargs, sources, sites, places, contexts, _, states = zip(
-        *tape.calls, strict=True
-    )
+    functions, args, kwargs, sources, _, places, contexts, _, states = zip(*tape.calls, strict=True)
     templates = [*map(facts.template, functions, args, kwargs)]
     in_common = dict(zip(Template._fields, zip(*templates, strict=True), strict=True))
     roles = [*in_common.pop("roles")]
@@ -195,7 +213,6 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
         "parents": parents,
         "n_parents": [*map(len, parents)],
         "context": around,
-        "source": _sources(facts.sources, sites, places),
         "random": random,
         "parent_args": roles,
     }
@@ -213,12 +230,6 @@ def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
         "kind": _Sparse("op", tape.kinds, n),
         "path": _Sparse("", tape.paths, n),
     }
-
-
-def _sources(of: Sources, sites: Sequence[Site], places: Sequence[int]) -> list[str]:
-    """The lines of calls: of those with a frame of the user's own, that of the site alone."""
-    lines, modules = {site: of.line(site) for site in {*sites}}, of.of_modules()
-    return [lines[site] or modules[k] for site, k in zip(sites, places, strict=True)]
 
 
 def _held_columns(held: dict[int, tuple[Any, ...]], n: int) -> dict[str, Column]:
@@ -240,14 +251,6 @@ def _tensor_columns(tape: Tape) -> dict[str, Sequence[Any]]:
     result["requires_grad"] = [row[6] for row in tape.rows]  # row.requires_grad
     result["inplace"] = [row[7] for row in tape.rows]  # row.inplace
     return result
-
-
-def _reads(tape: Tape) -> dict[int, tuple[str, ...]]:
-    sources = Sources(tape)
-    return {
-        i: tuple(f"{name}: {sources.of(site, module)}" for name, site, module in reads)
-        for i, reads in tape.reads.items()
-    }
 
 
 def _returned(tape: Tape) -> tuple[dict[int, tuple[str, ...]], dict[int, tuple[str, ...]]]:

@@ -2,10 +2,10 @@
 
 A model is traced again and again, and most often does the same again with other numbers. Its
 layers, its axes and most cells of its tables are then those of the last time. Tapes are alike if
-all that these are made of is equal to the letter, which is values and times aside: it is compared
-as it stands, by no hash, and by id only where what has the id is held here. A function, a tensor
-or an object among the arguments that is not torch's own is never held: a tape with one of these is
-like no other.
+all that these are made of is equal to the letter: not values, times, and where the run was asked
+for. It is compared as it stands, by no hash, and by id only where what has the id is held here. A
+function, a tensor or an object among the arguments that is not torch's own is never held: a tape
+with one of these is like no other.
 """
 
 from __future__ import annotations
@@ -57,19 +57,19 @@ class Findings:
         return bool(self.content)
 
     def once(self, find: Callable[..., Found], *made_of: Any, given: tuple[Any, ...] = ()) -> Found:
-        """`find(*made_of, *given)`, or what that was of a tape that is like this one.
+        """`find(*made_of)`, or what that was of a tape that is like this one.
 
         Parameters
         ----------
         find, made_of
             A function of the tape, and of what else was found out of it.
         given
-            What else it depends on; compared with what it was the last time.
+            What else it depends on; compared with what that was the last time.
         """
         known = self._found.get(find)
         if known is not None and known[0] == given:
             return known[1]  # type: ignore[no-any-return]
-        found = find(*made_of, *given)
+        found = find(*made_of)
         if self.content:
             self._found[find] = given, found
         return found
@@ -81,7 +81,7 @@ class Findings:
 
 #: The latest first.
 _recent: list[Findings] = []
-#: Sizes of tapes that were met, with where the runs were asked for.
+#: Sizes of tapes that were met.
 _met: dict[Any, None] = {}
 
 
@@ -91,7 +91,7 @@ def findings(tape: Tape) -> Findings:
     Nothing is kept of a tape of a size that was not met before: most models are traced once.
     """
     global _recent
-    size = (len(tape.rows), len(tape.calls), len(tape.modules), tape.caller)
+    size = (len(tape.rows), len(tape.calls), len(tape.modules))
     if size not in _met:
         if len(_met) >= _MOST_MET:
             _met.clear()
@@ -130,7 +130,7 @@ def _are_torchs(functions: Iterable[Function]) -> bool:
 
 
 def _content(tape: Tape) -> tuple[Any, ...]:
-    """All of a tape that its tables are made of but for values and times; nothing if it is unfit.
+    """All of a tape by which it is like others; nothing if it is unfit to be compared.
 
     First what differs most often, and types before what has them: no `==` of others is called.
     """
@@ -161,7 +161,6 @@ def _content(tape: Tape) -> tuple[Any, ...]:
         (*tape.paths.items(),),
         (*tape.returns,),
         [(row, *reads) for row, reads in tape.reads.items()],
-        tape.caller,
         tape.seed,
         tape.stopped,
         tape.n_stimuli,
