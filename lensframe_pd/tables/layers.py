@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -12,15 +12,16 @@ import pyarrow as pa
 
 from lensframe_pd.schema import CELLS, COLUMNS, TEXT, Rows, rows_by_label
 from lensframe_pd.tape.alike import Findings
-from lensframe_pd.tape.facts import CallFacts, Sources, Template, ordinals, tensor_facts
+from lensframe_pd.tape.facts import CallFacts, Ordinals, Sources, Template, tensor_facts
 from lensframe_pd.tape.passes import Passes
-from lensframe_pd.tape.tape import Tape
+from lensframe_pd.tape.tape import Context, Row, Tape
 
 _TUPLE_COLUMNS = frozenset(c for c, kind in CELLS.items() if kind in ("texts", "counts", "shapes"))
 _TEXT_COLUMNS = [c for c, kind in CELLS.items() if kind == "text" and c in ("op", *COLUMNS)]
 _TEXT_COLUMNS.remove("unsaved_reason")  # each run has its own
 _LARGE = pa.large_string()
 _FEW = 1000  # cells: what is kept takes little memory
+_STRETCH = 2**11  # rows: with all that is made of them a few megabytes
 _NAMES = pd.Index([*COLUMNS])
 _NUMBERS = {"count": np.int64, "seconds": np.float64, "flag": np.bool_}
 _LISTED: dict[Any, Any] = {np.int64: int, np.float64: float, np.bool_: bool}
@@ -65,15 +66,53 @@ def layers(
 
 def cells(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> Rows:
     """The cells of `layers`, as `schema.rows_of` gives them, without a frame in between."""
-    columns = {**_columns(tape, grouped), **_in_files(tape), **_of_run(tape, unsaved)}
-    return rows_by_label(
-        grouped.labels(), [*COLUMNS], [_listed(name, columns[name]) for name in COLUMNS]
-    )
+    labels = grouped.labels()
+    columns = {
+        **_columns(tape, grouped),
+        **_OfCalls(tape, labels).columns(range(len(tape.rows))),
+        **_in_files(tape),
+        **_of_run(tape, unsaved),
+    }
+    return rows_by_label(labels, [*COLUMNS], [_listed(name, columns[name]) for name in COLUMNS])
 
 
 def _arrays(tape: Tape, grouped: Passes) -> dict[str, Any]:
-    columns = {"op": grouped.labels(), **_columns(tape, grouped)}
-    return {name: _array(name, column) for name, column in columns.items()}
+    labels = grouped.labels()
+    columns = {"op": labels, **_columns(tape, grouped)}
+    arrays = {name: _array(name, column) for name, column in columns.items()}
+    of_calls = _OfCalls(tape, labels)
+    stretches = [
+        {name: _array(name, column) for name, column in of_calls.columns(rows).items()}
+        for rows in _stretches(tape)
+    ]
+    if len(stretches) == 1:
+        return arrays | stretches[0]
+    return arrays | {name: _joined([s[name] for s in stretches]) for name in stretches[0]}
+
+
+def _stretches(tape: Tape) -> Iterator[range]:
+    """The rows of a tape, so many at a time that all of a few thousand stays at hand.
+
+    Each column goes through the same calls. Were these more than the processor's cache holds, it
+    would wait for each of them again and again: a third of the time that a long run's table takes.
+    """
+    rows = tape.rows
+    begin, n = 0, len(rows)
+    while n - begin > _STRETCH:
+        end = begin + _STRETCH
+        while end < n and rows[end][0] == rows[end - 1][0]:  # row.call
+            end += 1
+        yield range(begin, end)
+        begin = end
+    if begin < n or not n:
+        yield range(begin, n)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    chunks = [chunk for part in parts for chunk in pa.chunked_array(part.__arrow_array__()).chunks]
+    return _text(pa.concat_arrays(chunks))
 
 
 def _places(tape: Tape) -> dict[str, Any]:
@@ -81,16 +120,16 @@ def _places(tape: Tape) -> dict[str, Any]:
 
 
 def _columns(tape: Tape, grouped: Passes) -> dict[str, Column]:
-    """The columns that are the same for all tapes that are alike."""
-    labels = grouped.labels()
-    n = len(labels)
+    """The columns of all tapes that are alike, but for those of `_OfCalls`."""
+    n = len(tape.rows)
     columns: dict[str, Column] = {
         "layer": grouped.layers,
         "pass_num": grouped.pass_nums,
         "n_passes": grouped.n_passes,
         "step": range(n),
-        **_call_columns(tape, labels),
-        **_tensor_columns(tape),
+        "call": [row[0] for row in tape.rows],  # row.call
+        "kind": _Sparse("op", tape.kinds, n),
+        "path": _Sparse("", tape.paths, n),
     }
     returned, first = _returned(tape)
     columns["returned_by"] = _Sparse((), returned, n)
@@ -181,55 +220,70 @@ def _text(array: pa.Array | pa.ChunkedArray) -> Any:
     return TEXT.__from_arrow__(array)  # type: ignore[attr-defined]
 
 
-def _call_columns(tape: Tape, labels: list[str]) -> dict[str, Column]:
-    """The columns that are facts of a call, spread over the rows it gave."""
-    facts = CallFacts(tape)
-    n = len(tape.rows)
-    if not n:
-        return {name: [] for name in COLUMNS}
-    # Column by column, and NamedTuples by number, for speed: this is once per operation.
-    functions, args, kwargs, sources, _, places, contexts, _, states = zip(*tape.calls, strict=True)
-    templates = [*map(facts.template, functions, args, kwargs)]
-    in_common = dict(zip(Template._fields, zip(*templates, strict=True), strict=True))
-    roles = [*in_common.pop("roles")]
-    held: dict[int, tuple[Any, ...]] = {}
-    for i, made_of in enumerate(sources) if tape.held else ():
-        if made_of and min(made_of) < 0:
-            held[i], roles[i] = facts.held(made_of, roles[i])
-    parents = [tuple([labels[s] for s in made_of if s >= 0]) for made_of in sources]
-    random = [state is not None for state in states]
-    if contexts.count(contexts[0]) == len(contexts):
-        around = [facts.switches(contexts[0])] * len(contexts)
-    else:
-        around = [*map(facts.switches, contexts)]
-    for i in [i for i, drew in enumerate(random) if drew]:
-        around[i] = facts.context(contexts[i], random=True)
-    numbers = [row[0] for row in tape.rows]  # row.call
-    if tape.stopped:
-        last = numbers[-1]
-        around[last] = facts.context(contexts[last], random[last], tape.stopped)
-    columns: dict[str, Sequence[Any]] = {
-        **in_common,
-        "parents": parents,
-        "n_parents": [*map(len, parents)],
-        "context": around,
-        "random": random,
-        "parent_args": roles,
-    }
-    modules = facts.modules()
-    of_calls = zip(*[modules[place] for place in places], strict=True)
-    columns.update(zip(CallFacts.of_module, of_calls, strict=True))
-    if numbers != [*range(n)]:  # some calls made several rows
-        columns = {name: [cells[c] for c in numbers] for name, cells in columns.items()}
-        held = {i: held[c] for i, c in enumerate(numbers) if c in held}
-    return {
-        **columns,
-        **_held_columns(held, n),
-        "call": numbers,
-        "ordinal": ordinals(zip([places[c] for c in numbers], columns["func"], strict=True)),
-        "kind": _Sparse("op", tape.kinds, n),
-        "path": _Sparse("", tape.paths, n),
-    }
+class _OfCalls:
+    """The columns that calls and the tensors they made decide, stretch by stretch of the rows."""
+
+    def __init__(self, tape: Tape, labels: Sequence[str]) -> None:
+        self._tape, self._labels = tape, labels
+        self._facts, self._ordinals = CallFacts(tape), Ordinals()
+
+    def columns(self, rows: range) -> dict[str, Column]:
+        """The columns of these rows; those before must have been asked for, and no call parted."""
+        if not rows:
+            return {name: [] for name in COLUMNS}
+        return {**self._of_calls(rows), **_of_tensors(self._tape.rows[rows.start : rows.stop])}
+
+    def _of_calls(self, rows: range) -> dict[str, Column]:
+        """The facts of calls, spread over the rows that these gave."""
+        facts, labels, tape, n = self._facts, self._labels, self._tape, len(rows)
+        numbers = [row[0] for row in tape.rows[rows.start : rows.stop]]  # row.call
+        begin = numbers[0]
+        # Column by column, and NamedTuples by number, for speed: this is once per operation.
+        functions, args, kwargs, sources, _, places, contexts, _, states = zip(
+            *tape.calls[begin : numbers[-1] + 1], strict=True
+        )
+        templates = [*map(facts.template, functions, args, kwargs)]
+        in_common = dict(zip(Template._fields, zip(*templates, strict=True), strict=True))
+        roles = [*in_common.pop("roles")]
+        held: dict[int, tuple[Any, ...]] = {}
+        for i, made_of in enumerate(sources) if tape.held else ():
+            if made_of and min(made_of) < 0:
+                held[i], roles[i] = facts.held(made_of, roles[i])
+        parents = [tuple([labels[s] for s in made_of if s >= 0]) for made_of in sources]
+        random = [state is not None for state in states]
+        columns: dict[str, Sequence[Any]] = {
+            **in_common,
+            "parents": parents,
+            "n_parents": [*map(len, parents)],
+            "context": self._around(contexts, random, rows.stop == len(tape.rows)),
+            "random": random,
+            "parent_args": roles,
+        }
+        modules = facts.modules()
+        of_modules = zip(*[modules[place] for place in places], strict=True)
+        columns.update(zip(CallFacts.of_module, of_modules, strict=True))
+        if numbers != [*range(begin, begin + n)]:  # some calls made several rows
+            numbers = [c - begin for c in numbers]
+            columns = {name: [cells[c] for c in numbers] for name, cells in columns.items()}
+            held = {i: held[c] for i, c in enumerate(numbers) if c in held}
+            places = tuple([places[c] for c in numbers])
+        counted = self._ordinals.of(zip(places, columns["func"], strict=True))
+        return {**columns, **_held_columns(held, n), "ordinal": counted}
+
+    def _around(
+        self, contexts: Sequence[Context], random: Sequence[bool], ends: bool
+    ) -> Sequence[str]:
+        """The column `context` of calls; `ends` where the last is the last of all."""
+        facts, stopped = self._facts, self._tape.stopped
+        if contexts.count(contexts[0]) == len(contexts):
+            around = [facts.switches(contexts[0])] * len(contexts)
+        else:
+            around = [*map(facts.switches, contexts)]
+        for i in [i for i, drew in enumerate(random) if drew]:
+            around[i] = facts.context(contexts[i], random=True)
+        if stopped and ends:
+            around[-1] = facts.context(contexts[-1], random[-1], stopped)
+        return around
 
 
 def _held_columns(held: dict[int, tuple[Any, ...]], n: int) -> dict[str, Column]:
@@ -241,15 +295,15 @@ def _held_columns(held: dict[int, tuple[Any, ...]], n: int) -> dict[str, Column]
     }
 
 
-def _tensor_columns(tape: Tape) -> dict[str, Sequence[Any]]:
-    keys = [row[2:6] for row in tape.rows]  # shape, stride, dtype, device: few differ
+def _of_tensors(rows: Sequence[Row]) -> dict[str, Sequence[Any]]:
+    keys = [row[2:6] for row in rows]  # shape, stride, dtype, device: few differ
     facts = {key: tensor_facts(*key) for key in {*keys}}
-    names = next(iter(facts.values())) if facts else ()
+    names = next(iter(facts.values()))
     cells = {key: (*found.values(),) for key, found in facts.items()}
     columns = zip(*[cells[key] for key in keys], strict=True)
     result: dict[str, Sequence[Any]] = dict(zip(names, columns, strict=True))
-    result["requires_grad"] = [row[6] for row in tape.rows]  # row.requires_grad
-    result["inplace"] = [row[7] for row in tape.rows]  # row.inplace
+    result["requires_grad"] = [row[6] for row in rows]  # row.requires_grad
+    result["inplace"] = [row[7] for row in rows]  # row.inplace
     return result
 
 

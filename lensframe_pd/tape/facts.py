@@ -278,16 +278,16 @@ def _lines(code: CodeType) -> _Lines | None:
     return _Lines([start for start, _, _ in lines], texts, f"{name}:{first}")
 
 
-def ordinals(rows: Iterable[tuple[int, str]]) -> list[int]:
-    """For each row, which row of its function it is within its module call, from 1.
+class Ordinals:
+    """Which row of its function each row is within its module call, from 1."""
 
-    Parameters
-    ----------
-    rows
-        Of each the module call and the name of the function.
-    """
-    counts: dict[Any, count[int]] = defaultdict(lambda: count(1))
-    return [next(counts[key]) for key in rows]
+    def __init__(self) -> None:
+        self._counts: dict[Any, count[int]] = defaultdict(lambda: count(1))
+
+    def of(self, rows: Iterable[tuple[int, str]]) -> list[int]:
+        """Those of the next rows, of each the module call and the name of the function."""
+        counts = self._counts
+        return [next(counts[key]) for key in rows]
 
 
 class LiveRow:

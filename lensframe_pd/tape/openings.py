@@ -61,6 +61,8 @@ class _Sets:
         if len(parts) == 1:
             return [Arrangement(parts[0])]
         loops = Loops(self.grouping, parts)
+        if not loops:
+            return [*map(Arrangement, parts)]
         stale: list[tuple[Part, Part, Opening]] = []
         for part in sorted(parts, key=lambda p: (p.size, -p.first)):
             stale += self._join(part, loops)

@@ -48,7 +48,7 @@ class Opening(NamedTuple):
         return frozenset(layer for d in self.differences for layer in d.layers)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Part:
     """Rows of one group that have one signature."""
 
@@ -57,20 +57,23 @@ class Part:
     roles: tuple[Any, ...]
     values: tuple[Any, ...]
     by_parameter: bool
+    first: int = field(init=False)
+    size: int = field(init=False)
+    home: Part | None = field(init=False, default=None)
+    """The loop it opens, once that is found."""
+    waits: Opening | None = field(init=False, default=None)
+    """How it would open a loop from which its starts descend."""
+    openers: dict[Part, Opening] = field(init=False, default_factory=dict)
+    """Of a loop: the sets that open it."""
+    opening_rows: list[int] = field(init=False, default_factory=list)
+    """Of a loop: the rows of the sets that open it, in order."""
+    layer: list[int] = field(init=False)
+    """Of a loop: its own rows and those, in order."""
+    reach: dict[int, dict[int, int]] = field(init=False, default_factory=dict)
+    """By the number of a set that opens it: how many passes may differ in which argument."""
 
     def __post_init__(self) -> None:
-        self.first = self.rows[0]
-        self.size = len(self.rows)
-        #: The loop it opens, once that is found.
-        self.home: Part | None = None
-        #: How it would open a loop from which its starts descend.
-        self.waits: Opening | None = None
-        #: Of a loop: the sets that open it, their rows, and all rows together, in order.
-        self.openers: dict[Part, Opening] = {}
-        self.opening_rows: list[int] = []
-        self.layer = self.rows
-        #: By the number of a set that opens it: how many passes may differ in which argument.
-        self.reach: dict[int, dict[int, int]] = {}
+        self.first, self.size, self.layer = self.rows[0], len(self.rows), self.rows
 
     def row_after(self, row: int) -> int:
         return next_row(self.rows, row)
@@ -98,7 +101,7 @@ class Part:
         self.layer, self.opening_rows = self.rows, []
 
 
-@dataclass
+@dataclass(slots=True)
 class Arrangement:
     """One loop of a group, with what opens it and what may yet belong to it."""
 
@@ -137,6 +140,9 @@ class Loops:
                 alike = self._found.setdefault((part.roles, carried), {})
                 for key in (_fixed(part.values, carried), None):
                     alike.setdefault(key, []).append(part)
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
 
     def near(self, part: Part) -> Iterator[Part]:
         """Loops that a set may open, those that run soon after it began first."""

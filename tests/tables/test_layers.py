@@ -10,6 +10,17 @@ from torch import nn
 
 import lensframe_pd as lf
 from lensframe_pd.schema import COLUMNS
+from lensframe_pd.tables import layers as tables
+from lensframe_pd.tape import alike
+
+
+@pytest.fixture(autouse=True, params=[None, 1, 2], ids=["whole", "by row", "by two"])
+def stretch(request, monkeypatch):
+    """How many rows are tabled at a time: what a table says does not depend on it."""
+    if request.param:
+        monkeypatch.setattr(tables, "_STRETCH", request.param)
+    monkeypatch.setattr(alike, "_recent", [])
+    monkeypatch.setattr(alike, "_met", {})
 
 
 class Net(nn.Module):
@@ -143,6 +154,44 @@ def test_attrs_are_of_pythons_own_types():
     flat = [part for v in values for part in (v if isinstance(v, tuple) else (v,))]
     assert {*map(type, flat)} <= {str, int, float, bool}
     assert not [v for v in values if isinstance(v, tuple) and isinstance(v[0], str)]
+
+
+class Steps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.drop = nn.Linear(3, 3), nn.Dropout(0.5)
+
+    def forward(self, x):
+        for _ in range(3):
+            x = torch.relu(self.drop(self.fc(x)) + x)
+            low, high = x.chunk(2)
+            x = torch.cat([low.neg(), high.neg()])
+        return x
+
+
+def test_facts_of_a_run_go_on_from_row_to_row():
+    torch.manual_seed(0)
+    model = Steps().train()
+    with pytest.warns(lf.LensWarning, match="train mode"):
+        trace = lf.trace(model, torch.ones(4, 3), save=["relu_1:3"], stop=True, seed=3)
+    layers = trace.layers
+
+    def of(func, column):
+        return layers.loc[layers["func"] == func, column].tolist()
+
+    assert of("relu", "ordinal") == [1, 2, 3]  # of the model's own call
+    assert of("neg", "ordinal") == [1, 2, 3, 4]
+    assert of("linear", "ordinal") == [1, 1, 1]  # of a call of `fc` each
+    assert of("linear", "module") == ["fc"] * 3
+    assert of("linear", "module_stack") == [("fc:1",), ("fc:2",), ("fc:3",)]
+    assert of("linear", "params") == [("fc.weight", "fc.bias")] * 3
+    assert of("chunk", "call") == [5, 5, 13, 13]
+    assert of("neg", "parents") == [(label,) for label in layers.index[layers["func"] == "chunk"]]
+    assert layers.index[layers["random"]].tolist() == [f"dropout_1:{k}" for k in (1, 2, 3)]
+    stopped = ["stopped" in json.loads(context) for context in layers["context"]]
+    assert stopped == [False] * (len(layers) - 1) + [True]
+    seeded = ["seed" in json.loads(context) for context in layers["context"]]
+    assert seeded == layers["random"].tolist()
 
 
 def test_an_empty_program():
