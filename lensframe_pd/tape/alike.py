@@ -42,13 +42,13 @@ class Findings:
     ----------
     content
         What they have in common; nothing if no other tape is like this one.
-    held
-        What is known by its id in `content`, so that it stays its id.
+    codes
+        The code that is known by its id in `content`, which it keeps as it is held.
     """
 
-    def __init__(self, content: tuple[Any, ...] = (), held: Sequence[Any] = ()) -> None:
+    def __init__(self, content: tuple[Any, ...] = (), codes: Iterable[Any] = ()) -> None:
         self.content = content
-        self._held = held
+        self._codes = (*codes,)
         self._found: dict[Any, tuple[Any, Any]] = {}
 
     @property
@@ -76,7 +76,7 @@ class Findings:
 
     def forget(self) -> None:
         """Keep nothing from here on, though traces may hold this."""
-        self.content, self._held, self._found = (), (), {}
+        self.content, self._codes, self._found = (), (), {}
 
 
 #: The latest first.
@@ -102,10 +102,9 @@ def findings(tape: Tape) -> Findings:
         return Findings()
     known = next((known for known in _recent if known.content == content), None)
     if known is None:
-        functions = {id(call[0]): call[0] for call in tape.calls}  # call.function
-        if not _are_torchs(functions.values()):
+        if not _are_torchs({call.function for call in tape.calls}):
             return Findings()
-        known = Findings(content, (*functions.values(), *tape.codes.values()))
+        known = Findings(content, tape.codes.values())
     if known not in _recent[:1]:
         _recent = _within_limits([known, *[other for other in _recent if other is not known]])
     return known
@@ -145,7 +144,7 @@ def _content(tape: Tape) -> tuple[Any, ...]:
     return (
         len(tape.rows),
         *zip(*tape.rows, strict=True),
-        (*map(id, functions),),
+        functions,  # of which one is only equal to itself
         kinds,
         args,
         kwargs,

@@ -24,8 +24,10 @@ from lensframe_pd.tape.tape import SCRIPT, SLOT, Call, Context, Held, Site, Tape
 
 #: Frames of torch and of this package are never the user's code.
 _FOLDERS = (os.path.dirname(torch.__file__) + os.sep, OURS)
-#: Types of arguments that settle them together with their values: of tuples, those of integers.
-_SETTLED = frozenset((type(SLOT), int, float, bool, str, type(None), tuple))
+#: Types of arguments that settle them together with their values;
+_TOLD = frozenset((type(SLOT), int, bool, str, type(None)))
+#: and that do where no number is zero, and tuples hold integers.
+_SETTLED = _TOLD | {float, tuple}
 _WHOLE = frozenset((int,))
 _SLOTS = (SLOT,) * 16  # the arguments of most calls are some of these
 
@@ -185,6 +187,8 @@ def _exactly(args: Any, kwargs: dict[str, Any]) -> Hashable:
     it, a tuple is quicker than text.
     """
     kinds = tuple(map(type, args))
+    if not kwargs and _TOLD.issuperset(kinds):
+        return args, kinds
     if not kwargs and _SETTLED.issuperset(kinds):
         parts = [a for a in args if type(a) is tuple] if tuple in kinds else ()
         zeros = [a for a in args if type(a) is float and a == 0] if float in kinds else ()

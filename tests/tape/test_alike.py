@@ -522,7 +522,7 @@ def test_few_are_kept():
     assert alike._recent == known[:2:-1]
     assert kept_of(chain(3)) is known[3]
     assert alike._recent == [known[3], *known[:3:-1]]
-    assert not any(old.are_kept or old._found or old._held for old in known[:3])
+    assert not any(old.are_kept or old._found or old._codes for old in known[:3])
 
 
 def test_few_rows_are_kept(monkeypatch):
