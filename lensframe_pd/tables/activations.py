@@ -33,7 +33,7 @@ _NUMPY_HOLDS = frozenset(
 def unsaved_reasons(tape: Tape) -> dict[int, str]:
     """Rows whose value was wanted and that is lost or that NumPy cannot hold, with the reason."""
     reasons = {**tape.lost}
-    for i, (value, row) in enumerate(zip(tape.values, tape.rows, strict=False)):
+    for i, (value, row) in enumerate(zip(tape.values, tape.row_log.entries, strict=False)):
         if value is None:
             continue
         # Most are known to be one array, by number for speed: row.stride, row.dtype, row.device.

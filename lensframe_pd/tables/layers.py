@@ -155,11 +155,11 @@ def _in_files(tape: Tape) -> dict[str, Column]:
 
 def _of_run(tape: Tape, unsaved: dict[int, str]) -> dict[str, Column]:
     """The columns that each run has of its own."""
-    calls, n = tape.calls, len(tape.rows)
+    calls, rows = tape.call_log.entries, tape.row_log.entries  # without names, as in `tape.alike`
     return {
-        "seconds": [calls[row[0]][7] for row in tape.rows],  # row.call, call.seconds
+        "seconds": [calls[row[0]][7] for row in rows],  # row.call, call.seconds
         "saved": [v is not None and i not in unsaved for i, v in enumerate(tape.values)],
-        "unsaved_reason": _Sparse("", unsaved, n),
+        "unsaved_reason": _Sparse("", unsaved, len(rows)),
     }
 
 

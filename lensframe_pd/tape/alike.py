@@ -91,13 +91,13 @@ def findings(tape: Tape) -> Findings:
     Nothing is kept of a tape of a size that was not met before: most models are traced once.
     """
     global _recent
-    size = (len(tape.rows), len(tape.calls), len(tape.modules))
+    size = (len(tape.row_log), len(tape.call_log), len(tape.module_log))
     if size not in _met:
         if len(_met) >= _MOST_MET:
             _met.clear()
         _met[size] = None
         return Findings()
-    content = _content(tape) if len(tape.rows) <= _MOST_ROWS else ()
+    content = _content(tape) if len(tape.row_log) <= _MOST_ROWS else ()
     if not content:
         return Findings()
     known = next((known for known in _recent if known.content == content), None)
@@ -133,27 +133,27 @@ def _content(tape: Tape) -> tuple[Any, ...]:
 
     First what differs most often, and types before what has them: no `==` of others is called.
     """
-    if not tape.calls or tape.selections or not _STARTS.issuperset(map(type, tape.starts.values())):
+    # Entries as they were written: where the tape is like another, nobody has to give them names.
+    calls, rows, modules = tape.call_log.entries, tape.row_log.entries, tape.module_log.entries
+    if not calls or tape.selections or not _STARTS.issuperset(map(type, tape.starts.values())):
         return ()
-    functions, args, kwargs, sources, sites, modules, contexts, _, states = zip(
-        *tape.calls, strict=True
-    )
+    functions, args, kwargs, sources, sites, places, contexts, _, states = zip(*calls, strict=True)
     kinds = _to_the_letter(args, kwargs)
     if not kinds:
         return ()
     return (
-        len(tape.rows),
-        *zip(*tape.rows, strict=True),
+        len(rows),
+        *zip(*rows, strict=True),
         functions,  # of which one is only equal to itself
         kinds,
         args,
         kwargs,
         sources,
         sites,
-        modules,
+        places,
         contexts,
         (*[state is None for state in states],),
-        (*tape.modules,),
+        (*modules,),
         [*zip(*tape.held, strict=True)][:-1],  # and not the tensors
         {*tape.holding},
         (*tape.kinds.items(),),
