@@ -61,9 +61,16 @@ class Chained(Together):
         here, there = now.index_select(0, self._places), own.index_select(0, self._following)
         if not torch.equal(here, there):
             seen &= _same_at_once(here, there, sizes)
-        for (row, value), is_seen in zip(waiting, seen.tolist(), strict=True):
+        alike = seen
+        if not bool(seen.all()):  # as masks and positions most often are
+            alike = _same_at_once(now, own, sizes) & _same_at_once(own, own[:1], sizes)
+        for (row, value), is_seen, is_alike in zip(
+            waiting, seen.tolist(), alike.tolist(), strict=True
+        ):
             if is_seen:
                 self._show(row)
+            elif is_alike:
+                self.shown.add(row)
             else:
                 self._look_closely(row, value)
         return True
