@@ -219,8 +219,13 @@ class _Probed:
 
     def mask(self, slots: Sequence[int]) -> str:
         """The other argument under whose other values this one matters."""
+        if next(self.others(slots), None) is None:
+            return ""
         for theirs in self.other_places(slots):
+            own = self.tensors[theirs[0]]
             for value in self.others(theirs):
+                if same(value, own):  # under which this one was seen not to matter
+                    continue
                 around = _put(self.tensors, theirs, value)
                 if self.matters(self.run, around, slots):
                     return repr(self.roles[theirs[0]])
