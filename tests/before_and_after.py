@@ -18,7 +18,12 @@ from typing import Any
 from served import ALLOCATOR, Served, answer
 
 HERE = Path(__file__).resolve()
-TIMED = ("plain", "save=None", "trace")  # plain has nothing of ours: it tells the noise
+TIMED = (
+    "plain",
+    "save=None",
+    "trace",
+    "first trace",
+)  # plain has nothing of ours: it tells the noise
 
 
 def report_ratios(folder: str, rounds: dict[str, int]) -> None:

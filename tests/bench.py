@@ -145,6 +145,25 @@ def trace_all(model: nn.Module, args: Any) -> Any:
     return tuple(lf.trace(model, args))
 
 
+#: None in a checkout that knows of no earlier traces.
+ALIKE: Any = (
+    importlib.import_module("lensframe_pd.tape.alike")
+    if importlib.util.find_spec("lensframe_pd.tape.alike")
+    else None
+)
+
+
+def trace_first(model: nn.Module, args: Any) -> Any:
+    """As of a model that was not traced before: no tape is like an earlier one."""
+    if ALIKE is None:
+        return trace_all(model, args)
+    most, ALIKE._MOST_ROWS = ALIKE._MOST_ROWS, 0
+    try:
+        return trace_all(model, args)
+    finally:
+        ALIKE._MOST_ROWS = most
+
+
 def torchlens_all(model: nn.Module, args: Any) -> Any:
     import torchlens
 
@@ -189,6 +208,7 @@ CONTENDERS: dict[str, Callable[[nn.Module, Any], Any]] = {
     "empty mode": empty_mode,
     "save=None": trace_nothing,
     "trace": trace_all,
+    "first trace": trace_first,
 }
 
 
@@ -277,7 +297,8 @@ def report_time(models: list[str], quick: bool) -> None:
         print(f"{name} is not installed; its columns are empty")
     print(
         f"{'model':24}{'ops':>5}{'plain':>10}{'hooks':>7}{'empty':>7}{'None':>7}{'trace':>7}"
-        f"{'profiler':>10}{'nnsight':>9}{'TorchL.':>9}{'trace/hooks':>13}{'None/empty':>12}{'trace/empty':>13}"
+        f"{'first':>7}{'profiler':>10}{'nnsight':>9}{'TorchL.':>9}{'trace/hooks':>13}{'None/empty':>12}{'trace/empty':>13}"
+        f"{'first/empty':>13}"
         f"{'None us/op':>12}{'trace us/op':>13}{'TorchL. us/op':>15}"
     )
     for name in models:
@@ -297,14 +318,17 @@ def report_time(models: list[str], quick: bool) -> None:
         per_op = {k: f"{(v - base) / n * 1e6:.1f}" for k, v in seconds.items()}
         print(
             f"{name:24}{n:>5}{base * 1e3:>8.2f}ms{ratio['leaf hooks']:>7}{ratio['empty mode']:>7}"
-            f"{ratio['save=None']:>7}{ratio['trace']:>7}{ratio.get('profiler', '-'):>10}"
+            f"{ratio['save=None']:>7}{ratio['trace']:>7}{ratio['first trace']:>7}"
+            f"{ratio.get('profiler', '-'):>10}"
             f"{ratio.get('nnsight', '-'):>9}{ratio.get('TorchLens', '-'):>9}"
             f"{seconds['trace'] / seconds['leaf hooks']:>12.2f}x"
             f"{over_empty(found, 'save=None'):>12}{over_empty(found, 'trace'):>13}"
+            f"{over_empty(found, 'first trace'):>13}"
             f"{per_op['save=None']:>12}{per_op['trace']:>13}{per_op.get('TorchLens', '-'):>15}",
             flush=True,
         )
     print(
+        "first: of a model that was not traced before; else most of what its tables say is known\n"
         "empty: a function mode that only calls the function; None/empty and trace/empty: what each"
         " adds to plain, as a\nmultiple of what that mode adds (- where that is lost in the noise);"
         " profiler: torch's, with shapes, without\nvalues; nnsight: a cache of what modules return"

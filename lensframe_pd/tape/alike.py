@@ -22,7 +22,7 @@ from lensframe_pd.tape.tape import SLOT, Tape
 
 Found = TypeVar("Found")
 
-_MOST, _MOST_ROWS = 8, 10_000
+_MOST, _MOST_ROWS = 8, 5_000
 """How many tapes are known, and how many rows they have together: some megabytes."""
 _MOST_MET = 256
 
