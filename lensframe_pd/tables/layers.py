@@ -14,7 +14,7 @@ from lensframe_pd.schema import CELLS, COLUMNS, TEXT, Rows, rows_by_label
 from lensframe_pd.tape.alike import Findings
 from lensframe_pd.tape.facts import CallFacts, Ordinals, Sources, Template, tensor_facts
 from lensframe_pd.tape.passes import Passes
-from lensframe_pd.tape.tape import Context, Row, Tape
+from lensframe_pd.tape.tape import Context, Row, Site, Tape
 
 _TUPLE_COLUMNS = frozenset(c for c, kind in CELLS.items() if kind in ("texts", "counts", "shapes"))
 _TEXT_COLUMNS = [c for c, kind in CELLS.items() if kind == "text" and c in ("op", *COLUMNS)]
@@ -139,10 +139,14 @@ def _columns(tape: Tape, grouped: Passes) -> dict[str, Column]:
 
 def _in_files(tape: Tape) -> dict[str, Column]:
     """The columns that depend on where the run was asked for: where in the program calls are."""
-    sources = Sources(tape)
-    lines = {site: sources.line(site) for site in {call[4] for call in tape.calls}}  # call.site
+    sources, calls = Sources(tape), tape.calls
     modules = sources.of_modules()
-    of_calls = [lines[call[4]] or modules[call[5]] for call in tape.calls]  # call.module
+    lines: dict[Site, str] = {}
+    of_calls: list[str] = []
+    for begin in range(0, len(calls), _STRETCH):
+        stretch = calls[begin : begin + _STRETCH]
+        lines |= {site: sources.line(site) for site in {call[4] for call in stretch}}  # call.site
+        of_calls += [lines[call[4]] or modules[call[5]] for call in stretch]  # call.module
     reads = {
         i: tuple(f"{name}: {sources.of(site, module)}" for name, site, module in found)
         for i, found in tape.reads.items()

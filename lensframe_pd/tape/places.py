@@ -31,6 +31,8 @@ class Places:
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
+        #: By number, for speed: the last ones have no names yet.
+        self._modules = tape.module_log.entries
         self.anchors: list[int] = []
         self._outer: list[int] = []
         self._positions: dict[int, list[int]] = {}
@@ -74,7 +76,7 @@ class Places:
 
     def _place(self, slot: int, call: Call) -> Any:
         name, module = call[0].name, call[5]  # function.name, module: by number, for speed
-        path = self._tape.modules[module][0]
+        path = self._modules[module][0]
         if name in CONTRACTIONS:
             params = held_by(call.sources)
             if params:
@@ -84,7 +86,7 @@ class Places:
 
     def _add_module(self) -> None:
         """The anchor of the next module call, and its call sites from there inward."""
-        modules, anchors, outer = self._tape.modules, self.anchors, self._outer
+        modules, anchors, outer = self._modules, self.anchors, self._outer
         i = len(anchors)
         path, _, parent, _, site = modules[i]
         if i == 0 or path in self._tape.holding:
@@ -93,11 +95,11 @@ class Places:
             return
         around = parent
         while around != anchors[around]:
-            if modules[around].path == path:  # it calls itself: the same place at any depth
+            if modules[around][0] == path:  # it calls itself: the same place at any depth
                 anchors.append(anchors[around])
                 outer.append(outer[around])
                 return
-            around = modules[around].parent
+            around = modules[around][2]
         anchors.append(anchors[parent])
         outer.append(self._number((self._sites.get(site) or self._site(site), outer[parent])))
 
