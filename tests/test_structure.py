@@ -14,7 +14,7 @@ ROOMS = {
     "schema": "",
     "labels": "",
     "files": "damage checksums places atomic steady names checked cells frames assembled packed "
-    "arrow stores netcdf blocks files",
+    "arrow gathered stores netcdf blocks files",
     "tape": "targets functions domains dispatch silence switches codes contents objects storage "
     "regions tape alike compare context config facts places readings grouping parts openings cuts "
     "refinement edited passes rebuilt",

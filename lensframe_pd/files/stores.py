@@ -30,6 +30,7 @@ from lensframe_pd.files.atomic import new_folder
 from lensframe_pd.files.checked import Checked, check_small, of_variable
 from lensframe_pd.files.damage import check_inside, inside, refused
 from lensframe_pd.files.frames import frame_in
+from lensframe_pd.files.gathered import gathered
 from lensframe_pd.files.names import (
     dtype_name,
     pack_attrs,
@@ -70,7 +71,11 @@ def write_zarr(dataset: xr.Dataset, path: Path, write: str, layers: bytes | None
     with new_folder(path) as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
         with zarr.config.set({"array.write_empty_chunks": True}):  # a chunk not there is damage
-            packed.to_zarr(folder, zarr_format=3, consolidated=False, encoding=encoding, mode="w")
+            by_dask = any([v.chunks is not None for v in packed.variables.values()])
+            store: Any = folder if by_dask else gathered(folder)
+            packed.to_zarr(store, zarr_format=3, consolidated=False, encoding=encoding, mode="w")
+            if not by_dask:
+                store.settle()
             if layers is not None:
                 put_layers(zarr.open_group(folder, mode="r+").create_group(GROUP), layers)
         opened = partial(xr.open_dataset, folder, engine="zarr", consolidated=False, **AS_STORED)

@@ -1,15 +1,20 @@
 """netCDF and zarr: what plain xarray reads, and only as much as is asked for."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import xarray as xr
+import zarr
 from stored import everything
 
 import lensframe_pd as lf
+from lensframe_pd.files import gathered
 from lensframe_pd.files.files import read, write
+from lensframe_pd.files.stores import as_it_is, as_stored
 
 
 def test_plain_xarray_reads_netcdf_and_zarr(trace, tmp_path):
@@ -41,6 +46,32 @@ def test_lazy_values_are_read_by_part(tmp_path, monkeypatch):
             some = found["a.b_4:1"].isel(stimulus=slice(1, 3))
             np.testing.assert_array_equal(some, ds["a.b_4:1"][1:3])
             np.testing.assert_array_equal(found["a.b_0:1"][[2, 0]], ds["a.b_0:1"][[2, 0]])
+
+
+def test_a_store_has_the_files_that_zarr_writes_each_written_once(tmp_path, monkeypatch):
+    ds = everything([1, 2, 3])
+    ds["big_1"] = ("stimulus", "unit"), np.random.default_rng(0).random((3, 2**18))
+    written = []
+    put = gathered.put
+    monkeypatch.setattr(
+        gathered, "put", lambda path, value: written.append(path) or put(path, value)
+    )
+    write(ds, tmp_path / "x.zarr")
+    packed = as_stored(ds, narrow=False)
+    encoding = as_it_is(packed) | {"big_1": {"_FillValue": None, "chunks": (3, 2**18)}}
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        packed.to_zarr(tmp_path / "plain", zarr_format=3, consolidated=False, encoding=encoding)
+    files = {
+        name: {p.relative_to(to): p.read_bytes() for p in to.rglob("*") if p.is_file()}
+        for name in ("x.zarr", "plain")
+        for to in [tmp_path / name]
+    }
+    root = Path("zarr.json")  # has what is said of all
+    assert files["x.zarr"].pop(root) != files["plain"].pop(root)
+    assert files["x.zarr"] == files["plain"]
+    small = [path for path, content in files["plain"].items() if len(content) < 2**20]
+    inside = [Path(*path.parts[path.parts.index("x.zarr") + 1 :]) for path in written]
+    assert sorted(inside) == sorted([root, *small])
 
 
 def test_a_trace_in_one_store_as_extract_makes_them(tmp_path):
