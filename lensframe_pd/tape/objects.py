@@ -95,8 +95,12 @@ def tensors_of(value: Any) -> list[Tensor]:
     kind = type(value)
     if kind is Tensor:
         return [value]
-    if (kind is tuple or kind is list) and all([type(part) is Tensor for part in value]):
-        return [*value]
+    if kind is tuple or kind is list:  # with None for what was not asked for, maybe
+        others = [part for part in value if type(part) is not Tensor]
+        if not others:
+            return [*value]
+        if all([id(type(part)) in ATOMS for part in others]):
+            return [part for part in value if type(part) is Tensor]
     return [tensor for _, tensor in tensors_in(value)]
 
 
