@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from lensframe_pd.validation.orders import Chain
 
 _SEEN = 16  # elements of an entry by which most are told apart
 _CORNER = 8  # elements along each axis by which others are
-_PAIRED = 64  # stimuli up to which those are compared in pairs
+_FEW = 8  # times that a number is there in what has few
 _ROUNDED = 1e-9  # of a sum of numbers, in double precision
 _WEIGHTS = torch.linspace(1, 2, _SEEN, dtype=torch.float64).sqrt()  # whose sums are not whole
 
@@ -25,25 +27,23 @@ class Chained(Together):
     ----------
     shown
         Rows of which each entry is of its own stimulus, or is as all others are.
-    along
-        Rows that go along as well, where the stimuli are not told apart.
     unlike
         Rows that do not follow.
     moved
         Whether the stimuli make a difference to any.
     """
 
-    def __init__(self, values: Along, chain: Chain) -> None:
+    def __init__(self, values: Along, chain: Chain, given: Collection[int] = ()) -> None:
         super().__init__(values, chain.order, self._look_closely)
         self._values = values
+        #: Rows that are arguments themselves, which nothing has made of another stimulus.
+        self._given = given
         self._last = chain.last.place
-        self._given_last = chain.order[self._last]
         places = [place for place in range(values.n) if place != self._last]
         self._places = torch.tensor(places, dtype=torch.int64)
         self._following = self._order[self._places]
         self._follows = values.following(chain.order, places)
         self.shown: set[int] = set()
-        self.along: set[int] = set()
         self.unlike: set[int] = set()
         self.moved = False
 
@@ -57,7 +57,8 @@ class Chained(Together):
             return False
         sizes = torch.tensor([value.numel() // self._n for _, value in waiting])
         entries = torch.cat([own, now[self._last, None]])
-        seen = _apart_at_once(entries, sizes)
+        begins = _begins(entries, sizes)
+        seen = _have_gaps((begins * _WEIGHTS).sum(-1)) & ~_are_coarse(begins)
         here, there = now.index_select(0, self._places), own.index_select(0, self._following)
         if not torch.equal(here, there):
             seen &= _same_at_once(here, there, sizes)
@@ -88,38 +89,18 @@ class Chained(Together):
             self.unlike.add(row)
             return
         room = 0.0 if fit is Fit.EXACT else self._values.room(row)
-        if self._are_apart(row, value, room):
-            self._show(row)
-            return
         own, (axis,) = self._values.of(row), self._values.axes[row]
         if self._values.close(row, own, own.narrow(axis, 0, 1).expand_as(own)):
             if self._values.close(row, value, own):
                 self.shown.add(row)
             return
         self.moved = True  # as some differ that are next to each other
-        if self._is_last_right(row, value, room):
-            self.along.add(row)
-
-    def _are_apart(self, row: int, value: Tensor, room: float) -> bool:
-        """Whether all entries, and that of the new stimulus, differ."""
-        entries = self._corners(row, value)
-        if self._n > _PAIRED:
-            weights = torch.linspace(1, 2, entries.shape[1], dtype=torch.float64).sqrt()
-            return bool(_have_gaps(entries @ weights, room * float(weights.sum())))
-        apart = torch.cdist(entries, entries, p=torch.inf).fill_diagonal_(torch.inf)
-        return bool((apart > room).all())
-
-    def _is_last_right(self, row: int, value: Tensor, room: float) -> bool:
-        """Whether the new stimulus has the entry of the one that was given, or one of its own."""
-        axis = self._values.axes[row][0]
-        entries = (
-            tensor.narrow(axis, place, 1)
-            for tensor, place in ((value, self._last), (self._values.of(row), self._given_last))
-        )
-        if self._values.close(row, *entries):
-            return True
         corners = self._corners(row, value)
-        return bool((torch.cdist(corners[-1:], corners[:-1], p=torch.inf) > room).all())
+        apart = torch.cdist(corners, corners, p=torch.inf).fill_diagonal_(torch.inf)
+        room = 0.0 if fit is Fit.EXACT else self._values.room(row)
+        is_fine = row in self._given or not bool(_are_coarse(corners[:, None]))
+        if is_fine and bool((apart > room).all()):
+            self.shown.add(row)
 
     def _corners(self, row: int, value: Tensor) -> Tensor:
         """Of each entry, and of that of the new stimulus, a corner, as numbers in a row."""
@@ -133,24 +114,33 @@ class Chained(Together):
         return entries.double()
 
 
-def _apart_at_once(entries: Tensor, sizes: Tensor) -> Tensor:
-    """Of values side by side, of so many columns each, whether all entries of one differ.
+def _begins(entries: Tensor, sizes: Tensor) -> Tensor:
+    """What the entries of each value begin with, of values of so many columns side by side.
 
-    It is seen by a sum of what each begins with.
+    It is by its sum that all entries of one are seen to differ.
     """
     ends = sizes.cumsum(0)[:, None]
     columns = (ends - sizes[:, None] + torch.arange(_SEEN)).minimum(ends - 1)
     begins = entries.index_select(1, columns.flatten())
     if begins.is_complex():
         begins = begins.real + begins.imag
-    numbers = begins.view(len(entries), len(sizes), _SEEN).double()
-    return _have_gaps((numbers * _WEIGHTS).sum(-1), 0.0)
+    return begins.view(len(entries), len(sizes), _SEEN).double()
 
 
-def _have_gaps(sums: Tensor, room: float) -> Tensor:
-    """Whether all sums along the first axis differ by more than their terms may, and rounding."""
+def _are_coarse(numbers: Tensor) -> Tensor:
+    """Of each value, along the second axis, whether its numbers are whole, or few different ones.
+
+    What a threshold makes of another stimulus may be the same by chance.
+    """
+    each = numbers.movedim(1, 0).flatten(1)
+    steps = each.sort(1).values.diff(dim=1)
+    return (each == each.round()).all(1) | ((steps != 0).sum(1) < each.shape[1] // _FEW)
+
+
+def _have_gaps(sums: Tensor) -> Tensor:
+    """Whether all sums along the first axis differ by more than rounding."""
     gaps = sums.sort(0).values.diff(dim=0)
-    return (gaps > room + _ROUNDED * sums.abs().amax(0)).all(0)
+    return (gaps > _ROUNDED * sums.abs().amax(0)).all(0)
 
 
 def _same_at_once(here: Tensor, there: Tensor, sizes: Tensor) -> Tensor:

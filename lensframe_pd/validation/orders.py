@@ -8,11 +8,10 @@ shown at the next place: so q of the next place is the one after q(p), and q(p) 
 whose new stimulus was nowhere. If q of the first place is further along, q comes to the last one at
 a place that is not, and only the q of each place itself does not.
 
-For that the value has to tell the stimuli apart: all its entries, and that of the new one, differ.
-Where they are all alike and stay so, each is as right as another. Where some are alike, as in masks
-and labels, or the new one is not seen, a second run goes the chain back (`chain_back`), with its
-last stimulus left where it is. By chance a wrong map goes along both; over all maps, and all ways
-in which stimuli can be alike, fewer do than where two `halves` are replaced by their neighbours.
+For that the value has to tell the stimuli apart: all its entries, and that of the new one, differ,
+and not by few numbers. Where they are all alike and stay so, each is as right as another. Of others
+(masks, labels, what a threshold makes) two `halves` of the stimuli are replaced by neighbours, one
+and then the other: of all maps from places to stimuli only the identity follows both.
 
 `bits` tell any two stimuli apart, whatever a value makes of them.
 """
@@ -37,12 +36,6 @@ def chain(n: int) -> Chain:
     """The chain of `n` places; by `n` alone, so that a report can be had again."""
     drawn = _drawn(n)
     return Chain(_linked([*drawn, drawn[0]]), Blended(drawn[-1], drawn[-1]))
-
-
-def chain_back(n: int) -> Chain:
-    """The other way, where the last place keeps its stimulus but for what is blended in."""
-    drawn = _drawn(n)[::-1]
-    return Chain(_linked([*drawn, drawn[-1]]), Blended(drawn[-1], drawn[0]))
 
 
 def _drawn(n: int) -> list[int]:

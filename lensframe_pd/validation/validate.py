@@ -86,11 +86,12 @@ def validate(
     alignment
         How the model is run with its stimuli at other places. `"sample"`: once, each given the
         place of another along a drawn chain, and the last of them a new stimulus, blended of two:
-        a value of which all entries differ goes along only if each is of its own stimulus. A second
-        time for values with entries that are alike, the chain back. `"all"`, and for values that do
-        not go along: those replaced by their neighbours whose number has a bit and then those
-        without it, for each bit. None for no run. Values that hold a statistic of several stimuli
-        are compared in two runs more, with the stimuli in other orders.
+        a value of which all entries differ goes along only if each is of its own stimulus. For
+        values with entries that are alike, one drawn half of the stimuli is replaced by their
+        neighbours and then the other. `"all"`, and for values that do not go along: those whose
+        number has a bit and then those without it, for each bit. None for no run. Values that hold
+        a statistic of several stimuli are compared in two runs more, with the stimuli in other
+        orders.
     stimulus
         Ids or a table, as given to `lf.trace`: those of the Dataset must be these, in the order of
         the arguments. Else the order of the ids is believed.

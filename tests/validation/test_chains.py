@@ -11,7 +11,7 @@ from lensframe_pd.tape.passes import passes
 from lensframe_pd.validation.along import Along
 from lensframe_pd.validation.chains import Chained
 from lensframe_pd.validation.evidence import evidence
-from lensframe_pd.validation.orders import chain, chain_back, halves
+from lensframe_pd.validation.orders import chain
 from lensframe_pd.validation.retraced import Retraced
 
 from .test_alignment import stimuli, verdicts
@@ -33,9 +33,6 @@ def test_a_chain_goes_through_all_places(n):
         seen.append(order[seen[-1]])
     assert sorted(seen) == [*range(n)]
     assert chain(n) == chain(n)
-    back, (first, other) = chain_back(n)
-    assert (first, other, back[first]) == (order[last], last, first)
-    assert all(order[back[place]] == place for place in range(n) if place != first)
 
 
 def follows(n, shown):
@@ -92,49 +89,6 @@ def test_a_map_that_is_told_from_the_identity_by_entries_that_all_differ(n):
                 goes = all(now[i] == before[order[i]] for i in range(n) if i != last)
                 if goes and len({*before, now[last]}) == n + 1:
                     assert before == [*colours]
-
-
-def colourings(n):
-    """Which of n stimuli are alike, in all ways there are."""
-    for colours in itertools.product(range(n), repeat=n):
-        first = {colour: k for k, colour in reversed([*enumerate(dict.fromkeys(colours))])}
-        if all(first[colour] == colour for colour in colours):
-            yield [*colours]
-
-
-def goes_both_ways(n, places, colours, is_seen):
-    """What the check lets pass, of one map: all alike after one run, else two runs."""
-    before = [colours[place] for place in places]
-    for links in (chain(n), chain_back(n)):
-        last = links.last.place
-        given = [colours[k] for k in links.order]
-        if is_seen:
-            given[last] = NEW
-        now = [given[place] for place in places]
-        if any(now[i] != before[links.order[i]] for i in range(n) if i != last):
-            return False
-        if len({*before, *now}) == 1:
-            return True
-        is_given = now[last] == before[links.order[last]]
-        if len({*before}) == 1 or (now[last] in before and not is_given):
-            return False
-    return True
-
-
-@pytest.mark.parametrize("is_seen", [True, False])
-@pytest.mark.parametrize("n", [2, 3, 4])
-def test_two_runs_let_less_pass_than_two_halves_where_stimuli_are_alike(n, is_seen):
-    made = [[(i + 1) % n if i in some else i for i in range(n)] for some in halves(n)]
-    by_chains = by_halves = 0
-    for colours in colourings(n):
-        for places in itertools.product(range(n), repeat=n):
-            before = [colours[place] for place in places]
-            if before != colours:
-                by_chains += goes_both_ways(n, places, colours, is_seen)
-                by_halves += all(
-                    colours[half[places[i]]] == before[half[i]] for half in made for i in range(n)
-                )
-    assert by_chains <= by_halves
 
 
 # What stands at other stimuli, or beside them, along the very chain that is drawn.
@@ -216,18 +170,19 @@ def runs(monkeypatch):
 RUNS = {
     "a network": (Net(), stimuli(4, 6), 1),
     "of two stimuli": (Net(), stimuli(2, 6), 1),
-    "of many": (Net(), stimuli(80, 6), 2),
     "of large images": (lambda x: x.relu() * 2, stimuli(3, 3, 80, 80), 1),
-    "of many large images": (lambda x: x.relu() * 2, stimuli(70, 3, 80, 80), 1),
+    "of as many as there may be": (lambda x: x.relu() * 2, stimuli(64, 3, 80, 80), 1),
     "that are turned": (lambda x: x.T.contiguous().relu().T * 2, stimuli(3, 6), 1),
     "tokens": (nn.Embedding(50, 4), torch.arange(12).view(3, 4) ** 2 % 50, 1),
     "complex": (lambda x: torch.fft.fft(x) * 2, stimuli(3, 6), 1),
     "a number each": (lambda x: (x * 2).sin(), stimuli(3, 1)[:, 0], 1),
     "of double precision": (lambda x: x * 2 + 1, stimuli(3, 6).double(), 1),
     "a mask of all": (lambda x, m: x * m + m, (stimuli(3, 6), torch.ones(3, 6) > 0), 1),
-    "two that are alike": (lambda x: x * 2, stimuli(3, 6)[[0, 1, 1]], 2),
+    "two that are alike": (lambda x: x * 2, stimuli(3, 6)[[0, 1, 1]], 3),
     "alike in the end": (lambda x: (x[:, 0] > x[:, 0].mean() * 0 - 9).long() + 1, stimuli(4, 6), 1),
-    "signs": (lambda x: x.sign()[:, 0] * 2, stimuli(4, 6), 2),
+    "signs": (lambda x: x.sign()[:, 0] * 2, stimuli(4, 6), 3),
+    "whole numbers": (lambda x: (x * 100).round(), stimuli(4, 6), 3),
+    "few numbers": (lambda x: (x > 0) * 0.3, stimuli(4, 60), 3),
     "a position": (lambda x: x + torch.arange(len(x))[:, None], stimuli(4, 6), 5),
     "a list": (lambda x: torch.stack(x) * 2, [*stimuli(3, 6)], 1),
 }
@@ -257,7 +212,7 @@ def moved_along(value, new):
 
 
 @pytest.mark.parametrize("together", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.int64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.float64])
 def test_which_values_are_shown(dtype, together):
     """One is wrong in one element of one entry, one is as another stimulus, one has it twice."""
     x = (stimuli(4, 30) * 100).to(dtype)
@@ -296,3 +251,12 @@ def test_entries_that_rounding_tells_apart_are_not_told_apart(noise):
     look.look(row, own[order] + 1)
     look.settle()
     assert not look.shown
+
+
+def test_what_a_threshold_makes_of_others_is_told_as_by_two_halves():
+    """It may be the same by chance in one run: of what has few numbers that is not enough."""
+
+    def function(x):
+        return (x + x[0].sum() > 0) * 1
+
+    assert verdicts(function, stimuli(3, 6), "mul_1") == {"mul_1": False}
