@@ -88,8 +88,7 @@ class Chained(Together):
         if fit is Fit.NONE:
             self.unlike.add(row)
             return
-        room = 0.0 if fit is Fit.EXACT else self._values.room(row)
-        own, (axis,) = self._values.of(row), self._values.axes[row]
+        (axis,) = axes
         if self._values.close(row, own, own.narrow(axis, 0, 1).expand_as(own)):
             if self._values.close(row, value, own):
                 self.shown.add(row)

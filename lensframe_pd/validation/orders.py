@@ -34,19 +34,10 @@ class Chain(NamedTuple):
 
 def chain(n: int) -> Chain:
     """The chain of `n` places; by `n` alone, so that a report can be had again."""
-    drawn = _drawn(n)
-    return Chain(_linked([*drawn, drawn[0]]), Blended(drawn[-1], drawn[-1]))
-
-
-def _drawn(n: int) -> list[int]:
     drawn = [*range(n)]
     random.Random(n).shuffle(drawn)
-    return drawn
-
-
-def _linked(places: list[int]) -> list[int]:
-    following = dict(itertools.pairwise(places[:-1])) | {places[-2]: places[-1]}
-    return [following[place] for place in range(len(following))]
+    following = dict(itertools.pairwise([*drawn, drawn[0]]))
+    return Chain([following[place] for place in range(n)], Blended(drawn[-1], drawn[-1]))
 
 
 def halves(n: int) -> list[set[int]]:
