@@ -137,6 +137,11 @@ def empty_mode(model: nn.Module, args: Any) -> Any:
         return plain(model, args)
 
 
+def trace_alone(model: nn.Module, args: Any) -> Any:
+    """The run without a table."""
+    return lf.trace(model, args, save=None)
+
+
 def trace_nothing(model: nn.Module, args: Any) -> Any:
     return lf.trace(model, args, save=None).layers
 
@@ -206,6 +211,7 @@ CONTENDERS: dict[str, Callable[[nn.Module, Any], Any]] = {
     "plain": plain,
     "leaf hooks": leaf_hooks,
     "empty mode": empty_mode,
+    "run alone": trace_alone,
     "save=None": trace_nothing,
     "trace": trace_all,
     "first trace": trace_first,
@@ -296,8 +302,8 @@ def report_time(models: list[str], quick: bool) -> None:
     for name in [name for run, (name, _) in ALONE.items() if run not in there]:
         print(f"{name} is not installed; its columns are empty")
     print(
-        f"{'model':24}{'ops':>5}{'plain':>10}{'hooks':>7}{'empty':>7}{'None':>7}{'trace':>7}"
-        f"{'first':>7}{'profiler':>10}{'nnsight':>9}{'TorchL.':>9}{'trace/hooks':>13}{'None/empty':>12}{'trace/empty':>13}"
+        f"{'model':24}{'ops':>5}{'plain':>10}{'hooks':>7}{'empty':>7}{'run':>7}{'None':>7}{'trace':>7}"
+        f"{'first':>7}{'profiler':>10}{'nnsight':>9}{'TorchL.':>9}{'trace/hooks':>13}{'run/empty':>11}{'None/empty':>12}{'trace/empty':>13}"
         f"{'first/empty':>13}"
         f"{'None us/op':>12}{'trace us/op':>13}{'TorchL. us/op':>15}"
     )
@@ -318,18 +324,20 @@ def report_time(models: list[str], quick: bool) -> None:
         per_op = {k: f"{(v - base) / n * 1e6:.1f}" for k, v in seconds.items()}
         print(
             f"{name:24}{n:>5}{base * 1e3:>8.2f}ms{ratio['leaf hooks']:>7}{ratio['empty mode']:>7}"
-            f"{ratio['save=None']:>7}{ratio['trace']:>7}{ratio['first trace']:>7}"
+            f"{ratio['run alone']:>7}{ratio['save=None']:>7}{ratio['trace']:>7}"
+            f"{ratio['first trace']:>7}"
             f"{ratio.get('profiler', '-'):>10}"
             f"{ratio.get('nnsight', '-'):>9}{ratio.get('TorchLens', '-'):>9}"
             f"{seconds['trace'] / seconds['leaf hooks']:>12.2f}x"
-            f"{over_empty(found, 'save=None'):>12}{over_empty(found, 'trace'):>13}"
-            f"{over_empty(found, 'first trace'):>13}"
+            f"{over_empty(found, 'run alone'):>11}{over_empty(found, 'save=None'):>12}"
+            f"{over_empty(found, 'trace'):>13}{over_empty(found, 'first trace'):>13}"
             f"{per_op['save=None']:>12}{per_op['trace']:>13}{per_op.get('TorchLens', '-'):>15}",
             flush=True,
         )
     print(
+        "run: with save=None and no table asked for; None: with its frame; trace: with all values\n"
         "first: of a model that was not traced before; else most of what its tables say is known\n"
-        "empty: a function mode that only calls the function; None/empty and trace/empty: what each"
+        "empty: a function mode that only calls the function; run/empty, ... trace/empty: what each"
         " adds to plain, as a\nmultiple of what that mode adds (- where that is lost in the noise);"
         " profiler: torch's, with shapes, without\nvalues; nnsight: a cache of what modules return"
     )

@@ -52,8 +52,9 @@ def draw(
     Square corners are what a module returned, round ones operations in passing; a thick border is
     a value that Python read, to decide where to go on. Rows of one module call stand in one box.
     In a rolled frame a layer says how often it ran, and what is carried round a loop is an edge of
-    its own colour, with the passes. Edges of functions that do not commute name the argument. The
-    legend explains what there is.
+    its own colour, with the passes. Edges of functions that do not commute name the argument; more
+    than sixteen between the same two nodes are one, which says how many. The legend explains what
+    there is.
 
     Parameters
     ----------

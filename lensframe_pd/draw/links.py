@@ -22,8 +22,12 @@ class Link(NamedTuple):
     """Whether it leads back, round a loop."""
 
 
+_APART = 16
+"""Edges between the same two nodes up to which each is drawn; more are one, which says how many."""
+
+
 def links(frame: pd.DataFrame, nodes: list[Node]) -> list[Link]:
-    """Every edge whose ends are both there."""
+    """Every edge whose ends are both there, and one for very many between the same two nodes."""
     by_label = {node.label: node for node in nodes}
     bare = frame.assign(
         **{c: v for c, v in _missing(frame).items() if c not in frame.columns}
@@ -46,7 +50,22 @@ def links(frame: pd.DataFrame, nodes: list[Node]) -> list[Link]:
             carried = _is_carried(before, after, a, b)
             said += [words] if (words := _span(before, after, a, b, carried)) else []
         found.append(Link(a, b, ", ".join(said), carried))
-    return found
+    return _bundled(found)
+
+
+def _bundled(found: list[Link]) -> list[Link]:
+    """One link instead of very many that lead the same way between the same two nodes."""
+    together: dict[tuple[str, str, bool], list[Link]] = {}
+    for link in found:
+        together.setdefault((link.source.id, link.target.id, link.carried), []).append(link)
+    if len(together) == len(found):
+        return found
+    many = {id(link): alike for alike in together.values() if len(alike) > _APART for link in alike}
+    return [
+        link if id(link) not in many else link._replace(said=f"{len(many[id(link)]):,} edges")
+        for link in found
+        if id(link) not in many or many[id(link)][0] is link
+    ]
 
 
 def _missing(frame: pd.DataFrame) -> dict[str, Any]:

@@ -31,6 +31,24 @@ def test_nodes_and_edges_are_the_rows_and_their_parents(recurrent):
     assert edges == sorted(EDGES)
 
 
+@pytest.mark.parametrize(("n", "drawn"), [(2, 2), (16, 16), (17, 1), (5000, 1)])
+def test_very_many_edges_between_two_nodes_are_one(n, drawn):
+    parents = tuple(k for _ in range(n) for k in ("add_1", "mul_1"))[: 2 * n - 1]  # one less of mul
+    frame = rows(
+        ("add_1", "op", "4", "", (), (), ()),
+        ("mul_1", "op", "4", "", (), (), ()),
+        ("stack_1", "op", "4", "", (), parents, ()),
+        ("sum_1", "op", "4", "", (), ("stack_1",), ()),
+    )
+    found = edge_labels(dot(frame))
+    assert [edge[:2] for edge in found].count(("add_1", "stack_1")) == drawn
+    assert [edge[:2] for edge in found].count(("sum_1", "stack_1")) == 0
+    assert ("stack_1", "sum_1", "") in found
+    said = {edge for edge in found if edge[2].endswith("edges")}
+    expected = {("add_1", "stack_1", f"{n:,} edges"), ("mul_1", "stack_1", f"{n - 1:,} edges")}
+    assert said == ({edge for edge in expected if edge[2] != "16 edges"} if n > 16 else set())
+
+
 def test_a_label_with_a_pass_is_one_node_not_a_port(recurrent):
     picked = recurrent.loc[["linear_1:1", "linear_1:2", "add_1:2"]]
     nodes, edges, _ = read_back(dot(picked))
