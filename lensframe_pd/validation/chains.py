@@ -15,7 +15,7 @@ from lensframe_pd.validation.orders import Chain
 
 _SEEN = 16  # elements of an entry by which most are told apart
 _CORNER = 8  # elements along each axis by which others are
-_FEW = 8  # times that a number is there in what has few
+_MANY = 4  # whole numbers for each entry that no threshold is likely to give
 _ROUNDED = 1e-9  # of a sum of numbers, in double precision
 _WEIGHTS = torch.linspace(1, 2, _SEEN, dtype=torch.float64).sqrt()  # whose sums are not whole
 
@@ -88,18 +88,19 @@ class Chained(Together):
         if fit is Fit.NONE:
             self.unlike.add(row)
             return
-        (axis,) = axes
-        if self._values.close(row, own, own.narrow(axis, 0, 1).expand_as(own)):
-            if self._values.close(row, value, own):
-                self.shown.add(row)
-            return
-        self.moved = True  # as some differ that are next to each other
         corners = self._corners(row, value)
         apart = torch.cdist(corners, corners, p=torch.inf).fill_diagonal_(torch.inf)
         room = 0.0 if fit is Fit.EXACT else self._values.room(row)
         is_fine = row in self._given or not bool(_are_coarse(corners[:, None]))
         if is_fine and bool((apart > room).all()):
-            self.shown.add(row)
+            self._show(row)
+            return
+        (axis,) = axes
+        if self._values.close(row, own, own.narrow(axis, 0, 1).expand_as(own)):
+            if self._values.close(row, value, own):
+                self.shown.add(row)
+        else:
+            self.moved = True  # as some differ that are next to each other
 
     def _corners(self, row: int, value: Tensor) -> Tensor:
         """Of each entry, and of that of the new stimulus, a corner, as numbers in a row."""
@@ -127,13 +128,15 @@ def _begins(entries: Tensor, sizes: Tensor) -> Tensor:
 
 
 def _are_coarse(numbers: Tensor) -> Tensor:
-    """Of each value, along the second axis, whether its numbers are whole, or few different ones.
+    """Of each value, along the second axis, whether it has few different numbers.
 
-    What a threshold makes of another stimulus may be the same by chance.
+    What a threshold makes of another stimulus may be the same by chance: it has fewer numbers than
+    there are entries, or whole ones and not many.
     """
-    each = numbers.movedim(1, 0).flatten(1)
-    steps = each.sort(1).values.diff(dim=1)
-    return (each == each.round()).all(1) | ((steps != 0).sum(1) < each.shape[1] // _FEW)
+    n, each = len(numbers), numbers.movedim(1, 0).flatten(1)
+    different = (each.sort(1).values.diff(dim=1) != 0).sum(1) + 1
+    are_whole = (each == each.round()).all(1)
+    return different < torch.where(are_whole, _MANY * n, n)
 
 
 def _have_gaps(sums: Tensor) -> Tensor:

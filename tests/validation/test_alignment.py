@@ -78,6 +78,10 @@ WRONG = {
     "relu_1": lambda x: x.flip(0).relu(),
     "mul_1": lambda x: (x - x.mean(0)).flip(0) * 2,
     "as_strided_1": lambda x: x.as_strided((len(x), 3), (2, 1)),
+    "round_1": lambda x: (x * 100).flip(0).round(),
+    "sign_1": lambda x: (x - 0.1).roll(1, 0).sign(),
+    "expand_1": lambda x: x.roll(1, 0)[:, :2, None].expand(-1, -1, 50),
+    "clamp_1": lambda x: x.flip(0).clamp(-0.1, 0.1),
 }
 
 
