@@ -16,6 +16,7 @@ from weakref import WeakMethod
 
 import torch
 from torch import Tensor, nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import Parameter
 
@@ -191,7 +192,8 @@ class Lineage:
                 if tensor is None or is_uninitialized(tensor):
                     self.tape.before[k] = None
                 else:
-                    self.tape.before[k] = tensor.detach().clone()
+                    with temporarily_clear_interpreter_stack():
+                        self.tape.before[k] = tensor.detach().clone()
 
     def wrote(self, tensor: Tensor, row: int) -> None:
         """The call of `row` wrote `tensor`."""

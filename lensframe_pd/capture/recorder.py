@@ -311,10 +311,11 @@ class Recorder(TorchFunctionMode):
         if kind != "output":  # from here on the tensor comes from this row
             self._live.pop(id(tensor), None)
         foreign = kind != "output" and is_foreign(tensor)  # its own row was asked already
-        if foreign:
-            self.values.expose_owner(tensor)
-            if kind == "constant":
-                self.tape.lent.add(row)
-        if foreign or not sources:  # it was there before, so others may hold it
-            self.values.expose(tensor)
-        return self._row(tensor, call, 0)
+        with temporarily_clear_interpreter_stack():  # a transform that runs would wrap the value
+            if foreign:
+                self.values.expose_owner(tensor)
+                if kind == "constant":
+                    self.tape.lent.add(row)
+            if foreign or not sources:  # it was there before, so others may hold it
+                self.values.expose(tensor)
+            return self._row(tensor, call, 0)

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd.function import AUTOGRAD_FUNCTION_COUNTER
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -120,14 +121,18 @@ class Values:
         """The storage is about to be written: give the kept values in it their own copy."""
         if not storage or storage in self._exposed:
             return  # storage 0: sparse and other layouts, whose values are not kept by reference
+        rows = self._by_storage.pop(storage, None)
+        if rows is None:
+            return
         copies: dict[Any, Tensor] = {}
-        for row in self._by_storage.pop(storage, ()):
-            value = self._as_kept(row)
-            if value is not None:
-                key = view_of(value)
-                if key not in copies:
-                    copies[key] = faithful_clone(value)
-                self._values[row] = copies[key]
+        with temporarily_clear_interpreter_stack():  # a transform that runs would wrap the copies
+            for row in rows:
+                value = self._as_kept(row)
+                if value is not None:
+                    key = view_of(value)
+                    if key not in copies:
+                        copies[key] = faithful_clone(value)
+                    self._values[row] = copies[key]
 
     def _as_kept(self, row: int) -> Tensor | None:
         """A value kept by reference, if nobody wrote it; else it is let go of."""

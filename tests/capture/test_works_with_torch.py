@@ -279,6 +279,44 @@ def test_grad_inside(traced, value):
     assert value(trace, "pow_1").tolist() == [1, 8]
 
 
+def _slope(z):
+    return torch.func.grad(lambda r: r.cos().sum())(z)
+
+
+READ_INSIDE = {
+    "grad": _slope,
+    "vmap of grad": torch.func.vmap(_slope),
+    "vmap of vmap": torch.func.vmap(torch.func.vmap(torch.cos)),
+    "jvp": lambda z: torch.func.jvp(torch.cos, (z,), (z,))[1],
+    "vjp": lambda z: torch.func.vjp(torch.cos, z)[1](z)[0],
+    "what is outside": lambda z: torch.func.grad(lambda r: (r.detach() * 0 + r * z.sin()).sum())(z),
+}
+
+
+@pytest.mark.parametrize("name", READ_INSIDE)
+@pytest.mark.parametrize("writes", ["before", "after", "both"])
+def test_what_a_transform_reads_is_written_before_or_after(traced, value, name, writes):
+    """Values that are copied while a transform runs are no wrappers of its own."""
+
+    def forward(x):
+        y = x.clone()
+        if writes != "after":
+            y.select(0, 0).copy_(y.select(0, 1))  # so that an alias is met inside
+        z = READ_INSIDE[name](y)
+        if writes != "before":
+            y.copy_(z)
+            z.mul_(2)
+        return y + z
+
+    x = torch.randn(3, 4)
+    trace = traced(forward, x)
+    last = trace.layers.loc["output_1", "parents"][0]
+    torch.testing.assert_close(value(trace, last), forward(x))
+    assert trace.validate()["passed"].all()
+    for op in trace.activations.data_vars:
+        assert torch.isfinite(value(trace, op)).all()
+
+
 @pytest.mark.parametrize("transform", ["jacrev", "jacfwd", "hessian"])
 def test_jacobians(traced, value, transform):
     def forward(x):
