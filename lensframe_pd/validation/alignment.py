@@ -118,7 +118,10 @@ class _Check:
     def _replace_along_a_chain(self, rows: Collection[int]) -> None:
         """One run for most rows; those that do not go along are looked at bit by bit."""
         chained = self._chained({*rows} - self.undecided.keys(), chain(self.n))
-        self._replace({*rows} - chained.shown - chained.unlike, "sample")
+        shown = chained.shown
+        if chained.unlike and chained.alike:  # what is made of what mixes may be alike by chance
+            shown -= chained.alike & _below(self.reference, chained.unlike)
+        self._replace({*rows} - shown - chained.unlike, "sample")
         self._replace(chained.unlike, "all")
 
     def _chained(self, rows: Collection[int], links: Chain) -> Chained:

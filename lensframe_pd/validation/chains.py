@@ -28,6 +28,8 @@ class Chained(Together):
     ----------
     shown
         Rows of which each entry is of its own stimulus, or is as all others are.
+    alike
+        Those of them whose entries are all alike, and stay so.
     unlike
         Rows that do not follow.
     moved
@@ -45,6 +47,7 @@ class Chained(Together):
         self._following = self._order[self._places]
         self._follows = values.following(links.order, places)
         self.shown: set[int] = set()
+        self.alike: set[int] = set()
         self.unlike: set[int] = set()
         self.moved = False
 
@@ -72,7 +75,7 @@ class Chained(Together):
             if is_seen:
                 self._show(row)
             elif is_alike:
-                self.shown.add(row)
+                self._show_alike(row)
             else:
                 self._look_closely(row, value)
         return True
@@ -80,6 +83,10 @@ class Chained(Together):
     def _show(self, row: int) -> None:
         self.shown.add(row)
         self.moved = True
+
+    def _show_alike(self, row: int) -> None:
+        self.shown.add(row)
+        self.alike.add(row)
 
     def _look_closely(self, row: int, value: Tensor) -> None:
         axes, own = self._values.axes[row], self._values.of(row)
@@ -102,7 +109,7 @@ class Chained(Together):
         (axis,) = axes
         if self._values.close(row, own, own.narrow(axis, 0, 1).expand_as(own)):
             if self._values.close(row, value, own):
-                self.shown.add(row)
+                self._show_alike(row)
         else:
             self.moved = True  # as some differ that are next to each other
 

@@ -267,3 +267,13 @@ def test_what_a_threshold_makes_of_others_is_told_as_by_two_halves():
         return (x + x[0].sum() > 0) * 1
 
     assert verdicts(function, stimuli(3, 6), "mul_1") == {"mul_1": False}
+
+
+def test_what_is_made_of_what_mixes_is_not_right_because_it_is_alike():
+    """All is above zero, and stays so along the chain; with other stimuli it is not."""
+    n = next(n for n in range(3, 9) if chain(n).order[0] != 1 and chain(n).last.place != 0)
+    x = stimuli(n, 4).abs() - 3
+    x[[0, chain(n).order[0]]] += 9
+    assert verdicts(lambda x: (x + x[0].sum()) > 0, x, "add_1", "gt_1") == {
+        "add_1": False, "gt_1": False
+    }  # fmt: skip
