@@ -401,7 +401,6 @@ class Lineage:
         self._held_in.setdefault(storage, []).append(-1 - source)
         if keep:
             self._pinned[key] = name
-        if keep:
             self.live[key] = KnownHeld(tensor, source, storage, plain)
         else:
             self.live[key] = Known.of(tensor, source, storage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -55,17 +56,15 @@ def links(frame: pd.DataFrame, nodes: list[Node]) -> list[Link]:
 
 def _bundled(found: list[Link]) -> list[Link]:
     """One link instead of very many that lead the same way between the same two nodes."""
-    together: dict[tuple[str, str, bool], list[Link]] = {}
-    for link in found:
-        together.setdefault((link.source.id, link.target.id, link.carried), []).append(link)
-    if len(together) == len(found):
-        return found
-    many = {id(link): alike for alike in together.values() if len(alike) > _APART for link in alike}
-    return [
-        link if id(link) not in many else link._replace(said=f"{len(many[id(link)]):,} edges")
-        for link in found
-        if id(link) not in many or many[id(link)][0] is link
-    ]
+    ways = [(link.source.id, link.target.id, link.carried) for link in found]
+    counts = Counter(ways)
+    bundled: dict[Any, Link] = {}  # in the order in which they were met
+    for k, (way, link) in enumerate(zip(ways, found, strict=True)):
+        if counts[way] <= _APART:
+            bundled[k] = link
+        elif way not in bundled:
+            bundled[way] = link._replace(said=f"{counts[way]:,} edges")
+    return [*bundled.values()]
 
 
 def _missing(frame: pd.DataFrame) -> dict[str, Any]:

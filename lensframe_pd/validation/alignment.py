@@ -23,7 +23,7 @@ from lensframe_pd.validation.arranged import Order
 from lensframe_pd.validation.chains import Chained
 from lensframe_pd.validation.determinism import fresh_memory_filled
 from lensframe_pd.validation.evidence import Evidence
-from lensframe_pd.validation.orders import Chain, bits, chain, halves
+from lensframe_pd.validation.orders import bits, chain, halves
 from lensframe_pd.validation.retraced import Another, Retraced, retraced
 from lensframe_pd.validation.verdicts import Verdicts
 
@@ -117,18 +117,17 @@ class _Check:
 
     def _replace_along_a_chain(self, rows: Collection[int]) -> None:
         """One run for most rows; those that do not go along are looked at bit by bit."""
-        chained = self._chained({*rows} - self.undecided.keys(), chain(self.n))
-        shown = chained.shown
+        chained = self._chained({*rows} - self.undecided.keys())
+        by_chance: set[int] = set()
         if chained.unlike and chained.alike:  # what is made of what mixes may be alike by chance
-            shown -= chained.alike & _below(self.reference, chained.unlike)
-        self._replace({*rows} - shown - chained.unlike, "sample")
+            by_chance = chained.alike & _below(self.reference, chained.unlike)
+        self._replace({*rows} - (chained.shown - by_chance) - chained.unlike, "sample")
         self._replace(chained.unlike, "all")
 
-    def _chained(self, rows: Collection[int], links: Chain) -> Chained:
-        """What a run along a chain says of these rows; nothing where it cannot be made."""
-        kinds = self.reference.kinds
-        given = {row for row, kind in kinds.items() if kind == "input"}
-        chained = Chained(self.values, links, given)
+    def _chained(self, rows: Collection[int]) -> Chained:
+        """What a run along the chain says of these rows; nothing where it cannot be made."""
+        links = chain(self.n)
+        chained = Chained(self.values, links, _inputs(self.reference))
         try:
             if rows:
                 self.runs.run(
@@ -360,6 +359,10 @@ def _random_rows(tape: Tape) -> set[int]:
     return {i for i, row in enumerate(tape.rows) if tape.calls[row.call].generator is not None}
 
 
+def _inputs(tape: Tape) -> set[int]:
+    return {i for i, kind in tape.kinds.items() if kind == "input"}
+
+
 def _below(tape: Tape, rows: Collection[int]) -> set[int]:
     """These rows and all that descends from them."""
     found: set[int] = set()
@@ -371,8 +374,7 @@ def _below(tape: Tape, rows: Collection[int]) -> set[int]:
 
 def _mixing_above(tape: Tape, row: int, local: Collection[int]) -> bool:
     """Whether an ancestor descends from an input and is not shown to be of one stimulus."""
-    inputs = {i for i, kind in tape.kinds.items() if kind == "input"}
-    given = _below(tape, inputs)
+    given = _below(tape, _inputs(tape))
     waiting, seen = [row], {row}
     while waiting:
         for source in tape.calls[tape.rows[waiting.pop()].call].sources:
