@@ -1,4 +1,4 @@
-"""Switches of the whole process while models are traced: the first sets them, the last undoes.
+"""Switches while models are traced. Those of the whole process the first sets, the last undoes.
 
 Several threads may trace at once, and a switch that each set and undid by itself would be left as
 the one found it that ended last.
@@ -26,6 +26,7 @@ class _Switched:
         #: The recursion limit before and now.
         self._limits = (0, 0)
         self._eager: ExitStack | None = None
+        self._scripts = _Scripts()
 
     def __enter__(self) -> None:
         with self._lock:
@@ -37,8 +38,10 @@ class _Switched:
                 self._eager = ExitStack()
                 self._eager.enter_context(torch.compiler.set_stance("force_eager"))
             self._users += 1
+        self._scripts.as_written()
 
     def __exit__(self, *_: object) -> None:
+        self._scripts.as_before()
         with self._lock:
             self._users -= 1
             if self._users:
@@ -57,9 +60,29 @@ class _Switched:
         sys.setrecursionlimit(self._limits[1])
 
 
+class _Scripts(threading.local):
+    """Whether scripted code is optimised in this thread.
+
+    Torch rewrites it after its first runs, so that each would have other operators, and some that
+    nobody wrote. As it was written it computes the same.
+    """
+
+    def __init__(self) -> None:
+        self._before: list[bool] = []
+
+    def as_written(self) -> None:
+        self._before.append(torch._C._get_graph_executor_optimize())
+        torch._C._set_graph_executor_optimize(False)
+
+    def as_before(self) -> None:
+        before = self._before.pop()
+        if not torch._C._get_graph_executor_optimize():  # else the model has set it since
+            torch._C._set_graph_executor_optimize(before)
+
+
 _switched = _Switched()
 
 
 def switched() -> _Switched:
-    """Compiled code runs eagerly, and modules may be nested as deep as without a trace."""
+    """Compiled and scripted code runs as written; modules nest as deep as without a trace."""
     return _switched

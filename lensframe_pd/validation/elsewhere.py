@@ -7,7 +7,7 @@ reads and writes. It is asked for only where a run met a tensor that nothing see
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,10 +17,26 @@ import torch
 from torch import Tensor
 from torch.profiler import ExecutionTraceObserver, record_function
 
+from lensframe_pd.tape.tape import Row
+
 _MARK = "lensframe_pd row "
 
 Found = dict[int, list[str]]
 """Row to the operators of other threads that made or wrote its memory."""
+
+
+#: In the names of operators that make a nested tensor or compressed rows.
+_UNFIT = ("nested", "sparse", "_csr", "_csc", "_bsr", "_bsc")
+
+
+def is_unobservable(rows: Iterable[Row], unseen: Iterable[str]) -> bool:
+    """Whether a run has tensors over which torch's observer goes down, and the process with it.
+
+    It asks each tensor for sizes and strides, and some have none: of rows that is known, and of
+    operators that belong to none, their names tell.
+    """
+    without_strides = any([len(row.shape) != len(row.stride) for row in rows])
+    return without_strides or any([part in name for name in unseen for part in _UNFIT])
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import product
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from lensframe_pd.tape.context import Surroundings
 from lensframe_pd.tape.storage import write
 from lensframe_pd.tape.switches import Switches
 from lensframe_pd.tape.tape import Tape
-from lensframe_pd.validation.elsewhere import Found, observed
+from lensframe_pd.validation.elsewhere import Found, is_unobservable, observed
 from lensframe_pd.validation.evidence import End, Evidence
 from lensframe_pd.validation.verdicts import Verdicts
 from lensframe_pd.validation.witness import WitnessedTracer
@@ -91,7 +91,10 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
                 stopped, tracer = _witnessed(evidence, evidence.end)
                 left_by(lambda: stopped.execute(args, kwargs, n))
             held = evidence.before.snapshot.holds
-            if any([not held(key) for key in tracer.constants.values()]):
+            unknown = [row for row, key in tracer.constants.items() if not held(key)]
+            if unknown and is_unobservable(tracer.tape.rows, tracer.unseen()):
+                _leave_elsewhere(unknown, evidence.rows, verdicts)
+            elif unknown:
                 observing, watcher = _witnessed(evidence, evidence.end)
                 watcher.observes = True
                 with observed() as elsewhere:
@@ -328,6 +331,17 @@ def _check_elsewhere(elsewhere: Found, rows: Rows, verdicts: Verdicts) -> None:
             "trace sees it, and gave this value",
         )
         verdicts.count("not_proven")
+
+
+def _leave_elsewhere(unknown: Iterable[int], rows: Rows, verdicts: Verdicts) -> None:
+    """Nothing is said of what came from nowhere where no other thread can be observed."""
+    by_step = sorted(rows, key=lambda op: rows[op]["step"])
+    for row in unknown:
+        verdicts.could_not(
+            by_step[min(row, len(by_step) - 1)],
+            "whether another thread computed it is not known: torch's observer of threads cannot "
+            "take the nested or sparse tensors of this run",
+        )
 
 
 def _check_lost(rows: Rows, verdicts: Verdicts) -> None:

@@ -117,6 +117,10 @@ class WitnessedTracer(Tracer):
         else:
             self._inside.append(func)
 
+    def unseen(self) -> list[str]:
+        """The names of the operators in the gaps."""
+        return [name for gap in self.gaps for name in gap.operators]
+
     def _gap(self, *operators: str) -> None:
         module = self.tape.modules[self.modules.current].path
         self.gaps.append(Gap(len(self._rows), operators, module))

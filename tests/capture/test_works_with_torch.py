@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -541,6 +542,60 @@ def test_a_whole_script_module(value):
     torch.testing.assert_close(trace.output, inner(x))
     assert "input_1" in ancestors(trace, "output_1")
     assert "constant" not in set(trace.layers["kind"])
+
+
+class Stepping(nn.Module):
+    """A loop that the script compiler cannot unroll."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor):
+        h = x[:, 0]
+        for t in range(x.size(1)):
+            h = torch.tanh(self.layer(h) + x[:, t])
+        return h
+
+
+SCRIPTED = {
+    "script": lambda net, x: torch.jit.script(net),
+    "trace": torch.jit.trace,
+    "freeze": lambda net, x: torch.jit.freeze(torch.jit.script(net)),
+}
+
+
+@pytest.mark.parametrize("runs", [0, 1, 4], ids=lambda n: f"{n} runs before")
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("how", SCRIPTED)
+def test_scripted_code_is_the_same_operators_each_time(how, grad, runs):
+    x = torch.randn(3, 2, 4)
+    with torch.set_grad_enabled(grad), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and what is frozen is a constant
+        scripted = SCRIPTED[how](Stepping().eval(), x)
+        for _ in range(runs):  # torch rewrites what has run
+            scripted(x)
+        first, later = lf.trace(scripted, x), lf.trace(scripted, x)
+        report = first.layers.lens.validate(scripted, x, activations=first.activations)
+        assert torch.equal(first.output, scripted(x))
+    assert list(first.layers["func"]).count("tanh") == 2
+    for column in ("func", "parents", "module"):
+        assert list(first.layers[column]) == list(later.layers[column])
+    assert report["passed"].all(), report["reason"]
+
+
+@pytest.mark.parametrize("optimised", [True, False])
+def test_whether_scripts_are_optimised_is_as_before(optimised):
+    def failing(x):
+        assert not torch._C._get_graph_executor_optimize()
+        raise ValueError("no")
+
+    with torch.jit.optimized_execution(optimised):
+        lf.trace(torch.relu, torch.ones(2))
+        assert torch._C._get_graph_executor_optimize() is optimised
+        with pytest.raises(ValueError, match="no"):
+            lf.trace(failing, torch.ones(2))
+        assert torch._C._get_graph_executor_optimize() is optimised
 
 
 @torch.jit.script

@@ -1,9 +1,13 @@
 """What other threads compute is seen by no mode: a row that it fed is not proven, and fails."""
 
+import subprocess
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -111,3 +115,47 @@ def test_what_no_thread_made_keeps_its_meaning(kind):
     report = ALONE.submit(lambda: lf.trace(HONEST[kind], X.clone()).validate()).result()
     assert report["passed"].all(), report["reason"]
     assert "not_proven" not in report.attrs
+
+
+def ragged(x):
+    return torch.nested.nested_tensor([x[:1], x[1:]])
+
+
+#: Programs with a constant, and with tensors that have no strides: torch's observer goes down over
+#: some of them, and takes the process with it.
+WITHOUT_STRIDES = {
+    "nested, unseen": lambda x: ragged(x).to_padded_tensor(0.0) + 1,
+    "nested, seen": lambda x: torch.nested.as_nested_tensor([x, x]).unbind()[0] + background(x),
+    "nested, written": lambda x: ragged(x).mul_(2) * background(x)[0, 0],
+    "nested and never read": lambda x: background(x) if ragged(x).is_nested else x,
+    "compressed rows": lambda x: x.to_sparse_csr().to_dense() + background(x),
+    "compressed columns": lambda x: x.to_sparse(layout=torch.sparse_csc).to_dense() + background(x),
+    "made compressed": lambda x: (
+        torch.sparse_csr_tensor(
+            torch.tensor([0, 1, 2]), torch.tensor([0, 1]), torch.from_numpy(np.ones(2, np.float32))
+        )
+        @ background(x)
+    ),
+}
+
+
+def test_tensors_without_strides_end_no_process():
+    """In a process of its own, which says what it has come to."""
+    program = """
+import warnings; warnings.simplefilter("ignore")
+import lensframe_pd as lf
+from test_elsewhere import WITHOUT_STRIDES, X
+for kind, model in WITHOUT_STRIDES.items():
+    for _ in range(3):
+        reasons = lf.trace(model, X.clone()).validate()["reason"]
+        known = not reasons.str.contains("whether another thread computed it is not known").any()
+        print(kind, known, flush=True)
+"""
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=here, capture_output=True, text=True, check=False
+    )
+    said = [f"{kind} False" for kind in WITHOUT_STRIDES for _ in range(3)]
+    assert done.stdout.splitlines() == said, done.stderr[-2000:]
+    assert "Exception in execution trace observer" not in done.stderr
+    assert done.returncode == 0
