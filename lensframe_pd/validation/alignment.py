@@ -23,7 +23,7 @@ from lensframe_pd.validation.arranged import Order
 from lensframe_pd.validation.chains import Chained
 from lensframe_pd.validation.determinism import fresh_memory_filled
 from lensframe_pd.validation.evidence import Evidence
-from lensframe_pd.validation.orders import bits, chain, halves
+from lensframe_pd.validation.orders import bits, chain, generators, halves
 from lensframe_pd.validation.retraced import Another, Retraced, retraced
 from lensframe_pd.validation.verdicts import Verdicts
 
@@ -94,6 +94,7 @@ class _Check:
         if self.moved:
             self._reorder(self.mixed)
             self._try_other_axes(how)
+            self._try_any_order()
             self._leave_undetermined(self.mixed)
             self._leave_rounding({*self.mixed} - self.undecided.keys(), how)
             self._leave_undecided(local)
@@ -264,7 +265,7 @@ class _Check:
         if self.n == 2:  # where to exchange two is to replace both
             return
         following = {*rows}
-        for order in ([1, 0, *range(2, self.n)], [*range(1, self.n), 0]):
+        for order in generators(self.n):
             follows = self.values.following(order)
 
             def look(
@@ -291,6 +292,26 @@ class _Check:
             self._reorder(self.mixed & rows)
             for row in self.mixed & rows:
                 self.values.axes[row] = own[row]
+
+    def _try_any_order(self) -> None:
+        """What an entry has of all stimuli may stand in any order: a text's logits of two views.
+
+        As numbers in no order they follow the stimuli where the ids are right, and tell the
+        entries apart.
+        """
+        if self.n == 2:  # as in `_reorder`
+            return
+        bags = {row: self.values.bag(row) for row in self.mixed - self.undecided.keys()}
+        following = {row for row, bag in bags.items() if bag is not None}
+        for order in generators(self.n):
+
+            def look(row: int, value: Tensor, order: Order = order) -> None:
+                bag = bags[row]
+                if bag is None or not bag.follows(value, order):
+                    following.discard(row)
+
+            self._look(order, following, look)
+        self.mixed -= following - self.undecided.keys()
 
     def _leave_undetermined(self, rows: Collection[int]) -> None:
         """Nothing is said of what is not determined, as what is left in fresh memory."""

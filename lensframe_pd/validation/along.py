@@ -182,6 +182,15 @@ class Along:
         more = [[k] for k in free] + ([free] if len(free) > 1 else [])
         return [sorted([*axes, *extra]) for extra in more]
 
+    def bag(self, row: int) -> Bag | None:
+        """Its entries with what may be of all stimuli in no order; None if that is nothing."""
+        own, axes = self.of(row), self.axes[row]
+        free = [k for k, n in enumerate(own.shape) if k not in axes and n and n % self.n == 0]
+        if not free or len(axes) > 1 or own.is_complex():
+            return None
+        bag = Bag(self, row, free)
+        return bag if bag.tells_apart() else None
+
     def close(self, row: int, value: Tensor, expected: Tensor) -> bool:
         if value.shape != expected.shape:
             return False
@@ -214,6 +223,35 @@ class Along:
         if row not in self._sizes:
             self._sizes[row] = _largest(self.of(row))
         return self._sizes[row]
+
+
+class Bag(NamedTuple):
+    """A saved value whose numbers along the free axes are looked at in no order."""
+
+    values: Along
+    row: int
+    free: list[int]
+
+    def follows(self, value: Tensor, order: Order) -> bool:
+        """Whether a value has the same numbers, its entries in this order."""
+        own = self.values.of(self.row)
+        if value.shape != own.shape:
+            return False
+        expected = picked(own, self.values.axes[self.row], order)
+        return self.values.close(self.row, self._sorted(value), self._sorted(expected))
+
+    def tells_apart(self) -> bool:
+        """Whether no two entries have the same numbers."""
+        entries = self._sorted(self.values.of(self.row)).double().nan_to_num()
+        apart = torch.cdist(entries, entries, p=torch.inf).fill_diagonal_(torch.inf)
+        return bool((apart > self.values.room(self.row)).all())
+
+    def _sorted(self, value: Tensor) -> Tensor:
+        """A row for each entry."""
+        (axis,) = self.values.axes[self.row]
+        kept = [axis, *[k for k in range(value.dim()) if k not in (axis, *self.free)]]
+        value = _comparable(value, self.values.of(self.row).dtype)
+        return value.permute(*kept, *self.free).flatten(len(kept)).sort().values.flatten(1)
 
 
 class Together:

@@ -54,3 +54,8 @@ def bits(n: int) -> list[set[int]]:
     """For each bit the numbers that have it, and those that do not."""
     ones = [{i for i in range(n) if i >> bit & 1} for bit in range((n - 1).bit_length())]
     return [some for one in ones for some in (one, {*range(n)} - one)]
+
+
+def generators(n: int) -> tuple[list[int], list[int]]:
+    """Two orders of which all others are made."""
+    return [1, 0, *range(2, n)], [*range(1, n), 0]

@@ -186,6 +186,54 @@ def test_another_argument_along_an_axis_without_ids(n):
     assert verdicts(Paired(order).eval(), pair, "mul_1") == {"mul_1": False}
 
 
+def views(x):
+    return torch.cat([x, x.roll(1, 1)])
+
+
+def turned(x):
+    return x[torch.arange(len(x)).roll(1)]
+
+
+#: Each stimulus beside all, several times over or in another order, along an axis without ids.
+BESIDE_ALL = {
+    "matmul_1": lambda x: x @ views(x).T,
+    "softmax_1": lambda x: (x @ views(x).T).softmax(1),
+    "masked_fill_1": lambda x: (x @ views(x).T).masked_fill(
+        torch.eye(len(x), 2 * len(x), dtype=torch.bool), float("-inf")
+    ),
+    "mm_1": lambda x: x.mm(torch.stack([x, x * 2], 1).flatten(0, 1).T),
+    "cdist_1": lambda x: torch.cdist(x, turned(x)),
+    "sub_1": lambda x: x[:, None] - views(x)[None],
+    "t_1": lambda x: (turned(x) @ x.T).t(),
+    "flatten_1": lambda x: (x[:, None, :, None] * x[None, :, None, :3]).flatten(1),
+}
+
+
+@pytest.mark.parametrize("op", BESIDE_ALL)
+@pytest.mark.parametrize("n", [3, 4, 8])
+@pytest.mark.parametrize("alignment", ["sample", "all"])
+def test_each_stimulus_beside_all_in_another_order(op, n, alignment):
+    model = BESIDE_ALL[op]
+    assert verdicts(model, stimuli(n), op, alignment=alignment) == {op: True}
+
+
+@pytest.mark.parametrize("op", BESIDE_ALL)
+@pytest.mark.parametrize("n", [3, 4, 8])
+def test_another_stimulus_beside_all_in_another_order(op, n):
+    wrong = verdicts(lambda x: -turned(BESIDE_ALL[op](x)), stimuli(n), "neg_1")
+    assert wrong == {"neg_1": False}
+
+
+def test_all_beside_all_tells_nobody_from_others():
+    """Sorted, or as a set of numbers: each entry has all stimuli."""
+    for model in (
+        lambda x: torch.stack([x.roll(k, 0) for k in range(len(x))], 1) * 1,
+        lambda x: torch.stack([x, x.roll(1, 0), x.roll(2, 0)]).transpose(0, 2)[:3] * 1,
+        lambda x: (x @ x.T).roll(1, 0).argsort(1) * 1,
+    ):
+        assert verdicts(model, stimuli(3), "mul_1") == {"mul_1": False}
+
+
 def test_two_pairs():
     pair = stimuli(2, 6), stimuli(2, 3)
     found = verdicts(Paired().eval(), pair, "matmul_1", "mul_1")
