@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import gc
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -35,6 +35,7 @@ class Snapshot:
         self._tensors: dict[int, KeptTensor] = {}
         self._places: list[Place] = []
         self._empty: list[Any] = []
+        self._bare: list[Any] = []
         self._memories: list[Memory] = []
         self._draws: dict[int, tuple[Any, Draws, Any]] = {}
         self._iterators: dict[int, tuple[Any, Any]] = {}  # with a copy that is never moved
@@ -42,14 +43,12 @@ class Snapshot:
             self._keep_all(objects)
 
     def _keep_all(self, objects: Iterable[Child]) -> None:
-        iterators, empty = {}, self._empty
+        iterators, bare = {}, self._bare
         layouts: dict[type, Layout] = {}
         for trail, key, value in walk(objects):
             kind = type(value)
             if is_bare(value):
-                empty.append(value)
-                if kind is OrderedDict:
-                    empty.append(value.__dict__)
+                bare.append(value)
                 continue
             layout = layouts.get(kind)
             if layout is None:
@@ -96,7 +95,9 @@ class Snapshot:
 
         False as well where that is not known at a glance, as of iterators.
         """
-        if self._iterators or any(self._empty):
+        if self._iterators or any(self._empty) or any(self._bare):
+            return False
+        if any(self._attributes()):
             return False
         if not all([place.stands() for place in self._places]):
             return False
@@ -120,13 +121,22 @@ class Snapshot:
         if stands or self.stands():
             return
         fresh = self._fresh()
-        for container in self._empty:
+        for container in (*self._empty, *self._bare):
             if container:
                 container.clear()
+        for given in self._attributes():
+            given.clear()
         for place in self._places:
             place.restore(fresh)
         for key, kept in self._tensors.items():
             kept.restore(key in unmoved)
+
+    def _attributes(self) -> list[Any]:
+        """The attributes of what was bare, while it is empty: an OrderedDict may be given some.
+
+        They are not asked for by name, which would make each its `__dict__`.
+        """
+        return gc.get_referents(*self._bare)
 
     def _keep(self, tensor: Tensor | None) -> None:
         while tensor is not None and id(tensor) not in self._tensors:

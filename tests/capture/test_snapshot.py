@@ -1,5 +1,6 @@
 """What a snapshot puts back: a table of kinds of objects, and what changes them."""
 
+import gc
 import itertools
 import random
 from collections import ChainMap, Counter, OrderedDict, UserDict, defaultdict, deque
@@ -109,6 +110,16 @@ def kept(value):
     return Snapshot([("", value)])
 
 
+def vars_without(ordered):
+    """Its attributes, without giving it a `__dict__` that it has not."""
+    return {name: kept for found in gc.get_referents(ordered) for name, kept in found.items()}
+
+
+def noted(ordered):
+    ordered.note = 0
+    return ordered
+
+
 # kind: (make, change, what it is)
 def escaped(transform):
     """What torch.func wraps a tensor in, kept by a cache until after its level is over."""
@@ -126,6 +137,18 @@ CASES = {
         lambda: OrderedDict(a=1, b=2),
         lambda d: d.move_to_end("a"),
         lambda d: [*d.items()],
+    ),
+    "empty OrderedDict": (OrderedDict, lambda d: d.update(a=1), dict),
+    "empty OrderedDict, attribute": (OrderedDict, lambda d: setattr(d, "note", 1), vars_without),
+    "empty OrderedDict, both": (
+        OrderedDict,
+        lambda d: (d.update(a=1), setattr(d, "note", 1)),
+        lambda d: (dict(d), hasattr(d, "note")),
+    ),
+    "OrderedDict with an attribute": (
+        lambda: noted(OrderedDict()),
+        lambda d: setattr(d, "note", 1),
+        lambda d: d.note,
     ),
     "defaultdict": (lambda: defaultdict(list, a=[]), lambda d: d["x"].append(1), dict),
     "list in defaultdict": (lambda: defaultdict(list, a=[]), lambda d: d["a"].append(1), str),
@@ -244,6 +267,17 @@ def test_what_changed_is_put_back_as_often_as_wanted(kind, wrap):
         assert shown(value) != before
         snapshot.restore()
         assert shown(value) == before
+
+
+def test_an_empty_ordered_dict_is_given_no_dictionary_of_attributes():
+    """A module has a dozen of them, and each such dictionary would stay, in large models for GBs."""
+    module = torch.nn.Linear(2, 2)
+    ordered = [held for held in vars(module).values() if type(held) is OrderedDict]
+    snapshot = kept(module)
+    module.weight.data.add_(1)
+    snapshot.stands(), snapshot.restore()
+    assert len(ordered) > 5
+    assert not any(gc.get_referents(held) for held in ordered if not held)
 
 
 ITERATORS = {
