@@ -238,7 +238,7 @@ def plain(cell: Any) -> Any:
 
 def plain_cells(column: pd.Series[Any] | ExtensionArray | np.ndarray[Any, Any]) -> list[Any]:
     """The cells of a column, each as `plain` gives it."""
-    cells = list(column.tolist())
+    cells = listed(getattr(column, "array", column))
     if isinstance(column.dtype, (np.dtype, pd.StringDtype)) and column.dtype != object:
         return cells
     return each_plain(cells)
@@ -344,12 +344,33 @@ def listed(array: Any) -> list[Any]:
     found: list[Any]
     cells = array.__arrow_array__() if type(array) is _TEXTS else None
     if cells is not None and not cells.null_count:
-        found = cells.to_pylist()
+        found = texts(cells)
     else:
         found = array.tolist()
     return found
 
 
+def texts(array: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Arrow's texts as Python's; of a long array that repeats itself, those that are alike as one.
+
+    Most of a large frame's texts are a few names: each cell's own would take a hundred bytes, and
+    lie anywhere.
+
+    Examples
+    --------
+    >>> texts(pa.array(["relu", None]))
+    ['relu', None]
+    """
+    if len(array) <= _MANY or len(array[:_MANY].unique()) > _MANY // 2:
+        return list(array.to_pylist())
+    whole = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    encoded = whole.dictionary_encode()
+    distinct = [*encoded.dictionary.to_pylist(), None]  # the last is that of what is missing
+    return [*map(distinct.__getitem__, encoded.indices.fill_null(-1).to_numpy().tolist())]
+
+
+_MANY = 1000
+"""Texts, from which on it is looked whether they repeat; the first so many tell."""
 _TEXTS: Any = type(pd.array(["a"], dtype=TEXT))
 _FEW = 4
 """Rows whose columns are sooner looked up by name than all taken."""

@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lensframe_pd.quantities import quantity, unit_of
-from lensframe_pd.schema import itemsize, model_class
+from lensframe_pd.schema import itemsize, model_class, texts
 
 
 def test_bytes_of_every_element_type_of_torch():
@@ -86,3 +87,28 @@ def test_the_class_of_the_model():
     ]
     for rows, expected in cases:
         assert model_class(pd.DataFrame(rows)) == expected
+
+
+NAMES = [f"relu_{k % 7}" for k in range(3000)]
+TEXTS = {
+    "few": pa.array(["a", "b", None]),
+    "none": pa.array([], pa.large_string()),
+    "repeated": pa.array(NAMES, pa.large_string()),
+    "repeated, some missing": pa.array([None if k % 5 == 0 else n for k, n in enumerate(NAMES)]),
+    "missing": pa.nulls(3000, pa.string()),
+    "each once": pa.array([*map(str, range(3000))]),
+    "repeated at first": pa.array([*NAMES, *map(str, range(3000))]),
+    "chunks": pa.chunked_array([NAMES[:1500], [*NAMES[1500:], "é\0"]]),
+    "a part": pa.array(["x", *NAMES, "y"])[1:-1],
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_texts_are_those_of_arrow_however_often_they_repeat(kind):
+    assert texts(TEXTS[kind]) == TEXTS[kind].to_pylist()
+
+
+@pytest.mark.parametrize("kind", ["repeated", "repeated, some missing", "chunks"])
+def test_texts_that_repeat_are_one_object(kind):
+    found = texts(TEXTS[kind])
+    assert len({*map(id, found)}) == len({*found})

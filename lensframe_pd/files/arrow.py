@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +105,10 @@ def read_arrow(folder: Path, content: dict[str, Any]) -> xr.Dataset:
             name: _tensor(inside(folder, file), content["write"], name)
             for name, file in content["variables"].items()
         }
-        rows = [
-            (inside(folder, entry["file"]), row)
-            for entry in content.get("packed", [])
-            for row in read_packed(folder, entry, content["write"])
-        ]
+        rows: list[tuple[Path, Stored]] = []
+        for entry in content.get("packed", []):
+            path = inside(folder, entry["file"])
+            rows += zip(repeat(path), read_packed(folder, entry, content["write"]))
         coords: dict[Hashable, Any] = {}
         for entry in content["coordinates"]:
             coords |= _read_coordinates(folder, entry)
@@ -125,7 +125,7 @@ def _checked_rows(
     rows: list[tuple[Path, Stored]], files: list[Checked]
 ) -> dict[int, tuple[str, xr.Variable]]:
     """Place to name and variable: compared now where all is small, else when first used."""
-    at_once = is_small(files, sum(row.variable.nbytes for _, row in rows))
+    at_once = is_small(files, sum([row.values.nbytes for _, row in rows]))
     for checked in files if at_once else ():
         checked.check()
     found = {}
@@ -134,7 +134,7 @@ def _checked_rows(
         if not at_once:
             lazy = indexing.LazilyIndexedArray(Checked(variable, row.checksum, path, None))
             variable = xr.Variable(variable.dims, lazy, variable.attrs, fastpath=True)
-        elif checksums.of_array(variable.values) != row.checksum:
+        elif checksums.of_array(row.values) != row.checksum:
             raise LensValueError(
                 f"{path} is damaged: the values of {row.name!r} are not those that were written"
             )

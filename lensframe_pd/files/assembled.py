@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from lensframe_pd.errors import LensValueError
+
+
+def variable_of(
+    dims: tuple[str, ...], array: np.ndarray[Any, Any], attrs: dict[str, Any]
+) -> xr.Variable:
+    """What `xr.Variable` makes of these, which are known to fit: once per operation."""
+    made: Any = object.__new__(xr.Variable)
+    made._dims, made._data, made._attrs, made._encoding = dims, array, attrs, None
+    return made  # type: ignore[no-any-return]
 
 
 def assembled(
@@ -26,8 +36,9 @@ def assembled(
     """
     base = xr.Dataset(coords=coords)
     sizes: dict[Hashable, int] = dict(base.sizes)
-    for name, variable in variables.items():
-        for dim, n in zip(variable.dims, variable.shape, strict=True):
+    distinct = {(v.dims, v.shape): name for name, v in variables.items()}  # few of thousands
+    for (dims, shape), name in distinct.items():
+        for dim, n in zip(dims, shape, strict=True):
             if sizes.setdefault(dim, n) != n:
                 raise LensValueError(f"{name!r} has {n} along {dim!r}, other arrays {sizes[dim]}")
     everything = {**variables, **base.variables}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lensframe_pd.schema import plain
+from lensframe_pd.schema import plain, texts
 
 
 def tuples(column: Any) -> list[Any]:
@@ -39,6 +39,8 @@ def _is_list(kind: Any) -> bool:
 
 
 def _others(array: Any) -> list[Any]:
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        return texts(array)
     if array.null_count or pa.types.is_nested(array.type) or pa.types.is_dictionary(array.type):
         return [plain(cell) for cell in array.to_pylist()]
     return list(array.to_numpy(zero_copy_only=False).tolist())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+_IS_LITTLE = sys.byteorder == "little"
 
 
 def of_array(values: np.ndarray[Any, Any], before: int = 0) -> int:
@@ -22,8 +25,9 @@ def of_array(values: np.ndarray[Any, Any], before: int = 0) -> int:
     >>> of_array(numbers[1:], of_array(numbers[:1])) == of_array(numbers)
     True
     """
-    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    data: Any = np.ascontiguousarray(little).reshape(-1).view(np.uint8)
+    if not (values.dtype.isnative and _IS_LITTLE):  # to ask for an order costs as much as the rest
+        values = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    data: Any = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
     return zlib.crc32(data, before)
 
 

@@ -21,6 +21,7 @@ import xarray as xr
 
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.files import checksums
+from lensframe_pd.files.assembled import variable_of
 from lensframe_pd.files.cells import tuples
 from lensframe_pd.files.damage import inside
 
@@ -38,11 +39,12 @@ _TYPES = {
 
 
 class Stored(NamedTuple):
-    """A row: a variable, where it stands in its Dataset, and the checksum of its values."""
+    """A row: a variable, where it stands in its Dataset, its values, and their checksum."""
 
     name: str
     place: int
     variable: xr.Variable
+    values: np.ndarray[Any, Any]
     checksum: int
 
 
@@ -166,8 +168,8 @@ def _rows(batch: Any, dtype: np.dtype[Any]) -> Iterator[Stored]:
         zip(cells["name"], cells["place"], cells["crc32"], strict=True)
     ):
         values = numbers[ends[k] : ends[k + 1]].reshape(cells["shape"][k])
-        variable = xr.Variable(dims[cells["dims"][k]], values, attrs[k], fastpath=True)
-        yield Stored(name, place, variable, checksum)
+        variable = variable_of(dims[cells["dims"][k]], values, attrs[k])
+        yield Stored(name, place, variable, values, checksum)
 
 
 def _as_numbers(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from lensframe_pd.files.assembled import variable_of
 from lensframe_pd.labels import call_text, calls_text
 from lensframe_pd.schema import MODULE_ALIASES, RENAMED_DIMS
 from lensframe_pd.tables.centres import Centres, centres
@@ -127,7 +128,7 @@ def dataset(
         assert value is not None
         # whoever has the Dataset may write into them
         own = {**attrs} if are_kept else attrs
-        variables[label] = _variable(found, to_numpy(value), own)
+        variables[label] = variable_of(found, to_numpy(value), own)
     # The public constructor compares every variable with every other's dims: 8 times the cost.
     aliases = {MODULE_ALIASES: json.dumps(tape.aliases)} if tape.aliases else {}
     renamed = {RENAMED_DIMS: json.dumps(tape.renamed)} if tape.renamed else {}
@@ -150,15 +151,6 @@ def _of_rows(
     for i in sized.values():
         sizes.update(zip(dims[i], made[i][2], strict=True))  # row.shape
     return found, sizes
-
-
-def _variable(
-    dims: tuple[str, ...], array: np.ndarray[Any, Any], attrs: dict[str, Any]
-) -> xr.Variable:
-    """What `xr.Variable` makes of these, which are known to fit: once per operation."""
-    made: Any = object.__new__(xr.Variable)
-    made._dims, made._data, made._attrs, made._encoding = dims, array, attrs, None
-    return made  # type: ignore[no-any-return]
 
 
 def described(

@@ -270,7 +270,7 @@ def test_what_changed_is_put_back_as_often_as_wanted(kind, wrap):
 
 
 def test_an_empty_ordered_dict_is_given_no_dictionary_of_attributes():
-    """A module has a dozen of them, and each such dictionary would stay, in large models for GBs."""
+    """A module has a dozen, and each such dictionary would stay: a kilobyte a module."""
     module = torch.nn.Linear(2, 2)
     ordered = [held for held in vars(module).values() if type(held) is OrderedDict]
     snapshot = kept(module)
