@@ -77,33 +77,45 @@ def _is_shapeless(value: Tensor) -> bool:
 def by_parameter(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments by the parameter that each is passed to, in the order of these."""
     function = model.forward if isinstance(model, nn.Module) else model
-    names = _plain_parameters(function)
-    if len(args) <= len(names) and kwargs.keys() <= {*names[len(args) :]}:
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
-        return {name: given[name] for name in names if name in given}
+    known = _parameters(function)
+    if known is not None:
+        by_place, by_name = known
+        rest = {*by_place[len(args) :], *by_name}
+        if len(args) <= len(by_place) and kwargs.keys() <= rest:
+            given = {**dict(zip(by_place, args, strict=False)), **kwargs}
+            return {name: given[name] for name in (*by_place, *by_name) if name in given}
     try:
         return inspect.signature(function).bind(*args, **kwargs).arguments
     except (TypeError, ValueError):  # the model's own error will say it better
         return {str(i): value for i, value in enumerate(args)} | kwargs
 
 
-def _plain_parameters(function: Any) -> tuple[str, ...]:
-    """The parameters of a method or function with nothing special about it; none of any other.
+def _parameters(function: Any) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """The parameters of a method or function that take a place, and those that take a name.
 
-    `inspect.signature` says the same in ten microseconds.
+    None where there is something special about it: `inspect.signature`, which this says the same
+    as, knows all kinds, and takes a tenth of a millisecond where decorators stand around a forward.
+    What gathers further arguments is left out: it has none where all given are named here.
     """
     own = 0
     if type(function) is MethodType:
         function, own = function.__func__, 1
-    if type(function) is not FunctionType or vars(function):
-        return ()
-    code = function.__code__
-    if code.co_flags & _SPECIAL or code.co_posonlyargcount or code.co_kwonlyargcount:
-        return ()
-    return code.co_varnames[own : code.co_argcount]
+    for _ in range(_DECORATORS):
+        if type(function) is not FunctionType or not _SPECIAL.isdisjoint(vars(function)):
+            break
+        if "__wrapped__" not in vars(function):
+            code = function.__code__
+            if code.co_posonlyargcount or code.co_argcount < own:
+                return None
+            n = code.co_argcount
+            return code.co_varnames[own:n], code.co_varnames[n : n + code.co_kwonlyargcount]
+        function = function.__wrapped__
+    return None
 
 
-_SPECIAL = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
+_DECORATORS = 16
+#: Attributes of a function that say more of its signature than its code does.
+_SPECIAL = frozenset(("__signature__", "_partialmethod", "__partialmethod__"))
 
 
 _END = object()

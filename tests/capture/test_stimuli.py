@@ -1,10 +1,14 @@
 """Where the stimuli are among the arguments."""
 
+import functools
+import inspect
+
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence
 
 import lensframe_pd as lf
+from lensframe_pd.capture.stimuli import by_parameter
 
 TWO, THREE = torch.rand(2, 5), torch.rand(3, 5)
 
@@ -59,3 +63,82 @@ def test_one_id_per_packed_sequence():
     for n in (2, 4, 10):
         with pytest.raises(lf.LensValueError, match="axis 0 of the input has 3"):
             lf.trace(model, packed, stimulus=range(n))
+
+
+def _decorated(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def _twice(function):
+    return _decorated(_decorated(function))
+
+
+def _signed(function):
+    wrapper = _decorated(function)
+    wrapper.__signature__ = inspect.signature(lambda told, *others: None)
+    return wrapper
+
+
+def _plainly(function):
+    return function
+
+
+class _Forwards:
+    def two(self, x, mask=None):
+        """Takes two."""
+
+    def rest(self, x, mask=None, **others):
+        """Gathers what is named."""
+
+    def places(self, x, *others, mask=None):
+        """Gathers what has a place."""
+
+    def only(self, x, *, mask, scale=1):
+        """Has parameters that need a name."""
+
+    def first(self, x, /, mask=None):
+        """Has one that has no name."""
+
+    def anything(*args, **kwargs):
+        """Has no name for itself."""
+
+
+@pytest.mark.parametrize("decorated", [_plainly, _decorated, _twice, _signed])
+@pytest.mark.parametrize("name", ["two", "rest", "places", "only", "first", "anything"])
+@pytest.mark.parametrize("bound", [True, False])
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((1,), {}),
+        ((1, 2), {}),
+        ((1, 2, 3), {}),
+        ((), {"x": 1}),
+        ((), {"mask": 2, "x": 1}),
+        ((1,), {"mask": 2}),
+        ((1,), {"scale": 3, "mask": 2}),
+        ((1,), {"x": 2}),
+        ((1,), {"other": 2}),
+    ],
+)
+def test_arguments_go_to_the_parameters_that_python_says(decorated, name, bound, args, kwargs):
+    holder = type("_Holder", (), {name: decorated(getattr(_Forwards, name))})
+    function = getattr(holder(), name) if bound else getattr(holder, name)
+    given = by_parameter(function, args, kwargs)
+    try:
+        expected = inspect.signature(function).bind(*args, **kwargs).arguments
+    except TypeError:  # the model's own error will say it
+        assert sorted(given.values()) == sorted([*args, *kwargs.values()])
+    else:
+        assert [*given.items()] == [*expected.items()]
+
+
+def test_a_decorator_that_wraps_itself_is_no_endless_loop():
+    def forward(x):
+        return x
+
+    forward.__wrapped__ = forward
+    assert by_parameter(forward, (1,), {}) == {"0": 1}
