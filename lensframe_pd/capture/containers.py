@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import array
-import operator
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from itertools import chain
+from operator import is_
 from types import CellType
 from typing import Any, NamedTuple
 
@@ -45,13 +46,50 @@ class Place(NamedTuple):
     def stands(self) -> bool:
         """Whether it holds the very objects it held."""
         now = self.kind.read(self.owner)
-        return len(now) == len(self.content) and all(map(operator.is_, now, self.content))
+        return len(now) == len(self.content) and all(map(is_, now, self.content))
 
     def restore(self, fresh: dict[int, Any]) -> None:
         content = [fresh.get(id(v), v) for v in self.content] if fresh else self.content
         now = self.kind.read(self.owner)
-        if len(now) != len(content) or not all(map(operator.is_, now, content)):
+        if len(now) != len(content) or not all(map(is_, now, content)):
             self.kind.write(self.owner, content)
+
+
+class Dictionaries:
+    """Plain dictionaries and what they held: most of what objects hold, looked at all together."""
+
+    def __init__(self) -> None:
+        self._owners: list[dict[Any, Any]] = []
+        self._sizes: list[int] = []
+        self._keys: list[Any] = []
+        self._values: list[Any] = []
+
+    def add(self, owner: dict[Any, Any]) -> None:
+        """One more, with what it holds now."""
+        self._owners.append(owner)
+        self._sizes.append(len(owner))
+        self._keys += owner
+        self._values += owner.values()
+
+    def values(self) -> list[Any]:
+        """All that they held."""
+        return self._values
+
+    def stand(self) -> bool:
+        """Whether each holds the very objects it held, in the order it held them."""
+        owners = self._owners
+        if [*map(len, owners)] != self._sizes:
+            return False
+        keys, values = chain.from_iterable(owners), chain.from_iterable(map(dict.values, owners))
+        return all(map(is_, keys, self._keys)) and all(map(is_, values, self._values))
+
+    def restore(self, fresh: dict[int, Any]) -> None:
+        """Put back what they held, with the objects of `fresh` for those of these ids."""
+        end = 0
+        for owner, size in zip(self._owners, self._sizes, strict=True):
+            begin, end = end, end + size
+            content = [*self._keys[begin:end], *self._values[begin:end]]
+            Place(owner, _DICT, content).restore(fresh)
 
 
 class Layout(NamedTuple):
@@ -72,11 +110,16 @@ def layout_of(value: Any) -> Layout:
     return Layout(kinds, [slot for _, slot in slots(kind)], is_ordinary)
 
 
-def places_in(value: Any, layout: Layout) -> list[Place]:
-    """Where an object can be made to hold something else."""
+def places_in(value: Any, layout: Layout, plain: Dictionaries) -> list[Place]:
+    """Where an object can be made to hold something else; dictionaries are added to the `plain`."""
+    if type(value) is dict:
+        plain.add(value)
+        return []
     found = [Place(value, how, how.read(value)) for how in layout.kinds]
     own = instance_dict(value)
-    if own is not None:
+    if type(own) is dict:
+        plain.add(own)
+    elif own is not None:
         found.append(Place(own, _DICT, _DICT.read(own)))
     for slot in layout.slots:
         place = (value, slot)

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Collection, Iterable
+from itertools import chain
 from typing import Any
 
 from torch import Tensor
 
-from lensframe_pd.capture.containers import Draws, Layout, Place, draws_of, layout_of, places_in
+from lensframe_pd.capture.containers import (
+    Dictionaries,
+    Draws,
+    Layout,
+    Place,
+    draws_of,
+    layout_of,
+    places_in,
+)
 from lensframe_pd.capture.iterators import Uncopyable, copied, is_iterator, moved
 from lensframe_pd.capture.memory import KeptTensor, Memory, memory_of
 from lensframe_pd.collector import collector_paused
@@ -33,6 +42,7 @@ class Snapshot:
     def __init__(self, objects: Iterable[Child]) -> None:
         self.unrestorable: list[tuple[str, str]] = []
         self._tensors: dict[int, KeptTensor] = {}
+        self._dicts = Dictionaries()
         self._places: list[Place] = []
         self._empty: list[Any] = []
         self._bare: list[Any] = []
@@ -55,10 +65,10 @@ class Snapshot:
                 layout = layouts[kind] = layout_of(value)
             if layout.is_ordinary:
                 if not is_closed(value):
-                    self._places += places_in(value, layout)
+                    self._places += places_in(value, layout, self._dicts)
             elif issubclass(type(value), Tensor):
                 self._keep(value)
-                self._places += places_in(value, layout)
+                self._places += places_in(value, layout, self._dicts)
             elif is_iterator(value):
                 iterators[id(value)] = value, joined(trail, key)
             elif (draws := draws_of(value)) is not None:
@@ -66,7 +76,7 @@ class Snapshot:
             elif (memory := memory_of(value)) is not None:
                 self._memories.append(memory)
             elif not is_closed(value):
-                self._places += places_in(value, layout)
+                self._places += places_in(value, layout, self._dicts)
         self._keep_iterators(iterators)
         # a glance is enough for those
         self._empty += [place.owner for place in self._places if place.is_empty()]
@@ -99,7 +109,7 @@ class Snapshot:
             return False
         if any(self._attributes()):
             return False
-        if not all([place.stands() for place in self._places]):
+        if not self._dicts.stand() or not all([place.stands() for place in self._places]):
             return False
         return all([kept.stands() for kept in self._tensors.values()])
 
@@ -126,6 +136,7 @@ class Snapshot:
                 container.clear()
         for given in self._attributes():
             given.clear()
+        self._dicts.restore(fresh)
         for place in self._places:
             place.restore(fresh)
         for key, kept in self._tensors.items():
@@ -149,7 +160,8 @@ class Snapshot:
         """Copy the iterators that stand where another can be put in their place."""
         if not found:
             return
-        replaceable = {id(content) for place in self._places for content in place.content}
+        in_places = chain.from_iterable([place.content for place in self._places])
+        replaceable = {*map(id, chain(self._dicts.values(), in_places))}
         copies: dict[int, Any] = {}
         for key, (iterator, path) in found.items():
             try:
