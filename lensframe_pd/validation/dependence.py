@@ -21,8 +21,8 @@ from lensframe_pd.tape.config import arg_name
 from lensframe_pd.tape.domains import Domain, Domains, is_pointwise
 from lensframe_pd.tape.storage import bits_of
 from lensframe_pd.tape.tape import SLOT, Call
-from lensframe_pd.validation.metadata import makes_of_its_kind, reads_values
-from lensframe_pd.validation.probes import COMPUTED, numbers_beside, probes, turned
+from lensframe_pd.validation.metadata import may_read_the_kind_only, reads_values
+from lensframe_pd.validation.probes import TURNED, numbers_beside, probes, turned
 
 
 class Dependence(NamedTuple):
@@ -147,11 +147,11 @@ class _Probed:
         return _FAR * farthest(known) < farthest(made - known) < math.inf
 
     def unread(self, slots: Sequence[int]) -> Dependence | None:
-        """That of what only makes a tensor of the kind of another: no values need be tried.
+        """That of what is given only for what kind of tensor it is: no values need be tried.
 
         None where a kernel is seen to read them, and of other functions, where it is not looked.
         """
-        if not makes_of_its_kind(self.run.call.function.name):
+        if not may_read_the_kind_only(self.run.call.function.name, self.roles[slots[0]]):
             return None
         if reads_values(self.run, self.tensors, slots):
             return None
@@ -163,25 +163,19 @@ class _Probed:
         That is the first of `others`, tried in few steps; where it shows nothing, all are tried.
         """
         tensor, result = self.tensors[slots[0]], self.result
-        if len(result) != 1 or type(tensor) is not Tensor or tensor.dtype not in COMPUTED:
+        if type(tensor) is not Tensor or tensor.dtype not in TURNED:
             return False
         if tensor.numel() > _MANY or tensor.requires_grad or tensor.layout is not torch.strided:
             return False
-        known = result[0]
-        if type(known) is not Tensor or known.dtype not in _PLAINLY_EQUAL:
-            return False
-        if known.layout is not torch.strided or self.domain(slots) is not Domain.ANY:
+        if self.domain(slots) is not Domain.ANY:
             return False
         other = turned(tensor)
         if other.stride() != tensor.stride() or tensor.is_neg() or tensor.is_conj():
             other = laid_out(other, tensor.stride(), bits_of(tensor))
         now = _result(self.run, _put(self.tensors, slots, other))
-        if now is None or len(now) != 1 or type(now[0]) is not Tensor:
+        if now is None or len(now) != len(result):
             return False
-        if now[0].dtype is not known.dtype or now[0].layout is not torch.strided:
-            return False
-        # numbers that are not equal are others, but for NaN, which is not equal to itself
-        return not torch.equal(now[0], known) and torch.equal(known, known)
+        return any(map(_are_others, now, result))
 
     def exemption(self, slots: Sequence[int]) -> Dependence:
         """Why no change of the values changed the result; the cheapest to show first."""
@@ -391,6 +385,19 @@ def _next_to(value: Any) -> tuple[Any, ...]:
     if type(value) is bool:
         return (not value,)
     return (value + 1, value - 1) if type(value) in (int, float) else ()
+
+
+def _are_others(now: Tensor, known: Tensor) -> bool:
+    """Whether a result is seen at a glance to have other numbers than it had."""
+    if type(known) is not Tensor or type(now) is not Tensor:
+        return False
+    dtype = known.dtype
+    if dtype not in _PLAINLY_EQUAL or now.dtype is not dtype:
+        return False
+    if known.layout is not torch.strided or now.layout is not torch.strided:
+        return False
+    # numbers that are not equal are others, but for NaN, which is not equal to itself
+    return not torch.equal(now, known) and torch.equal(known, known)
 
 
 def _facts(tensors: list[Tensor], fact: str) -> list[Any]:

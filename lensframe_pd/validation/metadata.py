@@ -19,9 +19,13 @@ _OF_ITS_KIND = frozenset(
 )
 
 
-def makes_of_its_kind(name: str) -> bool:
-    """Whether a function of this name makes a tensor of the kind of one that it is given."""
-    return name in _OF_ITS_KIND
+# They make of one tensor what is of the shape or the type of the other.
+_LIKE_THE_OTHER = frozenset("type_as view_as reshape_as expand_as".split())
+
+
+def may_read_the_kind_only(name: str, role: str) -> bool:
+    """Whether a function of this name is given this argument for what kind of tensor it is."""
+    return name in _OF_ITS_KIND or (role == "other" and name in _LIKE_THE_OTHER)
 
 
 def reads_values(run: Rerun, tensors: Sequence[Tensor], slots: Sequence[int]) -> bool:

@@ -121,6 +121,8 @@ def _where(finite: Tensor | bool, other: Tensor, tensor: Tensor) -> Tensor:
 
 def turned(tensor: Tensor) -> Tensor:
     """Other values, of another sign, order and size, at the price of one operation."""
+    if tensor.dtype in _WHOLE:
+        return tensor.bitwise_not()
     wide = tensor
     if tensor.dtype not in COMPUTED:
         wide = tensor.to(torch.complex64) if tensor.is_complex() else tensor.float()
@@ -129,6 +131,9 @@ def turned(tensor: Tensor) -> Tensor:
 
 #: Types that torch computes with as they are.
 COMPUTED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+_WHOLE = frozenset((torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool))
+#: Types of which `turned` makes other values in one operation.
+TURNED = _WHOLE.union(COMPUTED)
 
 
 def _other_floats(tensor: Tensor, beside: Iterable[float]) -> Iterator[Tensor]:

@@ -142,8 +142,8 @@ INDICES = {
     "scatter": lambda w, i: w.scatter(0, i, 7.0),
     "index_add": lambda w, i: w.index_add(0, i[0], w[:2]),
     "index_put": lambda w, i: w.index_put((i[0],), w[1]),
-    "setitem": lambda w, i: w.clone().__setitem__(i[0], 1.0),
-    "one_hot": lambda w, i: nn.functional.one_hot(i, 9),
+    "index_put of setitem": lambda w, i: w.clone().__setitem__(i[0], 1.0),
+    "scatter of one_hot": lambda w, i: nn.functional.one_hot(i, 9),
     "bincount": lambda w, i: torch.bincount(i.flatten()),
     "embedding_bag": lambda w, i: nn.functional.embedding_bag(i, w),
     "repeat_interleave": lambda w, i: w.repeat_interleave(i.flatten(), 0),
@@ -151,7 +151,7 @@ INDICES = {
         w.log_softmax(-1)[:, None].repeat(1, 2, 1), i[:, 1:] - 1, (4, 4), (1, 1)
     ),
     "nll_loss": lambda w, i: nn.functional.nll_loss(w, i.flatten() % 3),
-    "cross_entropy": lambda w, i: nn.functional.cross_entropy(w, i.flatten() % 3),
+    "nll_loss of cross_entropy": lambda w, i: nn.functional.cross_entropy(w, i.flatten() % 3),
     "max_unpool": lambda w, i: nn.functional.max_unpool1d(w[:2, :2], i, 2),
 }
 
@@ -165,6 +165,7 @@ def test_integers_that_may_be_addresses_stay_in_the_range_they_had(kind):
         report = lf.trace(INDICES[kind], args).validate(downstream="all", alignment=None)
     assert report["passed"].all(), report["reason"]
     name, dtypes, _ = max(plain.found, key=lambda place: kind.split()[0] in place[0])
+    assert kind.split()[0] in name
     for place, (first, *_) in plain.found.items():
         if place[:2] == (name, dtypes) and type(first[0]) is int:
             others = [number for values in given.found[place] for number in values]
@@ -460,6 +461,18 @@ NEARLY = {
     "one of them": lambda x: x.max(),
     "followed by autograd": lambda x: (x * torch.ones((), requires_grad=True)).relu(),
     "a mean": lambda x: torch.std_mean(x, 1),
+    "several, of which the first is alike": lambda x: torch.frexp(x * 0 + 0.5 + (x > 0.3)),
+    "several that are views": lambda x: [part * 2 for part in x.chunk(3, 1)],
+    "several, none read": lambda x: torch.zeros_like(x).chunk(2),
+    "whole numbers of whole numbers": lambda x: (x * 10).long() // 3 - 1,
+    "bits": lambda x: (x * 10).to(torch.uint8) & 12,
+    "yes or no of whole numbers": lambda x: (x * 10).long() == 3,
+    "both": lambda x: (x > 0) | (x < 0.5),
+    "neither": lambda x: (x > 2) & ((x * 10).long() > 3),
+    "a power that is refused": lambda x: torch.full((3,), 2) ** (x[0, :3] * 0 + 2).long(),
+    "the type of another": lambda x: x.long().type_as(x),
+    "the shape of another": lambda x: x.flatten().view_as(x),
+    "the extent of another": lambda x: x[:1].expand_as(x),
 }
 
 
