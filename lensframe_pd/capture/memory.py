@@ -16,7 +16,10 @@ from lensframe_pd.tape.storage import SPARSE, same_view, storage_of, view_of
 
 
 class KeptTensor:
-    """One tensor, with a copy of its data; the data of one made of others are those others'."""
+    """One tensor, with a copy of its data; the data of one made of others are those others'.
+
+    Made where autograd follows nothing.
+    """
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
@@ -29,15 +32,14 @@ class KeptTensor:
         self.requires_grad, self.grad = tensor.requires_grad, None
         if tensor.is_leaf:
             self.grad = tensor.grad
-        with torch.no_grad():
-            self.parts = parts_of(tensor)
-            if not self.parts or tensor.layout in SPARSE:
-                self.alias = tensor.detach()
-                self.copy = self.alias.clone()
-                if not self.parts:
-                    self._view = view_of(self.alias)
-                    self._storage, self._high = storage_of(self.alias), region_of(self.alias).high
-                    self._bits = _bits_of_both(self.alias, self.copy)
+        self.parts = parts_of(tensor)
+        if not self.parts or tensor.layout in SPARSE:
+            self.alias = tensor.detach()
+            self.copy = self.alias.clone()
+            if not self.parts:
+                self._view = view_of(self.alias)
+                self._storage, self._high = storage_of(self.alias), region_of(self.alias).high
+                self._bits = _bits_of_both(self.alias, self.copy)
 
     def unchanged(self) -> bool:
         return self.copy is not None and same(self.tensor, self.copy)
@@ -93,21 +95,26 @@ class KeptTensor:
 
 
 def _bits_of_both(tensor: Tensor, copy: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """The memory of each as whole numbers, as few as both can be seen as."""
-    bits = _bits(tensor), _bits(copy)
-    if bits[0] is None or bits[1] is None:
+    """The memory of each as whole numbers, as few as both can be seen as.
+
+    None where that cannot be seen as such at all times.
+    """
+    if not (_is_seen(tensor) and _is_seen(copy)):
         return None, None
-    fewer = widest(bits[0]), widest(bits[1])
-    return bits if fewer[0] is None or fewer[1] is None else fewer
+    fewer = widest(tensor), widest(copy)
+    if fewer[0] is not None and fewer[1] is not None:
+        return fewer
+    kind = BITS[tensor.element_size()]
+    return tensor.view(kind), copy.view(kind)
 
 
-def _bits(tensor: Tensor) -> Tensor | None:
-    """The same memory as whole numbers, None where that cannot be seen as such at all times."""
-    kind = BITS.get(tensor.element_size()) if type(tensor) is Tensor else None
-    plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
-    if kind is None or not plain or not (tensor.is_floating_point() or tensor.dtype in _SEEN):
-        return None
-    return None if tensor.is_neg() or tensor.is_conj() else tensor.view(kind)
+def _is_seen(tensor: Tensor) -> bool:
+    """Whether its numbers lie in memory as they are, and can be seen as whole ones."""
+    if type(tensor) is not Tensor or not tensor.is_cpu or tensor.layout is not torch.strided:
+        return False
+    if not (tensor.is_floating_point() or tensor.dtype in _SEEN):
+        return False
+    return tensor.element_size() in BITS and not (tensor.is_neg() or tensor.is_conj())
 
 
 _SEEN = frozenset(

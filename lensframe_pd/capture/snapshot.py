@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lensframe_pd.capture.containers import (
@@ -49,11 +50,11 @@ class Snapshot:
         self._memories: list[Memory] = []
         self._draws: dict[int, tuple[Any, Draws, Any]] = {}
         self._iterators: dict[int, tuple[Any, Any]] = {}  # with a copy that is never moved
-        with collector_paused():
+        with collector_paused(), torch.no_grad():
             self._keep_all(objects)
 
     def _keep_all(self, objects: Iterable[Child]) -> None:
-        iterators, bare = {}, self._bare
+        iterators, bare, places, dicts = {}, self._bare, self._places, self._dicts
         layouts: dict[type, Layout] = {}
         for trail, key, value in walk(objects):
             kind = type(value)
@@ -65,10 +66,10 @@ class Snapshot:
                 layout = layouts[kind] = layout_of(value)
             if layout.is_ordinary:
                 if not is_closed(value):
-                    self._places += places_in(value, layout, self._dicts)
-            elif issubclass(type(value), Tensor):
+                    places += places_in(value, layout, dicts)
+            elif issubclass(kind, Tensor):
                 self._keep(value)
-                self._places += places_in(value, layout, self._dicts)
+                places += places_in(value, layout, dicts)
             elif is_iterator(value):
                 iterators[id(value)] = value, joined(trail, key)
             elif (draws := draws_of(value)) is not None:
@@ -76,11 +77,11 @@ class Snapshot:
             elif (memory := memory_of(value)) is not None:
                 self._memories.append(memory)
             elif not is_closed(value):
-                self._places += places_in(value, layout, self._dicts)
+                places += places_in(value, layout, dicts)
         self._keep_iterators(iterators)
         # a glance is enough for those
-        self._empty += [place.owner for place in self._places if place.is_empty()]
-        self._places = [place for place in self._places if not place.is_empty()]
+        self._empty += [place.owner for place in places if place.is_empty()]
+        self._places = [place for place in places if not place.is_empty()]
 
     def unchanged(self, tensor: Tensor) -> bool:
         """Whether this tensor still holds what it held then."""

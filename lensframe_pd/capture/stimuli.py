@@ -109,7 +109,7 @@ def _parameters(function: Any) -> tuple[tuple[str, ...], tuple[str, ...]] | None
                 return None
             n = code.co_argcount
             return code.co_varnames[own:n], code.co_varnames[n : n + code.co_kwonlyargcount]
-        function = function.__wrapped__
+        function = vars(function)["__wrapped__"]
     return None
 
 

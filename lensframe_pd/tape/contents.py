@@ -75,9 +75,12 @@ def children(value: Any) -> Iterable[Child]:
 
 
 def is_bare(value: Any) -> bool:
-    """Whether it is an empty dictionary, ordered or not, as three of four that modules hold are."""
+    """Whether it is an empty dictionary, ordered or not, or an empty set.
+
+    So are four of five that modules hold.
+    """
     kind = type(value)
-    if kind is dict:
+    if kind is dict or kind is set:
         return not value
     # To ask for its `__dict__` makes it one, for good: a kilobyte for each module of the model.
     return kind is OrderedDict and not value and not any(gc.get_referents(value))

@@ -68,7 +68,8 @@ def filters_of_others() -> list[Any]:
     """The filters of the process, without the one that this module adds."""
     everybodys: list[Any] = [*warnings.filters]
     if everybodys and everybodys[0] is _silence.own:  # as most often, where there is one
-        return everybodys[1:]
+        del everybodys[0]
+        return everybodys
     return [item for item in everybodys if item[1] is not _silence]
 
 

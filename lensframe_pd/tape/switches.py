@@ -64,9 +64,12 @@ def _write_deterministic(state: tuple[bool, bool, bool]) -> None:
     _deterministic.fill_uninitialized_memory = state[2]
 
 
+_of_thread: Any = torch._GLOBAL_DEVICE_CONTEXT
+
+
 def _read_device() -> torch.device | None:
     """The default device of this thread; None where nobody has set one."""
-    context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
+    context = _of_thread.__dict__.get("device_context")  # an attribute that is missing is dear
     return None if context is None else context.device
 
 
@@ -74,14 +77,16 @@ def _write_anomaly(state: tuple[bool, bool]) -> None:
     torch.autograd.set_detect_anomaly(state[0], check_nan=state[1])
 
 
+# Torch's own readers wrap these, which takes most of their time; each call of a run that is proven
+# asks for all.
 _SWITCHES = (
     _Switch(torch.get_default_dtype, torch.set_default_dtype),
     _Switch(_read_device, torch.set_default_device),
     _Switch(
         lambda: (
-            torch.are_deterministic_algorithms_enabled(),
-            torch.is_deterministic_algorithms_warn_only_enabled(),
-            _deterministic.fill_uninitialized_memory,
+            torch._C._get_deterministic_algorithms(),
+            torch._C._get_deterministic_algorithms_warn_only(),
+            torch._C._get_deterministic_fill_uninitialized_memory(),
         ),
         _write_deterministic,
     ),
@@ -96,13 +101,11 @@ _SWITCHES = (
         for d in _AUTOCAST_DEVICES
     ],
     _Switch(torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
-    _Switch(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    _Switch(torch._C._get_float32_matmul_precision, torch.set_float32_matmul_precision),
     _Switch(torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
-    _Switch(torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
-    _Switch(torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp),
-    _Switch(
-        torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp
-    ),
+    _Switch(torch._C._get_flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
+    _Switch(torch._C._get_math_sdp_enabled, torch.backends.cuda.enable_math_sdp),
+    _Switch(torch._C._get_mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp),
     _Switch(torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
     _Switch(torch._C._get_cudnn_enabled, torch._C._set_cudnn_enabled),
     _Switch(torch._C._get_cudnn_benchmark, torch._C._set_cudnn_benchmark),
@@ -110,7 +113,7 @@ _SWITCHES = (
     _Switch(
         lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()), _write_anomaly
     ),
-    _Switch(torch.is_warn_always_enabled, torch.set_warn_always),
+    _Switch(torch._C._get_warnAlways, torch.set_warn_always),
     _Switch(np.geterr, lambda state: np.seterr(**state)),
     _Switch(filters_of_others, put_filters),
 )
