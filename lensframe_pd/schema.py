@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 from weakref import ref
@@ -388,6 +390,19 @@ def rows_by_label(
     """The cells, which stand column by column, as rows."""
     rows = zip(*cells, strict=True)
     return {op: dict(zip(columns, row, strict=True)) for op, row in zip(ops, rows, strict=True)}
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a frame as traced, column by column."""
+
+    ops: list[str]
+    columns: dict[str, list[Any]]
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The same row by row, by label; the last row where a label comes twice."""
+        return rows_by_label(self.ops, [*self.columns], self.columns.values())
 
 
 def model_class(frame: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from lensframe_pd.schema import CELLS, COLUMNS, TEXT, Rows, rows_by_label
+from lensframe_pd.schema import CELLS, COLUMNS, TEXT, Cells
 from lensframe_pd.tape.alike import Findings
 from lensframe_pd.tape.facts import CallFacts, Ordinals, Sources, Template, tensor_facts
 from lensframe_pd.tape.passes import Passes
@@ -64,8 +64,8 @@ def layers(
     return frame
 
 
-def cells(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> Rows:
-    """The cells of `layers`, as `schema.rows_of` gives them, without a frame in between."""
+def cells(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> Cells:
+    """The cells of `layers`, without a frame in between."""
     labels = grouped.labels()
     columns = {
         **_columns(tape, grouped),
@@ -73,7 +73,7 @@ def cells(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> Rows:
         **_in_files(tape),
         **_of_run(tape, unsaved),
     }
-    return rows_by_label(labels, [*COLUMNS], [_listed(name, columns[name]) for name in COLUMNS])
+    return Cells(labels, {name: _listed(name, columns[name]) for name in COLUMNS})
 
 
 def _arrays(tape: Tape, grouped: Passes) -> dict[str, Any]:

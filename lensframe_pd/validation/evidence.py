@@ -30,7 +30,7 @@ from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.state import Origin, Start
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.labels import labels
-from lensframe_pd.schema import COLUMNS, Rows, require, rows_of
+from lensframe_pd.schema import COLUMNS, Cells, Rows, cells_of, require
 from lensframe_pd.tape.context import RunFacts, context_now, context_of, run_facts
 from lensframe_pd.tape.edited import EDIT
 from lensframe_pd.tape.passes import Passes
@@ -52,9 +52,7 @@ class End(NamedTuple):
 class Evidence:
     """What there is to judge, and to judge it by."""
 
-    ops: list[str]
-    """The labels as they are given, doubles included."""
-    rows: Rows
+    cells: Cells
     activations: xr.Dataset | None
     origin: Origin
     tape: Tape | None = None
@@ -67,6 +65,16 @@ class Evidence:
     """The passes of `tape`, where they are known."""
     dims: Sequence[tuple[str, ...]] | None = None
     """The dimensions of the rows of `tape`, where they are known."""
+
+    @property
+    def ops(self) -> list[str]:
+        """The labels as they are given, doubles included."""
+        return self.cells.ops
+
+    @property
+    def rows(self) -> Rows:
+        """The cells row by row."""
+        return self.cells.rows
 
     @cached_property
     def sites(self) -> Sites | None:
@@ -155,8 +163,8 @@ def evidence(
             f"activations is a {type(activations).__name__}; give the Dataset of the trace"
         )
     ops = labels(layers, "validate")
-    rows = rows_of(layers, ops)
-    return Evidence(ops, rows, activations, origin, tape, stimulus, given, grouped, dims)
+    cells = Cells(ops, dict(zip(COLUMNS, cells_of(layers, [*COLUMNS]), strict=True)))
+    return Evidence(cells, activations, origin, tape, stimulus, given, grouped, dims)
 
 
 def _run_facts(context: str) -> RunFacts:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from lensframe_pd.schema import RENAMED_DIMS, Rows, plain
+from lensframe_pd.schema import RENAMED_DIMS, Cells, plain
 from lensframe_pd.tables.activations import described, to_numpy
 from lensframe_pd.tables.renames import renames
 from lensframe_pd.tape.passes import Passes
@@ -31,41 +31,51 @@ _PLACE = re.compile(r".+:\d+")
 
 
 def check_facts(
-    evidence: Evidence, reference: Tape, grouped: Passes, fresh: Rows, verdicts: Verdicts
+    evidence: Evidence, reference: Tape, grouped: Passes, fresh: Cells, verdicts: Verdicts
 ) -> None:
     """Compare the tables with the tape of a new trace, and with `fresh`, its frame."""
-    rows = evidence.rows
-    for op, reason in (*_of_rows(rows, fresh), *_of_places(rows, fresh)):
+    there = _of_both(evidence.cells, fresh)
+    for op, reason in (*_of_rows(there), *_of_places(there, fresh)):
         verdicts.fails("facts", op, reason)
     if evidence.activations is not None:
         for op, reason in _of_variables(evidence, evidence.activations, reference, grouped):
             verdicts.fails("facts", op, reason)
-    verdicts.all_hold("facts", [op for op in rows if op in fresh])
+    verdicts.all_hold("facts", [op for op, *_ in there])
 
 
-def _of_rows(rows: Rows, fresh: Rows) -> Iterator[tuple[str, str]]:
-    for op, row in rows.items():
-        if op not in fresh:
-            continue
-        reason = row["unsaved_reason"]
-        if reason:  # a value that was not selected has none
-            known = fresh[op]["unsaved_reason"]
-            if reason != known:
-                yield op, f"unsaved_reason is {reason!r}; traced again it is {known!r}"
-        seconds = row["seconds"]
+def _of_both(cells: Cells, fresh: Cells) -> list[tuple[Any, ...]]:
+    """Of each row that both have its label, what the frame says, and what a new trace says."""
+    if cells.ops == fresh.ops:  # as most often, and then no row has to be looked up
+        told = [cells.columns[name] for name in _TOLD]
+        known = [fresh.columns[name] for name in _KNOWN]
+        return [*zip(cells.ops, *told, *known, strict=True)]
+    return [
+        (op, *[row[name] for name in _TOLD], *[fresh.rows[op][name] for name in _KNOWN])
+        for op, row in cells.rows.items()
+        if op in fresh.rows
+    ]
+
+
+_TOLD = ("unsaved_reason", "seconds", "source")
+_KNOWN = ("unsaved_reason", "source")
+
+
+def _of_rows(there: list[tuple[Any, ...]]) -> Iterator[tuple[str, str]]:
+    for op, reason, seconds, _, known, _ in there:
+        if reason and reason != known:  # a value that was not selected has none
+            yield op, f"unsaved_reason is {reason!r}; traced again it is {known!r}"
         number = type(seconds) is float or isinstance(seconds, (int, float))
         if not number or not 0 <= seconds < math.inf:
             yield op, f"seconds is {seconds!r}"
 
 
-def _of_places(rows: Rows, fresh: Rows) -> Iterator[tuple[str, str]]:
+def _of_places(there: list[tuple[Any, ...]], fresh: Cells) -> Iterator[tuple[str, str]]:
     """Where calls stand in the code of the model; that of the trace is one place, whichever."""
-    elsewhere = {"", *(new["source"] for new in fresh.values() if new["kind"] in _GIVEN)}
+    kinds, places_now = fresh.columns["kind"], fresh.columns["source"]
+    given = zip(kinds, places_now, strict=True)
+    elsewhere = {"", *[place for kind, place in given if kind in _GIVEN]}
     asked: dict[str, dict[str, str]] = {}
-    for op, row in rows.items():
-        if op not in fresh:
-            continue
-        place, known = row["source"], fresh[op]["source"]
+    for op, _, _, place, _, known in there:
         if known in elsewhere:
             asked.setdefault(known, {})[op] = place
         elif place != known:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lensframe_pd.labels import label, path_of
-from lensframe_pd.schema import FACTS, KINDS, Rows
+from lensframe_pd.schema import FACTS, KINDS, Cells, Rows
 
 Problems = dict[str, list[str]]
 """Op label to what is wrong with its row."""
@@ -39,7 +39,11 @@ def within(rows: Rows, ops: list[str]) -> Problems:
     problems: Problems = {}
     for op, problem in chain(
         _doubles(ops),
-        _of_rows(rows),
+        _wrong_names(rows),
+        _wrong_lengths(rows),
+        _wrong_parents(rows),
+        _wrong_sizes(rows),
+        _wrong_places(rows),
         _shared_steps(rows),
         _missing_passes(rows),
     ):
@@ -79,52 +83,48 @@ def _missing_passes(rows: Rows) -> Iterator[tuple[str, str]]:
             yield op, f"{row['layer']} has n_passes {row['n_passes']} and the passes {shown}"
 
 
-def _of_rows(rows: Rows) -> Iterator[tuple[str, str]]:
+def _wrong_names(rows: Rows) -> Iterator[tuple[str, str]]:
+    for op, row in rows.items():
+        expected = label(row["layer"], row["pass_num"], row["n_passes"])
+        if op != expected:
+            yield op, f"layer, pass_num and n_passes make it {expected!r}"
+        if row["kind"] not in KINDS:
+            yield op, f"kind {row['kind']!r} is none of {', '.join(sorted(KINDS))}"
+        if row["layer"].rpartition("_")[0] != row["func"]:
+            yield op, f"func {row['func']!r} is not that of layer {row['layer']!r}"
+
+
+def _wrong_lengths(rows: Rows) -> Iterator[tuple[str, str]]:
+    for op, row in rows.items():
+        lengths = [*map(len, _paired_cells(row))]
+        if lengths[::2] == lengths[1::2] and row["n_parents"] == len(row["parents"]):
+            continue  # as of most
+        for left, right in _PAIRED:
+            without_stride = right == "stride" and not row[right] and not row["saved"]
+            if without_stride:  # a sparse or nested tensor
+                continue
+            if len(row[left]) != len(row[right]):
+                yield op, f"{left} has {len(row[left])} entries and {right} {len(row[right])}"
+        if row["n_parents"] != len(row["parents"]):
+            yield op, f"n_parents is {row['n_parents']}, parents has {len(row['parents'])}"
+
+
+def _wrong_parents(rows: Rows) -> Iterator[tuple[str, str]]:
+    for op, row in rows.items():
+        for parent in row["parents"]:
+            if parent not in rows:
+                yield op, f"its parent {parent!r} is not in the frame"
+            elif rows[parent]["step"] >= row["step"]:
+                yield op, f"its parent {parent!r} comes later"
+        if row["parents"] and row["kind"] in ("input", "constant"):
+            yield op, f"a row of kind {row['kind']} has parents"
+
+
+def _wrong_sizes(rows: Rows) -> Iterator[tuple[str, str]]:
     sound: set[Any] = set()  # sizes that fit, as many rows have the same
     for op, row in rows.items():
-        problems = [
-            *_name_problems(op, row),
-            *_length_problems(row),
-            *_parent_problems(row, rows),
-            *_size_problems(row, sound),
-            *_place_problems(row),
-        ]
-        for problem in problems:
+        for problem in _size_problems(row, sound):
             yield op, problem
-
-
-def _name_problems(op: str, row: Row) -> Iterator[str]:
-    expected = label(row["layer"], row["pass_num"], row["n_passes"])
-    if op != expected:
-        yield f"layer, pass_num and n_passes make it {expected!r}"
-    if row["kind"] not in KINDS:
-        yield f"kind {row['kind']!r} is none of {', '.join(sorted(KINDS))}"
-    if row["layer"].rpartition("_")[0] != row["func"]:
-        yield f"func {row['func']!r} is not that of layer {row['layer']!r}"
-
-
-def _length_problems(row: Row) -> Iterator[str]:
-    lengths = [*map(len, _paired_cells(row))]
-    if lengths[::2] == lengths[1::2] and row["n_parents"] == len(row["parents"]):
-        return  # as of most
-    for left, right in _PAIRED:
-        without_stride = right == "stride" and not row[right] and not row["saved"]
-        if without_stride:  # a sparse or nested tensor
-            continue
-        if len(row[left]) != len(row[right]):
-            yield f"{left} has {len(row[left])} entries and {right} {len(row[right])}"
-    if row["n_parents"] != len(row["parents"]):
-        yield f"n_parents is {row['n_parents']}, parents has {len(row['parents'])}"
-
-
-def _parent_problems(row: Row, rows: Rows) -> Iterator[str]:
-    for parent in row["parents"]:
-        if parent not in rows:
-            yield f"its parent {parent!r} is not in the frame"
-        elif rows[parent]["step"] >= row["step"]:
-            yield f"its parent {parent!r} comes later"
-    if row["kind"] in ("input", "constant") and row["parents"]:
-        yield f"a row of kind {row['kind']} has parents"
 
 
 def _size_problems(row: Row, sound: set[Any]) -> Iterable[str]:
@@ -160,30 +160,34 @@ def _unfit(row: Row) -> Iterator[str]:
         yield f"n_trainable is {row['n_trainable']} of {row['n_params']} parameters"
 
 
-def _place_problems(row: Row) -> Iterator[str]:
-    stack = row["module_stack"]
-    innermost = path_of(stack[-1]) if stack else ""
-    if innermost != row["module"]:
-        yield f"module {row['module']!r} is not the innermost of module_stack {stack}"
-    if row["saved"] and row["unsaved_reason"]:
-        yield "it is saved and has an unsaved_reason"
+def _wrong_places(rows: Rows) -> Iterator[tuple[str, str]]:
+    for op, row in rows.items():
+        stack = row["module_stack"]
+        innermost = path_of(stack[-1]) if stack else ""
+        if innermost != row["module"]:
+            yield op, f"module {row['module']!r} is not the innermost of module_stack {stack}"
+        if row["saved"] and row["unsaved_reason"]:
+            yield op, "it is saved and has an unsaved_reason"
 
 
-def against(rows: Rows, fresh: Rows) -> Problems:
-    """Where a frame says something else than `fresh`, a new trace of the model."""
+def against(told: Cells, new: Cells) -> Problems:
+    """Where a frame says something else than `new`, a new trace of the model."""
+    if told.ops == new.ops and all([told.columns[name] == new.columns[name] for name in FACTS]):
+        return {}  # as most often, and then no row has to be looked at
+    rows, fresh = told.rows, new.rows
     problems: Problems = {}
-    known = {op: _facts(new) for op, new in fresh.items()}
+    known = {op: _facts(row) for op, row in fresh.items()}
     for op, row in rows.items():
         if op in known and _facts(row) == known[op]:
             continue
-        new = fresh.get(op)
-        if new is None:
+        now = fresh.get(op)
+        if now is None:
             problems[op] = ["the model has no such operation when traced again"]
             continue
         wrong = [
-            f"{column} is {row[column]!r}; traced again it is {new[column]!r}"
+            f"{column} is {row[column]!r}; traced again it is {now[column]!r}"
             for column in FACTS
-            if row[column] != new[column]
+            if row[column] != now[column]
         ]
         if wrong:
             problems[op] = wrong

@@ -15,7 +15,7 @@ from lensframe_pd.capture.roots import find_roots, named_modules
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.capture.state import State
 from lensframe_pd.errors import shown
-from lensframe_pd.schema import Rows
+from lensframe_pd.schema import Cells, Rows
 from lensframe_pd.validation.evidence import Evidence
 from lensframe_pd.validation.twice import one_state
 from lensframe_pd.validation.verdicts import Verdicts
@@ -26,7 +26,7 @@ _WHAT_TO_DO = (
 )
 
 
-def say_what_was_kept(evidence: Evidence, fresh: Rows, verdicts: Verdicts) -> None:
+def say_what_was_kept(evidence: Evidence, fresh: Cells, verdicts: Verdicts) -> None:
     """Note it at the rows that failed and may have failed for it.
 
     Parameters
@@ -38,11 +38,11 @@ def say_what_was_kept(evidence: Evidence, fresh: Rows, verdicts: Verdicts) -> No
     if evidence.tape is not None or not verdicts.reasons:
         return
     known = {*_reads(rows)}
-    anew = [name for name in _reads(fresh) if name not in known]
+    anew = [name for name in _reads(fresh.rows) if name not in known]
     moved = _moved(evidence)
     names = [*dict.fromkeys([*anew, *_written(rows), *moved])]
     constants = [row["path"] for row in rows.values() if row["kind"] == "constant"]
-    goes_on = bool(anew) or {*rows} != {*fresh} or not {*constants}.isdisjoint(moved)
+    goes_on = bool(anew) or {*rows} != {*fresh.ops} or not {*constants}.isdisjoint(moved)
     for op, reasons in verdicts.reasons.items():
         checks = {check for check, _ in reasons}
         given = op in rows and rows[op]["kind"] in ("input", "constant") and "replay" in checks

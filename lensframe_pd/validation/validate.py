@@ -14,7 +14,7 @@ from lensframe_pd.capture.state import Generators, Origin
 from lensframe_pd.collector import set_aside
 from lensframe_pd.errors import LensValidationError, LensValueError
 from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
-from lensframe_pd.schema import Rows
+from lensframe_pd.schema import Cells, Rows
 from lensframe_pd.tables import layers as frames
 from lensframe_pd.tables.activations import unsaved_reasons
 from lensframe_pd.tables.stimuli import stimulus_table
@@ -171,19 +171,19 @@ def _judge(
     tolerance: float | None,
     downstream: str | None,
     alignment: str | None,
-) -> Rows | None:
+) -> Cells | None:
     """Make the checks; the rows of a new trace, or None where there can be none."""
     rows = evidence.rows
     with verdicts.timing("interference"):
         again = run_twice(evidence, verdicts)
     reference = evidence.tape or again
     if reference is None:  # nothing is known but what the frame says
-        _check_frame(rows, evidence.ops, None, verdicts)
+        _check_frame(evidence.cells, None, verdicts)
         return None
     with verdicts.timing("invariants"):
         grouped = evidence.grouped or passes(reference)
         new = frames.cells(reference, grouped, unsaved_reasons(reference))
-        _check_frame(rows, evidence.ops, new, verdicts)
+        _check_frame(evidence.cells, new, verdicts)
     with verdicts.timing("facts"):
         check_facts(evidence, reference, grouped, new, verdicts)
     if evidence.activations is None:
@@ -216,13 +216,13 @@ def _failure(report: pd.DataFrame) -> LensValidationError:
     return error
 
 
-def _check_frame(rows: Rows, ops: list[str], fresh: Rows | None, verdicts: Verdicts) -> None:
-    compared = {} if fresh is None else invariants.against(rows, fresh)
-    for found in (invariants.within(rows, ops), compared):
+def _check_frame(cells: Cells, fresh: Cells | None, verdicts: Verdicts) -> None:
+    compared = {} if fresh is None else invariants.against(cells, fresh)
+    for found in (invariants.within(cells.rows, cells.ops), compared):
         for op, reasons in found.items():
             for reason in reasons:
                 verdicts.fails("invariants", op, reason)
-    verdicts.all_hold("invariants", rows)
+    verdicts.all_hold("invariants", cells.rows)
 
 
 def _check_saved(saved: Saved, rows: Rows, verdicts: Verdicts) -> None:
