@@ -129,15 +129,15 @@ def is_given(recorded: Recorded) -> bool:
 
 def recorded_calls(tape: Tape, again: Tape, grouped: Passes) -> list[Recorded]:
     """The calls in order, arguments that the tape only describes taken from the fresh run."""
-    ops = grouped.labels()
+    ops, calls, calls_again = grouped.labels(), tape.calls, again.calls
     found: dict[int, Recorded] = {}
     for i, row in enumerate(tape.rows):
         number = row[0]  # by number, for speed: row.call
         recorded = found.get(number)
         if recorded is None:
-            call = tape.calls[number]
-            if tape is not again and number < len(again.calls):
-                call = _with_arguments(call, again.calls[number])
+            call = calls[number]
+            if tape is not again and number < len(calls_again):
+                call = _with_arguments(call, calls_again[number])
             recorded = found[number] = Recorded(call, [], [], again.switched.get(number))
         recorded[1].append(i)
         recorded[2].append(ops[i])
@@ -179,6 +179,7 @@ class Recording:
         self.rows = rows
         self.saved = saved
         self.tape = tape
+        self.made = tape.rows
         self.seeded = seeded
         self._facts = CallFacts(tape)
         self._is_whole = rows.keys() >= {op for recorded in calls for op in recorded.ops}
@@ -203,13 +204,13 @@ class Recording:
             It cannot be run by itself.
         """
         wrapped = self.tape.wrapped
-        if wrapped and self.tape.rows[recorded.rows[0]].call in wrapped:
+        if wrapped and self.made[recorded.rows[0]].call in wrapped:
             raise Unreplayable("it ran inside torch.func, where a row holds the unwrapped value")
         if recorded.call.generator is not None and not self.seeded:
             raise Unreplayable("it draws random numbers, and the trace recorded no seed")
         known = self.saved.bits
         bits = known.get(recorded.ops[0], PLAIN) if known else PLAIN
-        rows = [self.tape.rows[i] for i in recorded.rows]
+        rows = [self.made[i] for i in recorded.rows]
         return Rerun(recorded.call, rows, bits, recorded.switches)
 
     def arguments(self, recorded: Recorded) -> list[Argument]:

@@ -109,7 +109,8 @@ def masks_of(tape: Tape, rows: Iterable[int]) -> frozenset[int]:
     }
     if not buffers:
         return frozenset()
-    calls = [tape.calls[tape.rows[i][0]] for i in rows]  # by number: row.call
+    of_rows, made = tape.calls, tape.rows
+    calls = [of_rows[made[i][0]] for i in rows]  # by number: row.call
     read = {s for call in calls if call[0].name not in _NORMS for s in call[3] if s in buffers}
     versions = tape.versions or [None] * len(tape.held)
     return frozenset([s for s in read if _is_mask(tape.held[-1 - s], versions[-1 - s])])

@@ -377,7 +377,8 @@ class _Check:
 
 
 def _random_rows(tape: Tape) -> set[int]:
-    return {i for i, row in enumerate(tape.rows) if tape.calls[row.call].generator is not None}
+    calls = tape.calls
+    return {i for i, row in enumerate(tape.rows) if calls[row.call].generator is not None}
 
 
 def _inputs(tape: Tape) -> set[int]:
@@ -386,9 +387,9 @@ def _inputs(tape: Tape) -> set[int]:
 
 def _below(tape: Tape, rows: Collection[int]) -> set[int]:
     """These rows and all that descends from them."""
-    found: set[int] = set()
+    calls, found = tape.calls, set[int]()
     for i, row in enumerate(tape.rows):
-        if i in rows or any([s in found for s in tape.calls[row.call].sources]):
+        if i in rows or not found.isdisjoint(calls[row.call].sources):
             found.add(i)
     return found
 
@@ -396,9 +397,10 @@ def _below(tape: Tape, rows: Collection[int]) -> set[int]:
 def _mixing_above(tape: Tape, row: int, local: Collection[int]) -> bool:
     """Whether an ancestor descends from an input and is not shown to be of one stimulus."""
     given = _below(tape, _inputs(tape))
+    calls, rows = tape.calls, tape.rows
     waiting, seen = [row], {row}
     while waiting:
-        for source in tape.calls[tape.rows[waiting.pop()].call].sources:
+        for source in calls[rows[waiting.pop()].call].sources:
             if source >= 0 and source not in seen:
                 if source in given and source not in local:
                     return True

@@ -11,7 +11,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -100,7 +99,8 @@ def _of_variables(
     evidence: Evidence, activations: xr.Dataset, reference: Tape, grouped: Passes
 ) -> Iterator[tuple[str, str]]:
     rows = evidence.rows
-    variables = {str(name): activations.variables[name] for name in activations.data_vars}
+    held = activations.variables
+    variables = {str(name): held[name] for name in activations.data_vars}
     for name in variables:
         if name not in rows:
             yield name, "the Dataset has a variable of this name, and the frame no row"
@@ -110,9 +110,9 @@ def _of_variables(
         reference, known = replace(reference, renamed=renamed), None
     there = [i for i, op in enumerate(labels) if op in variables and op in rows]
     told = any(key in v.attrs for v in variables.values() for key in _ATTRS)
-    dtypes: dict[torch.dtype, np.dtype[Any]] = {}
+    made, dtypes = reference.rows, dict[torch.dtype, np.dtype[Any]]()
     for i, dims, attrs in described(reference, grouped, there, known):
-        op, dtype = labels[i], reference.rows[i].dtype
+        op, dtype = labels[i], made[i].dtype
         variable = variables[op]
         if variable.dims != dims:
             yield op, f"its dims are {variable.dims}; traced again they are {dims}"
@@ -136,9 +136,11 @@ _ATTRS = ("layer", "pass_num", "func", "module", "torch_dtype", "returned_by", "
 
 
 def _of_attrs(told: dict[Any, Any], known: dict[str, Any]) -> Iterable[str]:
-    with suppress(ValueError, TypeError):  # arrays among them say neither
+    try:
         if told == known:
             return ()
+    except (ValueError, TypeError):  # arrays among them say neither
+        pass
     return _of_each_attr(told, known)
 
 

@@ -163,9 +163,9 @@ class _Check:
 
     def _saved(self) -> list[tuple[str, int]]:
         """The rows whose value is there to compare with, and which result of the call each is."""
-        rows, saved, tape = self.recording.rows, self.recording.saved, self.recording.tape
+        rows, saved, made = self.recording.rows, self.recording.saved, self.recording.made
         return [
-            (op, tape.rows[row].slot)
+            (op, made[row].slot)
             for row, op in zip(self.recorded.rows, self.recorded.ops, strict=True)
             if op in rows and op in saved
         ]
@@ -190,9 +190,9 @@ class _Check:
 
     def _is_laid_out(self, result: list[Tensor]) -> bool:
         """Whether the result lies in memory as the saved value of each row is given."""
-        recorded, tape, bits = self.recorded, self.recording.tape, self.recording.saved.bits
+        recorded, rows, bits = self.recorded, self.recording.made, self.recording.saved.bits
         for row, op in zip(recorded.rows, recorded.ops, strict=True):
-            known = tape.rows[row]
+            known = rows[row]
             made = result[known.slot]
             strided = made.layout is torch.strided and not made.is_nested
             if not strided or made.stride() != tuple(known.stride):
