@@ -135,8 +135,8 @@ def collapse(
         return _collapsed(cells, call_of[name], n_passes) | totals.get(name, {}) | edges
 
     reads = reads_between(of, call_of, steps, rolled)
-    everything = [*range(len(ops))]
-    rows = contract(columns, grouped(group, everything), row, reads, each_once if rolled else None)
+    order = sorted(range(len(ops)), key=lambda i: steps[ops[i]])  # rows may have been sorted
+    rows = contract(columns, grouped(group, order), row, reads, each_once if rolled else None)
     index = op_index(frame, [*dict.fromkeys(group)])
     return frame_like(frame, rows, [*frame.columns], index)
 

@@ -75,6 +75,7 @@ def summary(frame: pd.DataFrame, depth: int | None = 2) -> pd.DataFrame:
 def _shapes(frame: pd.DataFrame) -> dict[str, str]:
     """Module path to the shape of the first tensor of its last call; the model's output."""
     found: dict[str, tuple[int, str]] = {}
+    frame = frame.sort_values("step", kind="stable") if "step" in frame.columns else frame
     # a frame of old has no column that tells the first: there, the first in order of execution
     column = "returned_first" if "returned_first" in frame.columns else "returned_by"
     for kind, calls, shape in zip(frame["kind"], frame[column], frame["shape_str"], strict=True):

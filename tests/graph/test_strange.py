@@ -140,6 +140,49 @@ def test_some_of_the_rows(rows, verb):
         VERBS[verb](some)
 
 
+class Nested(nn.Module):
+    """Modules with parameters at several depths, called more than once, and outputs unlike."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.block = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+
+    def forward(self, x):
+        y = x
+        for _ in range(2):
+            y = self.block(self.attention(y, y, y)[0] + y)
+        return {"mean": y.mean((1, 2)), "all": y, "first": y[:, 0]}
+
+
+NESTED = lf.trace(Nested().eval(), torch.ones(2, 3, 4), save=None).layers
+OF_ALL_ROWS = {
+    "by 1": lambda f: f.lens.collapse(depth=1),
+    "by 2": lambda f: f.lens.collapse(depth=2),
+    "auto": lambda f: f.lens.collapse("auto", most=6),
+    "roll": lambda f: f.lens.roll(),
+    "rolled by 1": lambda f: f.lens.roll().lens.collapse(depth=1),
+    "by 1, rolled": lambda f: f.lens.collapse(depth=1).lens.roll(),
+    "summary": lambda f: f.lens.summary(None),
+    "profile": lambda f: f.lens.profile("module"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:FLOPs do not include")
+@pytest.mark.parametrize("verb", OF_ALL_ROWS)
+@pytest.mark.parametrize("layers", [LAYERS, NESTED], ids=["chain", "nested"])
+@pytest.mark.parametrize("order", ["backwards", "by func", "by seconds", "shuffled"])
+def test_rows_in_another_order_say_the_same(layers, order, verb):
+    mixed = {
+        "backwards": layers.iloc[::-1],
+        "by func": layers.sort_values("func"),
+        "by seconds": layers.sort_values("seconds"),
+        "shuffled": layers.sample(frac=1, random_state=1),
+    }[order]
+    want, found = OF_ALL_ROWS[verb](layers), OF_ALL_ROWS[verb](mixed)
+    pd.testing.assert_frame_equal(found.loc[want.index], want)
+
+
 def test_values_that_are_missing_everywhere():
     gone = LAYERS.assign(shape_str=np.nan, seconds=np.nan)
     assert len(gone.lens.collapse("auto")) == len(LAYERS.lens.collapse("auto"))
