@@ -78,18 +78,26 @@ def differentiated(
         What it differentiates cannot be run again.
     """
     at = next(k for k, other in enumerate(recording.calls) if other is recorded)
-    leaves = [a for a in arguments if a.role.split(".")[0] == "inputs"]
-    values: dict[str, Tensor] = {}
-    for argument in leaves:
-        if argument.op is not None:
-            value = recording.tensors([argument])[0]
-            values[argument.op] = value if value.requires_grad else value.requires_grad_()
-    fixed = dict(values)
-    held = {argument.name for argument in leaves if argument.op is None}
+    by_role: dict[str, list[Argument]] = {}
+    for argument in arguments:
+        by_role.setdefault(argument.role.split(".")[0], []).append(argument)
+    inputs = by_role.get("inputs", [])
+    leaves = {a.op for a in inputs if a.op is not None}
+    held = {a.name for a in inputs if a.op is None}
+    between = _between(recording, at, leaves, held, {a.op for a in by_role.get("outputs", [])})
+    inner = leaves & between  # made of other inputs: what flows through them goes on
+    values = {a.op: _leaf(recording, a) for a in inputs if a.op in leaves - inner}
+    fixed = {*values}
+    done_again: set[str] = set()
     for _, done in carry(recording, values, 0, fixed, at, held):
+        done_again.update(done.ops)
         for op in done.ops:  # an integer, or what no gradient passes, need not be carried on
             if op in values and not values[op].requires_grad:
                 del values[op]
+    for op in between - done_again:
+        if op in recording.rows and recording.rows[op]["requires_grad"]:
+            raise Unreplayable(f"what it differentiates cannot be run again ({op!r})")
+    values |= {a.op: _leaf(recording, a) for a in inputs if a.op in inner - values.keys()}
     call = recorded.call
     args, kwargs = filled(call, recording.tensors(arguments, values))
     with torch.enable_grad():
@@ -98,3 +106,37 @@ def differentiated(
         except RuntimeError as error:
             raise Unreplayable(f"what it differentiates cannot be run again ({error})") from None
     return tensors_of(result)
+
+
+def _leaf(recording: Recording, argument: Argument) -> Tensor:
+    (value,) = recording.tensors([argument])
+    return value if value.requires_grad else value.requires_grad_()
+
+
+def _between(
+    recording: Recording,
+    at: int,
+    leaves: Collection[str],
+    held: Collection[str],
+    outputs: Collection[str | None],
+) -> set[str]:
+    """The rows before a call that are made of the leaves, and that the outputs are made of."""
+    made: set[str] = set()
+    parents: dict[str, Sequence[str]] = {}
+    for recorded in recording.calls[:at]:
+        for op in recorded.ops:
+            row = recording.rows.get(op)
+            if row is None:
+                continue
+            parents[op] = row["parents"]
+            of_leaves = any([p in made or p in leaves for p in row["parents"]])
+            if of_leaves or any([name in held for name in row["params"]]):
+                made.add(op)
+    found: set[str] = set()
+    waiting = [op for op in outputs if op is not None]
+    while waiting:
+        op = waiting.pop()
+        if op in made and op not in found:
+            found.add(op)
+            waiting += parents[op]
+    return found

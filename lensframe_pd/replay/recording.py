@@ -195,6 +195,11 @@ class Recording:
             return recorded.ops
         return [op for op in recorded.ops if op in self.rows]
 
+    def rows_with_values(self, recorded: Recorded) -> set[int]:
+        """The rows of a call, on the tape, that are in the frame and have a saved value."""
+        rows = zip(recorded.rows, recorded.ops, strict=True)
+        return {row for row, op in rows if op in self.rows and op in self.saved}
+
     def rerun(self, recorded: Recorded) -> Rerun:
         """What runs the call again.
 

@@ -11,7 +11,7 @@ does not follow (a position is added, a statistic of all is taken) is looked at 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 
 from torch import Tensor
 
@@ -21,10 +21,9 @@ from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.along import Along, Fit, Together, picked
 from lensframe_pd.validation.arranged import Order
 from lensframe_pd.validation.chains import Chained
-from lensframe_pd.validation.determinism import fresh_memory_filled
 from lensframe_pd.validation.evidence import Evidence
 from lensframe_pd.validation.orders import bits, chain, generators, halves
-from lensframe_pd.validation.retraced import Another, Retraced, retraced
+from lensframe_pd.validation.retraced import Another, Retraced, below, random_rows, retraced
 from lensframe_pd.validation.verdicts import Verdicts
 
 _CHECK = "alignment"
@@ -84,7 +83,7 @@ class _Check:
     def run(self, how: str) -> None:
         rows = self._with_one_extent()
         if not self.evidence.replays_random_numbers:
-            self._take_fresh(rows & _below(self.reference, _random_rows(self.reference)))
+            self._take_fresh(rows & below(self.reference, random_rows(self.reference)))
         if how == "sample" and self.n <= _CHAINED:
             self._replace_along_a_chain(rows)
         else:
@@ -121,7 +120,7 @@ class _Check:
         chained = self._chained({*rows} - self.undecided.keys())
         by_chance: set[int] = set()
         if chained.unlike and chained.alike:  # what is made of what mixes may be alike by chance
-            by_chance = chained.alike & _below(self.reference, chained.unlike)
+            by_chance = chained.alike & below(self.reference, chained.unlike)
         self._replace({*rows} - (chained.shown - by_chance) - chained.unlike, "sample")
         self._replace(chained.unlike, "all")
 
@@ -192,6 +191,7 @@ class _Check:
         look: Callable[[int, Tensor], None],
         whole: bool = True,
         together: Together | None = None,
+        fills: bool = False,
     ) -> None:
         """Look at these rows in one run.
 
@@ -214,7 +214,9 @@ class _Check:
 
             if waiting:
                 try:
-                    self.runs.run(order, waiting, look_if_alike, contents_only, settle=settle)
+                    self.runs.run(
+                        order, waiting, look_if_alike, contents_only, settle=settle, fills=fills
+                    )
                     waiting = unlike
                 except Another as another:
                     reason = str(another)
@@ -256,7 +258,7 @@ class _Check:
         if self.evidence.tape is not None:
             return set()  # the model may have gone on since, and the trace's own record counts
         replayed = self.verdicts.found["replay"]
-        return _below(
+        return below(
             self.reference, {row for row in other if not replayed.get(self.values.ops[row])}
         )
 
@@ -322,9 +324,8 @@ class _Check:
 
         if not {*rows} - self.undecided.keys():
             return  # filling memory would import torch's compiler
-        for memory in (nullcontext(), fresh_memory_filled()):
-            with memory:
-                self._look(range(self.n), rows, look)
+        for fills in (False, True):
+            self._look(range(self.n), rows, look, fills=fills)
 
     def _leave_rounding(self, rows: set[int], how: str) -> None:
         """Nothing is said of what rounding moves as far, as what is left where terms cancel."""
@@ -352,7 +353,7 @@ class _Check:
         if self.n == 2:
             for row in self.mixed:
                 self.undecided.setdefault(row, "there are two stimuli, and they are mixed")
-        for row in self.mixed & _below(self.reference, _random_rows(self.reference)):
+        for row in self.mixed & below(self.reference, random_rows(self.reference)):
             if _mixing_above(self.reference, row, local):
                 reason = "below random numbers and a row that mixes stimuli"
                 self.undecided.setdefault(row, reason)
@@ -376,27 +377,13 @@ class _Check:
                 self.verdicts.holds(_CHECK, op)
 
 
-def _random_rows(tape: Tape) -> set[int]:
-    calls = tape.calls
-    return {i for i, row in enumerate(tape.rows) if calls[row.call].generator is not None}
-
-
 def _inputs(tape: Tape) -> set[int]:
     return {i for i, kind in tape.kinds.items() if kind == "input"}
 
 
-def _below(tape: Tape, rows: Collection[int]) -> set[int]:
-    """These rows and all that descends from them."""
-    calls, found = tape.calls, set[int]()
-    for i, row in enumerate(tape.rows):
-        if i in rows or not found.isdisjoint(calls[row.call].sources):
-            found.add(i)
-    return found
-
-
 def _mixing_above(tape: Tape, row: int, local: Collection[int]) -> bool:
     """Whether an ancestor descends from an input and is not shown to be of one stimulus."""
-    given = _below(tape, _inputs(tape))
+    given = below(tape, _inputs(tape))
     calls, rows = tape.calls, tape.rows
     waiting, seen = [row], {row}
     while waiting:

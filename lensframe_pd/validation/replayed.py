@@ -31,6 +31,14 @@ class Replayed(NamedTuple):
     exact: set[int]
     """The first rows on the tape of calls that gave, bit for bit and in the recorded layout, the
     saved value of each of their rows."""
+    unshown: set[int]
+    """The rows on the tape with a saved value that no replay could show to be right."""
+    other: set[int]
+    """Those of them that a replay gave another value, which need not be wrong."""
+
+
+class _Another(Unreplayable):
+    """A gradient taken again is another: autograd may have been told more than calls say."""
 
 
 def replay(
@@ -47,6 +55,8 @@ def replay(
     """
     excused: set[str] = set()
     exact: set[int] = set()
+    unshown: set[int] = set()
+    other: set[int] = set()
     domains = Domains()
     with Surroundings() as surroundings:
         for recorded in counted(recording.calls, "validate: replay", "calls"):
@@ -69,7 +79,10 @@ def replay(
                 for op in ops:
                     verdicts.could_not(op, f"not replayed: {reason}")
                 verdicts.count("not_replayed", len(ops))
-    return Replayed(excused, exact)
+                unshown |= recording.rows_with_values(recorded)
+                if isinstance(reason, _Another):
+                    other |= recording.rows_with_values(recorded)
+    return Replayed(excused, exact, unshown, other)
 
 
 def _check_given(recording: Recording, recorded: Recorded, given: Tape, verdicts: Verdicts) -> None:
@@ -134,6 +147,10 @@ class _Check:
                 self.verdicts.fails("replay", op, reason)
             return set()
         saved = self._saved()
+        if self.is_gradient and not self._are_same(result, saved):
+            raise _Another(
+                "the gradient is another if taken again: a hook, or what autograd saved, changes it"
+            )
         inexact = {op for op, slot in saved if not self._is_same(result, slot, op)}
         all_seen = len(saved) == len(self.recorded.ops)
         self.is_exact = all_seen and not (inexact or self.is_gradient) and self._is_laid_out(result)
@@ -169,6 +186,18 @@ class _Check:
             for row, op in zip(self.recorded.rows, self.recorded.ops, strict=True)
             if op in rows and op in saved
         ]
+
+    def _are_same(self, result: list[Tensor], saved: list[tuple[str, int]]) -> bool:
+        """Whether all rows are what was saved; no verdict is given."""
+        apart = self.recording.saved.apart
+        within = self.tolerance or 0.0
+        return all(
+            [
+                slot < len(result)
+                and ((found := apart(op, result[slot].detach())).same or found.largest <= within)
+                for op, slot in saved
+            ]
+        )
 
     def _is_same(self, result: list[Tensor], slot: int, op: str) -> bool:
         """Whether a row is bit for bit what was saved; the verdict is given either way."""

@@ -6,7 +6,7 @@ Nothing is kept of such a run, so that it needs no more memory than the model it
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.capture.watch import Stop, Watcher
 from lensframe_pd.tape.tape import Call, Tape
 from lensframe_pd.validation.arranged import Arranged, Blended, Order, Unarrangeable
+from lensframe_pd.validation.determinism import fresh_memory_filled
 from lensframe_pd.validation.evidence import Evidence
 from lensframe_pd.validation.followed import Followed, Look, Parted, is_followable
 from lensframe_pd.validation.twice import one_state
@@ -35,6 +36,7 @@ class Given(NamedTuple):
     contents_only: bool
     nudge: int
     blended: Blended | None
+    fills: bool
 
 
 class Retraced:
@@ -69,6 +71,7 @@ class Retraced:
         nudge: int = 0,
         blended: Blended | None = None,
         settle: Callable[[], object] = int,
+        fills: bool = False,
     ) -> None:
         """Give the stimuli in this order, and look at each of these rows as it is made.
 
@@ -80,6 +83,8 @@ class Retraced:
             If not 0, the stimuli are moved by some rounding, by another for each number.
         blended
             The place whose stimulus is blended with another.
+        fills
+            Whether memory that nothing has written is filled.
 
         Raises
         ------
@@ -87,7 +92,7 @@ class Retraced:
             The run does other things than the recorded one, or fails.
         """
         try:
-            given = Given(order, contents_only, nudge, blended)
+            given = Given(order, contents_only, nudge, blended, fills)
             if not (self._follows and self._follow(given, rows, look, settle)):
                 self._trace(given, rows, _at_once(look, settle))
                 self._follows = False  # a trace goes along where that does not
@@ -139,7 +144,8 @@ class Retraced:
             self._arranged.give(given.order, given.contents_only, given.blended)
             if given.nudge:
                 self._arranged.nudge(given.nudge)
-            yield
+            with fresh_memory_filled() if given.fills else nullcontext():  # not undone by `_again`
+                yield
         finally:
             self._arranged.restore()
 
@@ -159,6 +165,27 @@ def retraced(evidence: Evidence, reference: Tape, n: int) -> Iterator[Retraced]:
             raise Another(f"no argument of the model has {n} entries along its first axis")
         with bar("validate: alignment", unit="forwards") as progress:
             yield Retraced(evidence, reference, again, arranged, progress.update)
+
+
+@contextmanager
+def as_given(evidence: Evidence, reference: Tape) -> Iterator[Retraced]:
+    """Runs of the model on its arguments as they are; the order of a run is empty."""
+    with one_state(evidence) as again:
+        yield Retraced(evidence, reference, again, Arranged((), {}, 0), int)
+
+
+def random_rows(tape: Tape) -> set[int]:
+    calls = tape.calls
+    return {i for i, row in enumerate(tape.rows) if calls[row.call].generator is not None}
+
+
+def below(tape: Tape, rows: Collection[int]) -> set[int]:
+    """These rows and all that descends from them."""
+    calls, found = tape.calls, set[int]()
+    for i, row in enumerate(tape.rows):
+        if i in rows or not found.isdisjoint(calls[row.call].sources):
+            found.add(i)
+    return found
 
 
 class _Apart(BaseException):

@@ -30,6 +30,7 @@ from lensframe_pd.validation.kept import say_what_was_kept
 from lensframe_pd.validation.replayed import replay
 from lensframe_pd.validation.resumed import resume
 from lensframe_pd.validation.twice import run_twice
+from lensframe_pd.validation.unshown import check_unshown
 from lensframe_pd.validation.verdicts import Verdicts
 
 
@@ -198,6 +199,8 @@ def _judge(
         recording = Recording(calls, rows, saved, reference, evidence.replays_random_numbers)
         given_now = None if evidence.tape else reference
         replayed = replay(recording, verdicts, tolerance, given_now)
+        if again is not None:
+            check_unshown(evidence, reference, grouped, saved, replayed, verdicts, tolerance)
     if downstream:
         with verdicts.timing("downstream"):
             resume(recording, verdicts, downstream, replayed)
