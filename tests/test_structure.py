@@ -18,9 +18,9 @@ ROOMS = {
     "tape": "targets functions domains dispatch silence switches codes contents objects storage "
     "regions tape alike compare context config facts places readings grouping parts openings cuts "
     "refinement edited passes rebuilt",
-    "capture": "watch gradients given holding values roots origins writes known lineage handed "
-    "callsites modules unseen fused selections plan sites likeness unreached edits recorder tracer "
-    "iterators containers memory snapshot state process save named saving "
+    "capture": "watch gradients given holding values roots attributes origins writes known lineage "
+    "handed callsites modules unseen fused selections plan sites likeness unreached edits "
+    "recorder tracer iterators containers memory snapshot state process save named saving "
     "stimuli model hints inventory run placed",
     "tables": "stimuli order case pointwise reshape selection joining indexing writes aliases "
     "sequences space norms products reductions axes readers renames dims widths layers nonfinite "

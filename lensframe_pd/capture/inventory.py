@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from lensframe_pd.capture.origins import (
-    cached_by_methods,
-    extra_tensors,
-    held_by_callable,
-    own_attributes,
+from lensframe_pd.capture.attributes import attributes_of
+from lensframe_pd.capture.origins import cached_by_methods, extra_tensors, held_by_callable
+from lensframe_pd.capture.roots import (
+    find_roots,
+    has_compile_wrapper,
+    module_aliases,
+    named_modules,
 )
-from lensframe_pd.capture.roots import find_roots, is_compile_wrapper, module_aliases, named_modules
 from lensframe_pd.capture.unseen import may_write_unseen
 from lensframe_pd.collector import collector_paused
 
@@ -36,14 +37,14 @@ def inventory(model: Any) -> Inventory:
     with collector_paused():  # else it looks through a big model for what is made of modules
         roots = find_roots(model)
         named = named_modules(roots)
-        modules = [module for _, module in named]
-        own = own_attributes(named)
-        state = chain(extra_tensors(own), cached_by_methods(modules), held_by_callable(model))
+        attributes = attributes_of(named)
+        own, kinds = attributes.own, attributes.kinds
+        state = chain(extra_tensors(own), cached_by_methods(kinds), held_by_callable(model))
         return Inventory(
             roots,
             named,
             module_aliases(roots, named),
             [*state],
-            any([is_compile_wrapper(module) for module in modules]),
-            may_write_unseen(model, modules, own),
+            has_compile_wrapper(named, kinds),
+            may_write_unseen(model, attributes),
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Self
 from weakref import ref
 
 from torch import Tensor
 
-from lensframe_pd.tape.storage import Unswapped
+from lensframe_pd.tape.storage import Unswapped, content_of, is_plain
 
 
 class Known(ref[Tensor]):
@@ -44,7 +45,25 @@ class KnownHeld(Unswapped):
     __slots__ = ("content", "source", "storage")
 
     def __init__(self, tensor: Tensor, source: int, storage: int, plain: bool | None = None):
-        super().__init__(tensor, plain)
+        self.tensor = tensor  # all at once: there is one of each parameter
+        self._is_plain = is_plain(tensor) if plain is None else plain
+        self._content = tensor._cdata if self._is_plain else content_of(tensor)
         self.source = source
         self.storage = storage
         self.content = self._content if plain else 0
+
+
+class HeldIn:
+    """Which of `Tape.held` lie in a storage: told once a write asks, as few runs write any."""
+
+    def __init__(self) -> None:
+        #: The address of the storage of each, 0 where it has none.
+        self.storages: list[int] = []
+        self._places: dict[int, list[int]] = {}
+        self._n_placed = 0
+
+    def places(self, storage: int) -> Sequence[int]:
+        for k in range(self._n_placed, len(self.storages)):
+            self._places.setdefault(self.storages[k], []).append(k)
+        self._n_placed = len(self.storages)
+        return self._places.get(storage, ())

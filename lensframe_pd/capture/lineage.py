@@ -9,7 +9,7 @@ an `alias` row, whose parents are that alias' old value and the writes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakMethod
@@ -20,7 +20,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import Parameter
 
-from lensframe_pd.capture.known import Known, KnownHeld
+from lensframe_pd.capture.known import HeldIn, Known, KnownHeld
 from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.roots import named_modules
 from lensframe_pd.capture.values import Values
@@ -29,6 +29,7 @@ from lensframe_pd.tape.regions import covers, region_of
 from lensframe_pd.tape.storage import (
     is_plain,
     is_uninitialized,
+    is_wrapped,
     same_view,
     sparse_parts,
     storage_of,
@@ -37,6 +38,7 @@ from lensframe_pd.tape.storage import (
 )
 from lensframe_pd.tape.tape import Held, Tape
 
+_new = tuple.__new__  # half as long as a named tuple's own
 NEVER = -sys.maxsize
 """A row before all rows, and before all held tensors."""
 
@@ -67,7 +69,7 @@ class Lineage:
         #: Storage address to the tensor last made in it.
         self.newest: dict[int, Known | KnownHeld] = {}
         self.writes: dict[int, Writes] = {}
-        self._held_in: dict[int, list[int]] = {}
+        self._held_in = HeldIn()
         #: What the tensors are known as that a wrapper around them is made of: parts of its row.
         self._parts: dict[int, Known] = {}
         #: By address, storages that a subclass' tensor was made in. `as_subclass`, which no call
@@ -186,7 +188,7 @@ class Lineage:
 
     def about_to_write(self, storage: int) -> None:
         """A call may write this storage: keep the parameters and buffers in it as they are."""
-        for k in self._held_in.get(storage, ()) if storage else ():
+        for k in self._held_in.places(storage) if storage else ():
             if k not in self.tape.before:
                 tensor = self.tape.held[k].tensor if self.values.all_kept else None
                 if tensor is None or is_uninitialized(tensor):
@@ -297,7 +299,7 @@ class Lineage:
 
     def _meet_in_held(self, tensor: Tensor, storage: int) -> None:
         region = region_of(tensor)
-        for k in self._held_in.get(storage, ()):
+        for k in self._held_in.places(storage):
             held = self.tape.held[k].tensor
             if held is not None and covers(region_of(held), region):
                 self._alias((self.source(held),), (region_of(held).low,), tensor)
@@ -365,6 +367,39 @@ class Lineage:
                     return self.fresh(shown, known)
         return None
 
+    def hold_given(self, named: Iterable[tuple[str, nn.Module]]) -> None:
+        """Make the parameters and buffers that the model's modules hold known, before the run.
+
+        As `hold_own` of each; but there may be thousands, nearly all of them plain.
+        """
+        live, held, expose = self.live, self.tape.held, self.values.expose_held
+        storages, pinned = self._held_in.storages, self._pinned
+        for path, module in named:
+            parameters: Mapping[str, Tensor | None] = module._parameters
+            buffers = module._buffers
+            if not parameters and not buffers:
+                continue
+            if any([parameter is not None for parameter in parameters.values()]):
+                self.tape.note_holder(path, "")
+            before = f"{path}." if path else ""
+            all_held = [(*item, True) for item in parameters.items()]
+            all_held += [(*item, False) for item in buffers.items()]
+            for name, tensor, is_parameter in all_held:
+                if tensor is None or id(tensor) in live:  # which holds it, so that its id is its
+                    continue
+                kind = type(tensor)
+                if not (kind is Parameter or kind is Tensor) or is_wrapped(tensor):
+                    self.hold(before + name, tensor, is_parameter)
+                    continue
+                pinned[id(tensor)] = place = before + name
+                dtype, numel, storage = tensor.dtype, tensor.numel(), storage_of(tensor)
+                size = (numel, numel * dtype.itemsize)
+                facts = (tuple(tensor.shape), dtype, *size, tensor.requires_grad)
+                held.append(_new(Held, (place, is_parameter, *facts, tensor)))
+                live[id(tensor)] = KnownHeld(tensor, -len(held), storage, True)
+                storages.append(storage)
+                expose(tensor, storage)
+
     def hold_own(self, path: str, module: nn.Module, top: str = "", held: bool = True) -> None:
         """Make the parameters and buffers that a module holds itself known.
 
@@ -398,7 +433,7 @@ class Lineage:
         tape_held.append(Held(name, is_parameter, *facts, tensor if keep else None))
         source = -len(tape_held)
         storage = storage_of(tensor)
-        self._held_in.setdefault(storage, []).append(-1 - source)
+        self._held_in.storages.append(storage)
         if keep:
             self._pinned[key] = name
             self.live[key] = KnownHeld(tensor, source, storage, plain)

@@ -28,18 +28,16 @@ _HOOKS = 3  # frames from a global hook out to what `module(...)` runs
 _thread = threading.get_ident
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Met:
     """What is known of a module, once for all its calls."""
 
-    alive: Callable[[], nn.Module | None]
     path: str
     type_name: str
     is_wrapper: bool
     """Of `torch.compile`, which is no module of the model's."""
-    is_scripted: bool
     is_special: bool
-    """One of these two."""
+    """Such a wrapper, or a ScriptModule."""
 
 
 class Listener(Protocol):
@@ -75,7 +73,11 @@ class ModuleStack:
         #: Paths of modules that may hand over something else than what they computed.
         self.edited: set[str] = set()
         self._site_of = site_of
-        self._met: dict[int, _Met] = {}
+        #: Of the model's modules, which are held until the run is over, so that ids stay theirs.
+        self._met = {id(module): _met(module, path) for path, module in named}
+        self._named = named
+        #: Of those that the run makes, and may let go of.
+        self._made: dict[int, tuple[Callable[[], nn.Module | None], _Met]] = {}
         self._weak_tracer = ref(tracer)  # it holds this object: a circle would keep the tape alive
         self._running: Listener | None = None
         self._scripts: list[tuple[int, AbstractContextManager[Any]]] = []
@@ -83,12 +85,10 @@ class ModuleStack:
         #: The running calls: the module, the call around it, how many rows there were before.
         self.open: list[tuple[nn.Module, int, int]] = []
         self.closing: dict[int, FrameType] = {}
-        self._made: dict[tuple[str, Any], str] = {}
+        self._names: dict[tuple[str, Any], str] = {}
+        self._taken: set[str] | None = None
         self._thread = threading.get_ident()
         self._handles: list[Any] = []
-        for path, module in named:
-            self._met.setdefault(id(module), _met(module, path))
-        self._taken = {path for path, _ in named}
         root_type = type(roots[""]).__name__ if "" in roots else ""
         self._modules = tape.module_log.entries
         self._rows = tape.row_log.entries
@@ -123,6 +123,8 @@ class ModuleStack:
     def forget(self) -> None:
         """The run is over: refer to no module any more."""
         self._met.clear()
+        self._made.clear()
+        self._named = []
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         # Both hooks run at every module call, so in few steps.
@@ -130,8 +132,8 @@ class ModuleStack:
             return
         if self.closing:
             self.settle(sys._getframe(1))
-        met = self._met.get(id(module))
-        if met is None or met.alive() is not module:  # ids are used again
+        met = self._met.get(id(module)) or self._met_of_made(module)
+        if met is None:
             if is_compile_wrapper(module):
                 return
             met = self._name_new(module, self._site_of(caller_of_module(sys._getframe(1))))
@@ -224,26 +226,34 @@ class ModuleStack:
         assert tracer is not None  # the hooks are there only while it runs
         return tracer
 
+    def _met_of_made(self, module: nn.Module) -> _Met | None:
+        """What is known of a module that the run has made."""
+        alive, met = self._made.get(id(module), (None, None))
+        return met if alive is not None and alive() is module else None  # ids are used again
+
     def _name_new(self, module: nn.Module, site: Any) -> _Met:
         """A module the model did not hold at the start: its class names it, once per place."""
         parent = self.tape.modules[self.current].path
         base = f"{parent}.{type(module).__name__}" if parent else type(module).__name__
         place = (base, site)
-        if place not in self._made:
-            self._made[place] = free_name(base, self._taken)
-            self._taken.add(self._made[place])
-        path = self._made[place]
+        if place not in self._names:
+            if self._taken is None:
+                self._taken = {path for path, _ in self._named}
+            self._names[place] = free_name(base, self._taken)
+            self._taken.add(self._names[place])
+        path = self._names[place]
         for name, child in submodules(module, path):
-            known = self._met.get(id(child))
             # it may be handed a module of the model's
-            if known is None or known.alive() is not child:
-                self._met[id(child)] = _met(child, name)
+            if id(child) not in self._met and self._met_of_made(child) is None:
+                self._made[id(child)] = ref(child), _met(child, name)
         self._listener().met(path, module)
-        return self._met[id(module)]
+        return self._made[id(module)][1]
 
 
 def _met(module: nn.Module, path: str) -> _Met:
     kind = type(module)
-    scripted = issubclass(kind, torch.jit.ScriptModule)
     wrapper = is_compile_wrapper(module)
-    return _Met(ref(module), path, kind.__name__, wrapper, scripted, wrapper or scripted)
+    return _Met(path, kind.__name__, wrapper, wrapper or issubclass(kind, _SCRIPTED))
+
+
+_SCRIPTED = torch.jit.ScriptModule

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Callable, Container, Iterable, Iterator
-from types import CodeType, FrameType, FunctionType
+from types import CellType, CodeType, FrameType, FunctionType
 from typing import Any
 from weakref import ref
 
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from lensframe_pd.capture.attributes import USUAL, Own
 from lensframe_pd.capture.roots import belongings
 from lensframe_pd.errors import OURS
 from lensframe_pd.tape.contents import CACHE, Child, attributes, cell_content, class_dict, mro
-from lensframe_pd.tape.objects import is_value, joined, walk
+from lensframe_pd.tape.objects import joined, walk
 from lensframe_pd.tape.storage import Unswapped
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -109,7 +110,7 @@ def _of_classes(owner: Any) -> Iterator[tuple[str, Tensor]]:
     if issubclass(type(owner), type):
         kinds = [owner]
     else:
-        held = (child for child in attributes(owner) if child[0] not in _PLAIN_ATTRIBUTES)
+        held = (child for child in attributes(owner) if child[0] not in USUAL)
         kinds = [type(owner), *(type(value) for _, _, value in walk(held, _CLOSED))]
     return _tensors(
         (f"{base.__name__}.{name}", value)
@@ -121,20 +122,6 @@ def _of_classes(owner: Any) -> Iterator[tuple[str, Tensor]]:
 def _bases(kinds: Iterable[type]) -> Iterable[type]:
     """The classes and all that they inherit from, each once."""
     return {id(base): base for kind in kinds for base in mro(kind)}.values()
-
-
-Own = tuple[str, Any, type]
-"""An attribute of a module: its path, what it is, and the class of the module."""
-
-
-def own_attributes(named: Iterable[tuple[str, nn.Module]]) -> list[Own]:
-    """What the modules keep beside what every module has, numbers and texts left out."""
-    return [
-        (f"{path}.{name}" if path else name, value, type(module))
-        for path, module in named
-        for name, value in attributes(module, _PLAIN_ATTRIBUTES)
-        if type(value) not in _USUAL and not is_value(value)
-    ]
 
 
 def extra_tensors(own: Iterable[Own]) -> Iterator[tuple[str, Tensor]]:
@@ -149,22 +136,23 @@ def extra_tensors(own: Iterable[Own]) -> Iterator[tuple[str, Tensor]]:
             yield path, tensor
 
 
-_USUAL = frozenset((int, bool, float, str, type(None)))  # values, told in a step less
-_NO_CACHES = _USUAL | {dict, list, tuple, property}
-_PLAIN_ATTRIBUTES = frozenset(nn.Module().__dict__)
+def cached_by_methods(kinds: Iterable[type]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors that methods of classes of modules keep under `functools.lru_cache`."""
+    found: list[Child] = []
+    for base in _bases(kinds):
+        if base is nn.Module or not issubclass(base, nn.Module):
+            continue
+        for name, method in list(class_dict(base).items()):
+            if type(method) is FunctionType:  # as most, and most of those have no closure
+                caches = _caches_in(method.__closure__) if method.__closure__ else None
+            else:
+                caches = None if id(type(method)) in _NO_CACHES else _caches(method)
+            if caches:
+                found += [(f"{base.__name__}.{name}", cache) for cache in caches]
+    return _tensors(found)
 
 
-def cached_by_methods(modules: Iterable[nn.Module]) -> Iterator[tuple[str, Tensor]]:
-    """Tensors that methods of the modules keep under `functools.lru_cache`."""
-    kinds = {id(type(module)): type(module) for module in modules}
-    return _tensors(
-        (f"{base.__name__}.{name}", cache)
-        for base in _bases(kinds.values())
-        if issubclass(base, nn.Module) and base is not nn.Module
-        for name, method in list(class_dict(base).items())
-        if (method.__closure__ if type(method) is FunctionType else type(method) not in _NO_CACHES)
-        for cache in _caches(method)
-    )
+_NO_CACHES = frozenset(map(id, (int, bool, float, str, type(None), dict, list, tuple, property)))
 
 
 def held_by_callable(function: Any) -> Iterator[tuple[str, Tensor]]:
@@ -172,15 +160,21 @@ def held_by_callable(function: Any) -> Iterator[tuple[str, Tensor]]:
     return _tensors(belongings(function))
 
 
-def _caches(method: Any) -> Iterator[Any]:
+def _caches(method: Any) -> list[Any]:
     """The caches around a method, a decorator of somebody else's between or not."""
     if issubclass(type(method), (staticmethod, classmethod)):
         method = method.__func__
     if type(method) is CACHE:
-        yield method
-    elif type(method) is FunctionType:
-        for cell in method.__closure__ or ():
-            yield from (content for content in cell_content(cell) if type(content) is CACHE)
+        return [method]
+    return _caches_in(method.__closure__ or ()) if type(method) is FunctionType else []
+
+
+def _caches_in(closure: Iterable[CellType]) -> list[Any]:
+    try:
+        return [cell.cell_contents for cell in closure if type(cell.cell_contents) is CACHE]
+    except ValueError:  # some are not filled yet
+        held = [content for cell in closure for content in cell_content(cell)]
+        return [content for content in held if type(content) is CACHE]
 
 
 def _tensors(found: Iterable[Child]) -> Iterator[tuple[str, Tensor]]:

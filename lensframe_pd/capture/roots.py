@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
@@ -19,6 +19,10 @@ from lensframe_pd.tape.contents import (
 )
 from lensframe_pd.tape.objects import joined, submodules, walk
 
+_WRAPPED = "_orig_mod"
+"""What a wrapper of `torch.compile` calls the module inside."""
+_WRAPPER = "OptimizedModule"
+"""The class of such a wrapper."""
 _DEPTH = 2  # containers and objects, from a name the callable uses down to a module
 
 
@@ -39,11 +43,15 @@ def named_modules(roots: dict[str, nn.Module]) -> list[tuple[str, nn.Module]]:
 
     Paths are without the wrappers of `torch.compile`.
     """
-    found: dict[int, tuple[str, nn.Module]] = {}
-    for prefix, root in roots.items():
-        for path, module in submodules(root, prefix):
-            found.setdefault(id(module), (plain_path(path), module))
-    return [*found.values()]
+    named = [here for prefix, root in roots.items() for here in submodules(root, prefix)]
+    if len(roots) > 1:
+        first: dict[int, tuple[str, nn.Module]] = {}
+        for here in named:
+            first.setdefault(id(here[1]), here)
+        named = [*first.values()]
+    if any([_WRAPPED in path for path, _ in named]):
+        return [(plain_path(path), module) for path, module in named]
+    return named
 
 
 def module_aliases(
@@ -53,7 +61,7 @@ def module_aliases(
 
     Only those where a module is held: what is below an alias has aliases through it.
     """
-    held = len(roots) + sum([len(module._modules) for _, module in named])
+    held = len(roots) + sum(map(len, [module._modules for _, module in named]))
     if held == len(named):  # each at one place, as in most models
         return {}
     path_of = {id(module): path for path, module in named}
@@ -68,13 +76,20 @@ def module_aliases(
 
 def plain_path(path: str) -> str:
     """A module or parameter path without the wrappers of `torch.compile`."""
-    if "_orig_mod" not in path:
+    if _WRAPPED not in path:
         return path
-    return ".".join(part for part in path.split(".") if part != "_orig_mod")
+    return ".".join(part for part in path.split(".") if part != _WRAPPED)
 
 
 def is_compile_wrapper(module: nn.Module) -> bool:
-    return "_orig_mod" in module._modules and type(module).__name__ == "OptimizedModule"
+    return type(module).__name__ == _WRAPPER and _WRAPPED in module._modules
+
+
+def has_compile_wrapper(named: Iterable[tuple[str, nn.Module]], kinds: Iterable[type]) -> bool:
+    """Whether one of these modules, which are of these classes, is one."""
+    if _WRAPPER not in [kind.__name__ for kind in kinds]:
+        return False
+    return any([is_compile_wrapper(module) for _, module in named])
 
 
 def belongings(function: Any) -> Iterator[tuple[str, Any]]:
@@ -137,8 +152,8 @@ def _module_behind(function: Any) -> nn.Module | None:
     if not issubclass(type(owner), nn.Module):
         return None
     inside: nn.Module = owner
-    if "_orig_mod" in owner._modules:  # of a ScriptModule they are no dict
-        inside = owner._modules["_orig_mod"]
+    if _WRAPPED in owner._modules:  # of a ScriptModule they are no dict
+        inside = owner._modules[_WRAPPED]
     return inside
 
 

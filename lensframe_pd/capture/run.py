@@ -99,8 +99,7 @@ class Run:
             self.tracer.writes_unseen = made_of.writes_unseen
             if sites is not None:
                 self.give(sites)
-            for path, module in named:
-                self.tracer.lineage.hold_own(path, module)
+            self.tracer.lineage.hold_given(named)
 
     def give(self, sites: Sites) -> None:
         """Let the run go on with other values."""

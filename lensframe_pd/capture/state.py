@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from lensframe_pd.capture.origins import extra_tensors, own_attributes
+from lensframe_pd.capture.attributes import own_attributes
+from lensframe_pd.capture.origins import extra_tensors
 from lensframe_pd.capture.roots import find_roots
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.errors import LensValueError

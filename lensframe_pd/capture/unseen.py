@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import dis
 import os.path
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from functools import cached_property, partial, partialmethod
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lensframe_pd.capture.origins import Own
+from lensframe_pd.capture.attributes import Attributes
 from lensframe_pd.capture.roots import belongings
 from lensframe_pd.errors import OURS
 from lensframe_pd.tape.codes import once_per_code
-from lensframe_pd.tape.contents import CODE, class_attribute, class_dict, mro
+from lensframe_pd.tape.contents import (
+    ATOMS,
+    CACHE,
+    CODE,
+    class_attribute,
+    class_dict,
+    mro,
+    partial_parts,
+)
 
 _ASSIGNED = frozenset(("real", "imag"))
 _CALLED = "set_"
@@ -59,44 +68,53 @@ def writes_unseen(code: CodeType) -> bool:
     return any([s.opname == "STORE_ATTR" and s.argval in _ASSIGNED for s in steps])
 
 
-def may_write_unseen(model: Any, modules: Sequence[nn.Module], own: Iterable[Own]) -> bool:
+class _Said(NamedTuple):
+    """What a user's code says, with the functions and comprehensions in it."""
+
+    writes: bool
+    names: frozenset[str]
+    """Of attributes and global variables."""
+
+
+@once_per_code
+def _said(code: CodeType) -> _Said:
+    """Nothing is said by code of torch and of Python, which names no functions of the user's."""
+    if _is_of_torch(code) or _is_of_python(code):
+        return _Said(False, frozenset())
+    inside = [_said(part) for part in code.co_consts if type(part) is CodeType]
+    writes = writes_unseen(code) or any([part.writes for part in inside])
+    return _Said(writes, frozenset(code.co_names).union(*[part.names for part in inside]))
+
+
+def may_write_unseen(model: Any, attributes: Attributes) -> bool:
     """Whether a model may make such a write: by its code, its modules', and what these name.
 
-    Parameters
-    ----------
-    own
-        The attributes of the modules.
+    Each run asks it of some hundred functions, so in few steps.
     """
-    seen: set[int] = set()
-    members: dict[int, dict[str, Any]] = {}
+    waiting: list[Any] = [class_attribute(kind, "forward") for kind in attributes.kinds]
+    waiting += [value for _, value, _ in attributes.own if id(type(value)) in _RUN]
+    waiting += [hook for _, hook, _ in attributes.hooks]
+    waiting += [model, *[value for _, value in belongings(model)]]
+    members = _Members([*attributes.kinds, type(model)])
     met: set[int] = set()
-    waiting: list[tuple[Any, type]] = [(model, type(model))]
-    waiting += [(value, kind) for _, value, kind in own if type(value) in CODE]
-    for module in modules:
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            if hooks:
-                waiting += [(hook, type(module)) for hook in hooks.values()]
-    kinds = {id(type(module)): type(module) for module in modules}
-    waiting += [(class_attribute(kind, "forward"), kind) for kind in kinds.values()]
-    waiting += [(value, type(model)) for _, value in belongings(model)]
     while waiting:
-        value, owner = waiting.pop()
-        if value is torch.Tensor.set_:
-            return True
-        function = _function(value)
-        if function is None or id(function.__code__) in seen:
+        value = waiting.pop()
+        key = id(value)
+        if key in met:
             continue
-        seen.add(id(function.__code__))
-        if _is_of_torch(function.__code__):
-            continue
-        if id(owner) not in members:
-            members[id(owner)] = _members(owner)
-        held = members[id(owner)]
-        for code in _with_nested(function.__code__):
-            if writes_unseen(code):
+        met.add(key)
+        if type(value) is FunctionType:
+            writes, names = _said(value.__code__)
+            if writes:
                 return True
-            waiting += [(found, owner) for found in _named(code, function, held, met)]
-        waiting += [(value, owner) for _, value in belongings(function)]
+            waiting += _held_by(value)
+            if names:
+                waiting += _known(names, value.__globals__)
+                waiting += members.named(names)
+        elif id(type(value)) not in _NO_CODE:
+            if value is _SET:
+                return True
+            waiting += _behind(value)
     return False
 
 
@@ -104,60 +122,83 @@ def _is_of_torch(code: CodeType) -> bool:
     return code.co_filename.startswith(_NOT_THE_USERS)
 
 
-def _function(value: Any) -> FunctionType | None:
-    """The Python function that a callable comes down to, None for any other object."""
+def _is_of_python(code: CodeType) -> bool:
+    """Whether it is of the standard library, below which packages may be installed as well."""
+    return code.co_filename.startswith(_STANDARD) and "-packages" not in code.co_filename
+
+
+_STANDARD = (os.path.dirname(os.__file__) + os.sep, "<frozen ")
+_SET = torch.Tensor.set_
+
+
+def _behind(value: Any) -> Iterable[Any]:
+    """What runs when something is called that is no function of Python's, or is read."""
     kind = type(value)
-    if kind is FunctionType:  # as most are
-        return value  # type: ignore[no-any-return]
-    if kind in (MethodType, staticmethod, classmethod):
-        value = value.__func__
-    elif kind is property:
-        value = value.fget
-    elif kind not in CODE and not issubclass(kind, (type, nn.Module)):
-        value = class_attribute(kind, "__call__")
-    return value if type(value) is FunctionType else None
+    if kind is MethodType or kind is staticmethod or kind is classmethod:
+        return (value.__func__,)
+    if kind is property:
+        return value.fget, value.fset, value.fdel
+    if kind is CACHE:
+        return (value.__dict__.get("__wrapped__"),)
+    if issubclass(kind, partial):
+        function, args, keywords = partial_parts(value)
+        return function, *args, *dict.values(keywords)
+    if kind is partialmethod or kind is cached_property:
+        return (value.func,)
+    if issubclass(kind, (type, nn.Module)):
+        return ()
+    return (class_attribute(kind, "__call__"),)
 
 
-def _with_nested(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for part in code.co_consts:
-        if type(part) is CodeType:
-            yield from _with_nested(part)
+_NO_CODE = ATOMS | {*map(id, (BuiltinFunctionType, dict, list, set, tuple))}
+"""Types of what runs no code of Python's."""
+_RUN = frozenset(map(id, (*CODE, partial, CACHE)))
+"""Types of attributes that are known to be called."""
 
 
-def _members(kind: type) -> dict[str, Any]:
-    """What a class holds, by name, less what torch gives every module."""
-    found: dict[str, Any] = {}
-    for base in reversed(mro(kind)):
-        if base is not object and base is not nn.Module:
-            found.update(class_dict(base))
+def _held_by(function: FunctionType) -> list[Any]:
+    """What a function holds in its closure and its defaults."""
+    held: list[Any] = []
+    for cell in function.__closure__ or ():
+        try:
+            held.append(cell.cell_contents)
+        except ValueError:  # not filled yet
+            continue
+    if function.__defaults__:
+        held += function.__defaults__
+    if function.__kwdefaults__:
+        held += function.__kwdefaults__.values()
+    return held
+
+
+def _known(names: frozenset[str], variables: dict[str, Any]) -> list[Any]:
+    """What global variables of such names are, and, of modules among them, what they have."""
+    found = []
+    for name in variables.keys() & names:
+        value = variables[name]
+        if type(value) is not ModuleType:
+            found.append(value)
+        elif value.__name__.split(".")[0] != "torch":
+            held = value.__dict__
+            found += [held[inner] for inner in held.keys() & names]
     return found
 
 
-def _named(
-    code: CodeType, function: FunctionType, members: dict[str, Any], met: set[int]
-) -> Iterator[Any]:
-    """What the names in code stand for: globals, attributes of its class, of modules it imports.
+class _Members:
+    """What classes and their bases hold, less what torch gives every module."""
 
-    Parameters
-    ----------
-    members
-        The attributes of the class that were not looked up before; loses those that are now.
-    met
-        The ids of the globals that were met before; takes those that are now.
-    """
-    known = function.__globals__
-    for name in code.co_names:
-        if name in known:
-            found = known[name]
-            if type(found) is ModuleType:
-                if found.__name__.split(".")[0] != "torch":
-                    yield from (found.__dict__[n] for n in code.co_names if n in found.__dict__)
-            elif id(found) not in met:
-                met.add(id(found))
-                yield found
-        if name in members:
-            yield members.pop(name)
+    def __init__(self, kinds: Iterable[type]) -> None:
+        bases = {id(base): base for kind in kinds for base in mro(kind)}
+        for usual in (object, nn.Module):
+            bases.pop(id(usual), None)
+        self._held = [class_dict(base) for base in bases.values()]
+        self._names: set[str] = set().union(*self._held)
+
+    def named(self, names: frozenset[str]) -> list[Any]:
+        """What has such names, and was not asked for before."""
+        asked = names & self._names
+        self._names -= asked
+        return [held[name] for name in asked for held in self._held if name in held]
 
 
 class UnseenWrites(TorchDispatchMode):

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lensframe_pd.capture.origins import extra_tensors, own_attributes
+from lensframe_pd.capture.attributes import own_attributes
+from lensframe_pd.capture.origins import extra_tensors
 from lensframe_pd.capture.roots import find_roots, named_modules
 from lensframe_pd.errors import LensValueError, shown
 from lensframe_pd.extract.fingerprint import tensors_of

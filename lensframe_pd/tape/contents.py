@@ -18,7 +18,6 @@ from collections import ChainMap, OrderedDict, UserDict, deque
 from collections.abc import Callable, Iterable
 from enum import Enum
 from functools import lru_cache, partial
-from itertools import filterfalse
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -94,29 +93,29 @@ def is_closed(value: Any) -> bool:
     return id(kind) in ATOMS or _facts_of(kind).closed
 
 
-_TEXTS = frozenset((str,))
-
-
-def attributes(value: Any, without: frozenset[str] = frozenset()) -> list[Child]:
-    """The instance dictionary and the slots of an object; the fields of a dataclass first.
-
-    Those of some names can be left out, which is quick where they are most of the dictionary.
-    """
+def attributes(value: Any) -> list[Child]:
+    """The instance dictionary and the slots of an object; the fields of a dataclass first."""
     facts = _facts_of(type(value))
     own = instance_dict(value)
-    if own is None:
-        held: list[Child] = []
-    elif without and type(own) is dict and _TEXTS.issuperset(map(type, own)):
-        held = [(name, own[name]) for name in filterfalse(without.__contains__, own)]
-    else:
-        held = dict_items(own)
+    held: list[Child] = [] if own is None else dict_items(own)
     for name, slot in slots(type(value)) if facts.slotted else ():
-        if name not in without:
-            held += [(name, content) for content in slot_content(value, slot)]
+        held += [(name, content) for content in slot_content(value, slot)]
     if facts.fields:
         place = {name: k for k, name in enumerate(facts.fields)}
         held.sort(key=lambda child: place.get(child[0], len(place)))
     return held
+
+
+def is_all_in_dict(kind: type) -> bool:
+    """Whether all attributes of its objects are in their `plain_dict`, and in its order."""
+    facts = _facts_of(kind)
+    return facts.own_dict and not facts.slotted and not facts.fields
+
+
+def plain_dict(value: Any) -> dict[str, Any] | None:
+    """As `instance_dict`, where the class `is_all_in_dict`; None for other mappings."""
+    own = _attribute(value, "__dict__")
+    return own if type(own) is dict else None
 
 
 def instance_dict(value: Any) -> dict[str, Any] | None:

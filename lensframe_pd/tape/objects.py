@@ -6,7 +6,7 @@ No code of the objects' classes runs, as in `contents`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import chain, count
 from typing import Any
 
@@ -104,32 +104,46 @@ def tensors_of(value: Any) -> list[Tensor]:
     return [tensor for _, tensor in tensors_in(value)]
 
 
-def submodules(root: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+def submodules(root: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     """As `root.named_modules(prefix=prefix)`, for any depth of nesting, and no path twice.
 
     A name with a dot in it, which only `_modules["a.b"] = ...` can give, may read like the path of
     another module; then it has a number: `a.b_2`.
     """
-    seen: dict[int, nn.Module] = {}
+    found: dict[int, tuple[str, nn.Module]] = {}
     taken: set[str] | None = None
     waiting = [(prefix, root)]
     while waiting:
-        path, module = waiting.pop()
-        if id(module) in seen:
+        here = path, module = waiting.pop()
+        if id(module) in found:
             continue
-        seen[id(module)] = module
-        yield path, module
+        found[id(module)] = here
+        held = module._modules
+        if not held:
+            continue
         before = f"{path}." if path else ""
-        below = []
-        for name, child in module._modules.items():
-            here = before + name
-            if "." in name:
-                taken = _undotted_paths(root, prefix) if taken is None else taken
-                here = free_name(here, taken)
-                taken.add(here)
-            if child is not None:
-                below.append((here, child))
+        if "." in "".join(held.keys()):
+            taken = _undotted_paths(root, prefix) if taken is None else taken
+            below = _numbered(before, held, taken)
+        else:
+            below = [(before + name, child) for name, child in held.items() if child is not None]
         waiting += reversed(below)
+    return [*found.values()]
+
+
+def _numbered(
+    before: str, held: Mapping[str, nn.Module | None], taken: set[str]
+) -> list[tuple[str, nn.Module]]:
+    """Modules that are held below a path, of whose names some have a dot."""
+    below = []
+    for name, child in held.items():
+        here = before + name
+        if "." in name:
+            here = free_name(here, taken)
+            taken.add(here)
+        if child is not None:
+            below.append((here, child))
+    return below
 
 
 def _undotted_paths(root: nn.Module, prefix: str) -> set[str]:

@@ -73,11 +73,11 @@ class Unswapped:
     def __init__(self, tensor: Tensor, plain: bool | None = None) -> None:
         self.tensor = tensor
         self._is_plain = is_plain(tensor) if plain is None else plain
-        self._content = tensor._cdata if self._is_plain else _content(tensor)
+        self._content = tensor._cdata if self._is_plain else content_of(tensor)
 
     def __call__(self) -> Tensor | None:
         tensor = self.tensor  # asked at each read of a parameter, so in few steps
-        content = tensor._cdata if self._is_plain else _content(tensor)
+        content = tensor._cdata if self._is_plain else content_of(tensor)
         return tensor if content == self._content else None
 
 
@@ -92,7 +92,7 @@ def is_uninitialized(tensor: Tensor) -> bool:
     return not is_plain(tensor) and isinstance(tensor, UninitializedTensorMixin)
 
 
-def _content(tensor: Tensor) -> int:
+def content_of(tensor: Tensor) -> int:
     """Address of what the object of a subclass shows."""
     with torch._C.DisableTorchFunctionSubclass():
         return int(tensor._cdata)

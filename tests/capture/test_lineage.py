@@ -282,3 +282,79 @@ def _saved(tensor):
     torch.save(tensor, file)
     file.seek(0)
     return file
+
+
+class Scaled(nn.Parameter):
+    """A parameter of a class of somebody's own."""
+
+
+def tied():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.LayerNorm(3))
+    model[1].weight = model[0].weight
+    return model
+
+
+def without_bias():
+    return nn.Sequential(nn.Linear(3, 3, bias=False), nn.BatchNorm1d(3, affine=False))
+
+
+def of_many_kinds():
+    model = nn.Linear(3, 3)
+    model.register_buffer("brief", torch.ones(3, dtype=torch.bfloat16))
+    model.register_buffer("whole", torch.arange(4))
+    model.register_buffer("phase", torch.ones(2, 2, dtype=torch.complex64))
+    model.register_buffer("none", None)
+    model.register_buffer("flag", torch.tensor(True), persistent=False)
+    model.register_buffer("view", model.whole[1:])
+    model.own = Scaled(torch.ones(2))
+    model.frozen = nn.Parameter(torch.ones(0, 2), requires_grad=False)
+    model.listed = nn.ParameterList([torch.ones(1), torch.ones(2)])
+    return model
+
+
+def sparse():
+    model = nn.Linear(3, 3)
+    model.register_buffer("adjacency", torch.eye(3).to_sparse())
+    return model
+
+
+def shared():
+    model = nn.Module()
+    model.first = model.again = nn.Linear(3, 3)
+    model.both = nn.ModuleList([model.first, nn.Linear(3, 2)])
+    model.forward = lambda x: model.both[1](model.again(x))
+    return model
+
+
+def parametrized():
+    return nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))
+
+
+@pytest.mark.parametrize("make", [tied, without_bias, of_many_kinds, sparse, shared, parametrized])
+def test_what_a_model_holds_is_known_as_torch_says_it(make):
+    model = make().eval()
+    expected = {}
+    for path, module in model.named_modules():
+        before = f"{path}." if path else ""
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None and not any(t is tensor for t in expected.values()):
+                expected[before + name] = tensor
+    parameters = {id(parameter) for parameter in model.parameters()}
+    held = lf.trace(model, torch.ones(2, 3), save=None).tape.held
+    assert [entry.name for entry in held] == [*expected]
+    for entry, tensor in zip(held, expected.values(), strict=True):
+        assert entry.tensor is tensor
+        assert entry.is_parameter == (id(tensor) in parameters)
+        assert type(entry.shape) is tuple
+        assert (entry.shape, entry.dtype) == (tuple(tensor.shape), tensor.dtype)
+        assert entry.nbytes == tensor.numel() * tensor.element_size()
+        assert (entry.numel, entry.requires_grad) == (tensor.numel(), tensor.requires_grad)
+
+
+def test_what_a_lazy_model_holds_has_no_shape_yet():
+    model = nn.Sequential(nn.LazyLinear(2), nn.Linear(2, 2))
+    held = lf.trace(model, torch.ones(2, 3), save=None).tape.held
+    assert [(entry.name, entry.shape, entry.numel, entry.nbytes) for entry in held[:2]] == [
+        ("0.weight", (), 0, 0),
+        ("0.bias", (), 0, 0),
+    ]

@@ -1,5 +1,8 @@
 """Writes that torch shows no function mode: assigned parts, storages and gradients."""
 
+import copy
+import functools
+import importlib
 import operator
 
 import pytest
@@ -198,6 +201,246 @@ def test_in_a_module_and_its_hook():
     copies = layers[layers["func"] == "copy"]
     assert copies["module"].tolist() == ["0", "0"]
     assert set(copies.index) <= ancestors(layers, "output_1")
+
+
+def put(y, z):
+    """The first that its code has to do with torch is the write."""
+    y.imag = z
+    return y
+
+
+def through(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args)
+
+    return wrapper
+
+
+def keyword_default(y, z, *, how=put):
+    return how(y, z)
+
+
+class Parts(nn.Module):
+    """Writes in one of many ways, of which its own code says nothing."""
+
+    @through
+    def decorated(self, y, z):
+        return put(y, z)
+
+    @through
+    @through
+    def twice_decorated(self, y, z):
+        return put(y, z)
+
+    @torch.no_grad()
+    def by_torch(self, y, z):
+        return put(y, z)
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 (as models do)
+    def cached(self, y, z):
+        return put(y, z)
+
+    @staticmethod
+    def static(y, z):
+        return put(y, z)
+
+    @classmethod
+    def of_the_class(cls, y, z):
+        return put(y, z)
+
+    @property
+    def read(self):
+        return put(*self.given)
+
+    @read.setter
+    def read(self, given):
+        put(*given)
+
+    @functools.cached_property
+    def read_once(self):
+        return put
+
+    partly = functools.partialmethod(keyword_default, how=put)
+
+    def by_default(self, y, z, how=put):
+        return how(y, z)
+
+    def by_keyword_default(self, y, z):
+        return keyword_default(y, z)
+
+
+class Inherits(Parts):
+    def decorated(self, y, z):
+        return super().decorated(y, z)
+
+
+def assigned(model, y, z):
+    model.read = y, z
+    return y
+
+
+def read(model, y, z):
+    model.given = y, z
+    return model.read
+
+
+WAYS = {
+    "decorated": lambda m, y, z: m.decorated(y, z),
+    "decorated twice": lambda m, y, z: m.twice_decorated(y, z),
+    "decorated by torch": lambda m, y, z: m.by_torch(y, z),
+    "cached": lambda m, y, z: m.cached(y, z),
+    "static": lambda m, y, z: m.static(y, z),
+    "of the class": lambda m, y, z: m.of_the_class(y, z),
+    "a property that is read": read,
+    "a property that is assigned": assigned,
+    "a property that is kept": lambda m, y, z: m.read_once(y, z),
+    "a partial method": lambda m, y, z: functools.partial(keyword_default, how=put)(y, z),
+    "a default": lambda m, y, z: m.by_default(y, z),
+    "a default of a keyword": lambda m, y, z: m.by_keyword_default(y, z),
+}
+
+
+class Runs(nn.Module):
+    def __init__(self, way, part):
+        super().__init__()
+        self.way, self.part, self.other = way, part, Other()
+
+    def forward(self, x):
+        y = torch.zeros(3, dtype=torch.complex64)
+        z = self.other(x)
+        return self.way(self.part, y, z) * 1
+
+
+class Other(nn.Module):
+    """Has the same decorator around another function."""
+
+    @through
+    def forward(self, x):
+        return x * 2
+
+
+def check_written(model):
+    layers = lf.trace(model, X.clone()).layers
+    assert {"mul_1", "input_1"} <= ancestors(layers, "output_1")
+
+
+@pytest.mark.parametrize("part", [Parts, Inherits])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_write_is_the_first_that_code_does(way, part):
+    check_written(Runs(WAYS[way], part()).eval())
+
+
+class First(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.second, self.other = Second(), Other()
+
+    def forward(self, x):
+        y, z = torch.zeros(3, dtype=torch.complex64), self.other(x)
+        return self.second(y, z) * 1
+
+
+class Second(nn.Module):
+    @through
+    def forward(self, y, z):
+        return put(y, z)
+
+
+class Below(Second):
+    def forward(self, y, z):
+        return super().forward(y, z)
+
+
+def only_reads(module, y, z):
+    return torch.complex(z, z)
+
+
+def of_an_instance(model):
+    model.second.forward = put
+
+
+def of_an_instance_partly(model):
+    model.second.forward = functools.partial(keyword_default, how=put)
+
+
+def of_an_instance_bound(model):
+    model.second.forward = Parts().by_default
+
+
+def of_the_class(model):
+    type(model.second).forward = lambda self, y, z: put(y, z)
+
+
+def by_a_hook(model):
+    model.second.register_forward_pre_hook(lambda module, args: (put(*args), args[1]))
+
+
+def by_a_partial_hook(model):
+    def hook(name, module, args):
+        return put(*args), args[1]
+
+    model.second.register_forward_pre_hook(functools.partial(hook, "name"))
+
+
+def by_another_class(model):
+    model.second = Below()
+
+
+REPLACED = [
+    of_an_instance, of_an_instance_partly, of_an_instance_bound, of_the_class, by_a_hook,
+    by_a_partial_hook, by_another_class,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("replace", REPLACED)
+def test_what_is_replaced_between_two_runs(replace):
+    class Harmless(nn.Module):
+        def forward(self, y, z):
+            return only_reads(self, y, z) + y
+
+    model = First().eval()
+    model.second = Harmless()
+    assert "copy" not in set(lf.trace(model, X.clone()).layers["func"])
+    replace(model)
+    check_written(model)
+    check_written(model)
+
+
+def test_a_global_and_a_closure_that_are_replaced_between_two_runs():
+    held = [torch.complex, put]
+    known = {"torch": torch, "helper": torch.complex}
+    exec("def named(y, z):\n    return helper(y.real, z) + 0 * y", known)
+
+    def enclosing():
+        inner = only_reads
+
+        def forward(x):
+            y, z = torch.zeros(3, dtype=torch.complex64), x * 2
+            return inner(None, y, z) + known["named"](y, z)
+
+        def swap(other):
+            nonlocal inner
+            inner = other
+
+        return forward, swap
+
+    forward, swap = enclosing()
+    assert "copy" not in set(lf.trace(forward, X.clone()).layers["func"])
+    swap(lambda module, y, z: held[1](y, z))
+    check_written(forward)
+
+
+def test_code_of_pythons_library_is_none_of_the_users():
+    depths = []
+
+    def forward(x):
+        depths.append(torch._C._len_torch_dispatch_stack())
+        importlib.import_module("math")
+        return copy.copy(x) * len(functools.reduce(operator.add, [[1], [2]]))
+
+    lf.trace(forward, X)
+    assert depths == [0]
 
 
 def test_code_that_only_reads_them_is_run_without_the_dispatch_mode():
