@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -237,15 +238,15 @@ class Recording:
         roles = self._facts.template(call.function, call.args, call.kwargs).roles
         holds_none = not (row["params"] or row["buffers"])
         if holds_none and roles == row["parent_args"] and len(roles) == len(parents):
-            return [Argument(*given, "") for given in zip(roles, parents, strict=True)]
+            return [*map(Argument, roles, parents, repeat(""))]
         named_once = _named_once(row, roles)
         if named_once is not None:
             return named_once
         named: dict[str, list[tuple[str | None, str]]] = {}
         for role, parent in zip(row["parent_args"], row["parents"], strict=False):
             named.setdefault(role, []).append((parent, ""))
-        for kind, arg in (("params", "param_args"), ("buffers", "buffer_args")):
-            for role, name in zip(row[arg], row[kind], strict=False):
+        for args, names in _HELD:
+            for role, name in zip(row[args], row[names], strict=False):
                 named.setdefault(role, []).append((None, name))
         found = []
         for role in roles:
@@ -301,15 +302,17 @@ class Recording:
 
 def _named_once(row: Mapping[str, Any], roles: Sequence[str]) -> list[Argument] | None:
     """What the slots hold where each is named once by the row, as most often; else None."""
-    parents = dict(zip(row["parent_args"], row["parents"], strict=False))
-    held = dict(zip(row["param_args"], row["params"], strict=False))
-    held.update(zip(row["buffer_args"], row["buffers"], strict=False))
-    n = len(row["parent_args"]) + len(row["param_args"]) + len(row["buffer_args"])
-    if n != len(roles) or n != len(row["parents"]) + len(row["params"]) + len(row["buffers"]):
+    named: dict[str, Argument] = {}
+    for role, op in zip(row["parent_args"], row["parents"], strict=False):
+        named[role] = Argument(role, op, "")
+    for args, names in _HELD:
+        for role, name in zip(row[args], row[names], strict=False):
+            named[role] = Argument(role, None, name)
+    n = len(row["parents"]) + len(row["params"]) + len(row["buffers"])
+    if not len(named) == len(roles) == n:
         return None
-    if parents.keys() | held.keys() != {*roles} or len(parents) + len(held) != n:
-        return None
-    return [
-        Argument(role, parents[role], "") if role in parents else Argument(role, None, held[role])
-        for role in roles
-    ]
+    found = [*map(named.get, roles)]
+    return None if None in found else found  # type: ignore[return-value]
+
+
+_HELD = (("param_args", "params"), ("buffer_args", "buffers"))

@@ -140,6 +140,8 @@ class _Check:
 
     def _replace(self, rows: Collection[int], how: str) -> None:
         """Replace stimuli by their neighbours: what else than their entries moves?"""
+        if not rows:
+            return
         self.mixed -= {*rows}
         self.doubtful -= {*rows}
         made = bits(self.n) if how == "all" else halves(self.n)

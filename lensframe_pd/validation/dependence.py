@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import count
 from typing import Any, NamedTuple
 
 import torch
@@ -52,39 +53,20 @@ _MANY = 2**16
 _FAR = 0.05
 
 
-def dependence(
-    run: Rerun,
-    tensors: Sequence[Tensor],
-    slots: Sequence[int],
-    result: list[Tensor],
-    roles: Sequence[str],
-    domains: Domains | None = None,
-) -> Dependence:
-    """Whether `result`, which `run(tensors)` gave, depends on the tensor in `slots`.
+class Probed:
+    """A call, what it was given and gave, and what it may be given instead.
 
     Parameters
     ----------
     run
         Runs the call again on other tensors.
-    slots
-        The places of one and the same tensor among `tensors`.
+    tensors, result
+        What it was given, and what `run(tensors)` gave.
     roles
         Name of the argument in each place.
     domains
         What is known of functions already.
     """
-    probed = _Probed(run, tensors, result, roles, Domains() if domains is None else domains)
-    if probed.follows_at_once(slots):  # so that there are elements
-        return CHANGES
-    if not any([t.numel() for t in result]):
-        return Dependence(True, "the result has no elements")
-    if not tensors[slots[0]].numel():
-        return Dependence(True, "it has no elements")
-    return probed.on(slots)
-
-
-class _Probed:
-    """A call, what it was given and gave, and what it may be given instead."""
 
     def __init__(
         self,
@@ -99,6 +81,18 @@ class _Probed:
         self.tensors = tensors
         self.result = result
         self.roles = roles
+        #: By place in the result whether there is no NaN, where that was asked.
+        self._without_nan: dict[int, bool] = {}
+
+    def dependence(self, slots: Sequence[int]) -> Dependence:
+        """Whether the result depends on the one tensor that stands in all these places."""
+        if self.follows_at_once(slots):  # so that there are elements
+            return CHANGES
+        if not any([t.numel() for t in self.result]):
+            return Dependence(True, "the result has no elements")
+        if not self.tensors[slots[0]].numel():
+            return Dependence(True, "it has no elements")
+        return self.on(slots)
 
     def on(self, slots: Sequence[int]) -> Dependence:
         if self.first_entry_follows(slots):
@@ -175,7 +169,23 @@ class _Probed:
         now = _result(self.run, _put(self.tensors, slots, other))
         if now is None or len(now) != len(result):
             return False
-        return any(map(_are_others, now, result))
+        return any(map(self._is_another, count(), now))
+
+    def _is_another(self, place: int, made: Tensor) -> bool:
+        """Whether a tensor of the result is seen at a glance to have other numbers than it had."""
+        known = self.result[place]
+        if type(made) is not Tensor or type(known) is not Tensor:
+            return False
+        if made.dtype is not known.dtype or known.dtype not in _PLAINLY_EQUAL:
+            return False
+        if made.layout is not torch.strided or known.layout is not torch.strided:
+            return False
+        if torch.equal(made, known):
+            return False
+        # numbers that are not equal are others, but for NaN, which is not equal to itself
+        if place not in self._without_nan:
+            self._without_nan[place] = torch.equal(known, known)
+        return self._without_nan[place]
 
     def exemption(self, slots: Sequence[int]) -> Dependence:
         """Why no change of the values changed the result; the cheapest to show first."""
@@ -244,7 +254,7 @@ class _Probed:
         ):
             return False
         around = _put(self.tensors, slots, tensor.double())
-        probed = _Probed(self.run, around, self.result, self.roles, self.domains)
+        probed = Probed(self.run, around, self.result, self.roles, self.domains)
         return probed.matters(self.run, around, slots)
 
     def matters(self, run: Rerun, around: Sequence[Tensor], slots: Sequence[int]) -> bool:
@@ -385,19 +395,6 @@ def _next_to(value: Any) -> tuple[Any, ...]:
     if type(value) is bool:
         return (not value,)
     return (value + 1, value - 1) if type(value) in (int, float) else ()
-
-
-def _are_others(now: Tensor, known: Tensor) -> bool:
-    """Whether a result is seen at a glance to have other numbers than it had."""
-    if type(known) is not Tensor or type(now) is not Tensor:
-        return False
-    dtype = known.dtype
-    if dtype not in _PLAINLY_EQUAL or now.dtype is not dtype:
-        return False
-    if known.layout is not torch.strided or now.layout is not torch.strided:
-        return False
-    # numbers that are not equal are others, but for NaN, which is not equal to itself
-    return not torch.equal(now, known) and torch.equal(known, known)
 
 
 def _facts(tensors: list[Tensor], fact: str) -> list[Any]:

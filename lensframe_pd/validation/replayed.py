@@ -18,7 +18,7 @@ from lensframe_pd.tape.domains import Domains
 from lensframe_pd.tape.storage import PLAIN, bits_of
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.tape.targets import is_accessor
-from lensframe_pd.validation.dependence import CHANGES, dependence
+from lensframe_pd.validation.dependence import CHANGES, Probed
 from lensframe_pd.validation.determinism import not_deterministic
 from lensframe_pd.validation.verdicts import Verdicts
 
@@ -250,8 +250,9 @@ class _Check:
             return
         untried = False
         verdicts.count("dependence_edges", len(slots))
+        probed = Probed(self.rerun, self.tensors, result, roles, self.domains)
         for parent, places in slots.items():
-            found = dependence(self.rerun, self.tensors, places, result, roles, self.domains)
+            found = probed.dependence(places)
             if found is CHANGES:  # as of most
                 continue
             role = roles[places[0]]

@@ -15,7 +15,7 @@ import lensframe_pd as lf
 from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.validation import dependence
-from lensframe_pd.validation.dependence import _by_entry, _first_rows, _Probed
+from lensframe_pd.validation.dependence import Probed, _by_entry, _first_rows
 
 from .reports import X
 
@@ -481,7 +481,7 @@ def test_few_steps_show_what_many_do(name, monkeypatch):
     x = torch.linspace(-1, 1, 24).reshape(4, 6)
     trace = lf.trace(NEARLY[name], x)
     report = trace.validate()
-    monkeypatch.setattr(_Probed, "follows_at_once", lambda *_: False)
+    monkeypatch.setattr(Probed, "follows_at_once", lambda *_: False)
     pd.testing.assert_frame_equal(report, trace.validate())
 
 
