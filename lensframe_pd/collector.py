@@ -23,6 +23,7 @@ def collector_paused() -> Iterator[None]:
 
 _OWED = 8  # collections of what a run made, for one of all that there is
 _OF_TAPE = 6  # times as many new objects before the collector looks: most are the tape's
+_LATER = 2**30  # collections of what is young before one of all
 
 
 class _Aside:
@@ -40,9 +41,11 @@ class _Aside:
         self._users = 0
         #: Whether there is something aside: ours, or somebody else's, who would lose it.
         self._ours = self._theirs = False
-        self._owed = 0
-        #: How many new objects made the collector look, before and while something runs.
-        self._after = (0, 0)
+        self._owed = 0.0
+        #: What makes the collector look, before and while something runs.
+        self._thresholds = ((0, 0, 0), (0, 0, 0))
+        #: What part of a collection of all that there is one of what is young stands for.
+        self._part = 0.0
 
     def __call__(self, phase: str, info: dict[str, int]) -> None:
         if phase != "stop" or info["generation"] < 1 or self._theirs:
@@ -51,16 +54,19 @@ class _Aside:
             self._theirs = gc.get_freeze_count() > 0
             self._ours = not self._theirs
         if self._ours:
-            self._owed += info["generation"] > 1
+            self._owed += 1 if info["generation"] > 1 else self._part
             gc.freeze()
 
-    def enter(self) -> None:
+    def enter(self, later: bool = False) -> None:
+        """Begin; `later` puts off till after the end that all there is is looked through."""
         with self._lock:
             if not self._users:
                 gc.callbacks.append(self)
-                first, *others = gc.get_threshold()
-                self._after = (first, first * _OF_TAPE)
-                gc.set_threshold(self._after[1], *others)
+                before = gc.get_threshold()
+                now = (before[0] * _OF_TAPE, before[1], _LATER if later else before[2])
+                self._thresholds = before, now
+                self._part = 1 / max(1, before[2]) if later else 0.0
+                gc.set_threshold(*now)
             self._users += 1
 
     def leave(self) -> None:
@@ -69,15 +75,15 @@ class _Aside:
             if self._users:
                 return
             gc.callbacks.remove(self)
-            first, *others = gc.get_threshold()
-            if first == self._after[1]:  # else the model has set another
-                gc.set_threshold(self._after[0], *others)
+            found = zip(*self._thresholds, gc.get_threshold(), strict=True)
+            # what is not as it was set, the model has set
+            gc.set_threshold(*[before if n == now else n for before, now, n in found])
             if self._ours:
                 gc.unfreeze()
             self._ours = self._theirs = False
             if self._owed < _OWED:
                 return
-            self._owed = 0
+            self._owed = 0.0
         gc.collect()
 
 
@@ -89,12 +95,10 @@ aside = _Aside()
 def set_aside() -> Iterator[None]:
     """What is there already is not looked through meanwhile, which once takes longer than a model.
 
-    What is made meanwhile is looked through as in a run.
+    Where that is due it is so afterwards. What is made meanwhile is looked through as in a run.
     """
-    aside.enter()
+    aside.enter(later=True)
     try:
-        if gc.isenabled() and gc.get_count()[2] >= gc.get_threshold()[2]:  # all is next
-            gc.collect(1)  # after which what is there is set aside
         yield
     finally:
         aside.leave()

@@ -4,6 +4,7 @@ import gc
 import json
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from torch import nn
 
 import lensframe_pd as lf
 from lensframe_pd.capture import memory, snapshot
-from lensframe_pd.validation import validate
 from lensframe_pd.validation.verdicts import CHECKS
 
 
@@ -113,18 +113,42 @@ def test_all_that_a_run_changes_is_put_back():
             assert value.stride() == before[name].stride()
 
 
-def test_what_was_there_before_is_set_aside_meanwhile(monkeypatch):
+def test_what_was_there_before_is_not_looked_through_meanwhile():
     """To look through all that was imported takes longer than to validate most models."""
-    trace, frozen = traced(), []
-    real = validate.run_twice
-    monkeypatch.setattr(
-        validate, "run_twice", lambda *given: frozen.append(gc.get_freeze_count()) or real(*given)
-    )
+    trace, seen = traced(), []
     found = gc.get_threshold()
+
+    def note(phase, info):
+        seen.append((info["generation"], gc.get_threshold()[2] == found[2]))
+
     for _ in range(found[2] + 1):
-        gc.collect(1)
-    assert trace.validate()["passed"].all()
-    assert frozen != [0]
-    assert len(frozen) == 1
+        gc.collect(1)  # after which all that there is is next
+    try:
+        gc.set_threshold(20, 1, found[2])
+        gc.callbacks.append(note)
+        assert trace.validate()["passed"].all()
+        gc.callbacks.remove(note)
+        assert gc.get_threshold() == (20, 1, found[2])
+    finally:
+        gc.set_threshold(*found)
+    assert {generation for generation, is_as_before in seen if not is_as_before} == {0, 1}
     assert gc.get_freeze_count() == 0
-    assert gc.get_threshold() == found
+
+
+def test_all_is_looked_through_in_the_end_where_only_validate_runs():
+    trace = traced()
+    node = [torch.ones(2)]
+    node.append(node)
+    alive = weakref.ref(node[0])
+    gc.collect()  # it is old now
+    del node
+    found = gc.get_threshold()
+    try:
+        gc.set_threshold(1, 1, found[2])
+        for _ in range(20):
+            trace.validate()
+            if alive() is None:
+                break
+    finally:
+        gc.set_threshold(*found)
+    assert alive() is None
