@@ -155,13 +155,14 @@ def require(frame: pd.DataFrame, verb: str, *columns: str) -> None:
     LensValueError
         A column is there twice; or rows have not as many `parent_args` as `parents`.
     """
-    if len(places_of(frame.columns)) < len(frame.columns):
+    known = places_of(frame.columns)
+    if len(known) < len(frame.columns):
         twice = [*map(str, frame.columns[frame.columns.duplicated()])]
         raise LensValueError(
             f"{verb}: the frame has columns twice, {shown(twice)}: keep one of each, as by "
             "frame.loc[:, ~frame.columns.duplicated()]"
         )
-    missing = [c for c in columns if c not in frame.columns]
+    missing = [c for c in columns if c not in known]
     if missing:
         lines = [
             f"{verb} needs column {c!r} ({COLUMNS.get(c, 'yours to assign')})" for c in missing
@@ -198,8 +199,8 @@ def unknown_column(column: str, frame: pd.DataFrame, what: str) -> LensKeyError:
 
 def _check_roles(frame: pd.DataFrame, verb: str) -> None:
     """Each parent was some argument."""
-    pairs = zip(frame["parents"], frame["parent_args"], strict=True)
-    for k, (parents, roles) in enumerate(pairs):
+    pairs = raw_cells(frame, ("parents", "parent_args"))
+    for k, (parents, roles) in enumerate(zip(*pairs, strict=True)):
         if type(parents) is not tuple or type(roles) is not tuple:  # the usual needs no look
             parents, roles = names("parents", parents), names("parent_args", roles)
         if len(parents) != len(roles):
@@ -373,6 +374,26 @@ def texts(array: pa.Array | pa.ChunkedArray) -> list[Any]:
 
 _MANY = 1000
 """Texts, from which on it is looked whether they repeat; the first so many tell."""
+
+
+def text_array(cells: Any) -> Any:
+    """Texts as the array that a column, or an index, of a frame holds."""
+    if not isinstance(cells, (pa.Array, pa.ChunkedArray)):
+        cells = pa.array(cells, ARROW["text"])
+    return TEXT.__from_arrow__(cells)  # type: ignore[attr-defined]
+
+
+def frame_of(columns: pd.Index, arrays: Sequence[Any], ops: Any) -> pd.DataFrame:
+    """A frame of arrays that are of one length, and of the types that it is to have.
+
+    The public constructors look at each array again, at a tenth of a small trace's whole cost.
+    """
+    index = pd.Index._simple_new(ops, name="op")  # type: ignore[attr-defined]
+    return pd.DataFrame._from_arrays(  # type: ignore[attr-defined, no-any-return]
+        [*arrays], columns=columns, index=index, verify_integrity=False
+    )
+
+
 _TEXTS: Any = type(pd.array(["a"], dtype=TEXT))
 _FEW = 4
 """Rows whose columns are sooner looked up by name than all taken."""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from lensframe_pd.schema import CELLS, COLUMNS, TEXT, Cells
+from lensframe_pd.schema import CELLS, COLUMNS, Cells, frame_of, text_array
 from lensframe_pd.tape.alike import Findings
 from lensframe_pd.tape.facts import CallFacts, Ordinals, Sources, Template, tensor_facts
 from lensframe_pd.tape.passes import Passes
@@ -55,11 +55,7 @@ def layers(
         arrays |= {name: arrays[name].view() for name in _TEXT_COLUMNS}
     for name, column in _of_run(tape, unsaved).items():
         arrays[name] = _array(name, column)
-    # The public constructors look at each array again, at a tenth of a small trace's whole cost.
-    index = pd.Index._simple_new(arrays.pop("op"), name="op")  # type: ignore[attr-defined]
-    frame: pd.DataFrame = pd.DataFrame._from_arrays(  # type: ignore[attr-defined]
-        [arrays[name] for name in COLUMNS], columns=_NAMES, index=index, verify_integrity=False
-    )
+    frame = frame_of(_NAMES, [arrays[name] for name in COLUMNS], arrays["op"])
     frame.attrs.update(tape.attrs())
     return frame
 
@@ -112,7 +108,7 @@ def _joined(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
     chunks = [chunk for part in parts for chunk in pa.chunked_array(part.__arrow_array__()).chunks]
-    return _text(pa.concat_arrays(chunks))
+    return text_array(pa.concat_arrays(chunks))
 
 
 def _places(tape: Tape) -> dict[str, Any]:
@@ -188,7 +184,7 @@ def _array(name: str, cells: Column) -> Any:
     first: Any = cells[0] if len(cells) > 1 else None
     if first is not None and first is cells[-1] and cells.count(first) == len(cells):
         return _repeated(str(first), len(cells))
-    return _text(pa.array(cells, _LARGE))
+    return text_array(cells)
 
 
 def _sparse_array(name: str, usual: Any, others: Mapping[int, Any], n: int) -> Any:
@@ -198,7 +194,7 @@ def _sparse_array(name: str, usual: Any, others: Mapping[int, Any], n: int) -> A
         texts = [usual] * n
         for i, cell in others.items():
             texts[i] = cell
-        return _text(pa.array(texts, _LARGE))
+        return text_array(texts)
     array: np.ndarray[Any, Any] = np.empty(n, dtype=_DTYPES.get(name, object))
     array.fill(usual)  # of a tuple, too, each cell gets the whole
     for i, cell in others.items():
@@ -217,11 +213,7 @@ def _few_repeated(cell: str, n: int) -> Any:
 
 
 def _repeat(cell: str, n: int) -> Any:
-    return _text(pa.chunked_array([pa.repeat(pa.scalar(cell, _LARGE), n)]))
-
-
-def _text(array: pa.Array | pa.ChunkedArray) -> Any:
-    return TEXT.__from_arrow__(array)  # type: ignore[attr-defined]
+    return text_array(pa.chunked_array([pa.repeat(pa.scalar(cell, _LARGE), n)]))
 
 
 class _OfCalls:

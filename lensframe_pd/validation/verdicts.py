@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lensframe_pd.schema import frame_of, text_array
+
 CHECKS = (
     "replay", "dependence", "downstream", "completeness", "interference", "invariants",
     "alignment", "facts",
 )  # fmt: skip
 _STRONGEST = CHECKS[:3]  # those that look at the value of the row, best first
+_NAMES = pd.Index(["check", "max_abs_diff", "passed", "reason", *CHECKS])
 
 
 @dataclass
@@ -104,19 +107,19 @@ class Verdicts:
         """One row per op; `attrs` holds the totals."""
         ops = [*dict.fromkeys([*self.ops, *self.reasons])]
         largest = [*map(self.largest.get, ops, repeat(np.nan))]
-        columns: dict[str, Any] = {
-            "check": self._checks_shown(ops),
-            "max_abs_diff": np.array(largest, dtype=float),
-            "passed": [op not in self.reasons for op in ops],
-            "reason": self._reasons_shown(ops),
-        }
+        passed = [op not in self.reasons for op in ops]
         cells = {check: self._cells(check, ops) for check in CHECKS}
-        index = pd.Index(ops, name="op")
-        columns |= {check: _column(found, index) for check, found in cells.items()}
-        report = pd.DataFrame(columns, index=index, copy=False)
+        columns = [
+            text_array(self._checks_shown(ops)),
+            np.array(largest, dtype=float),
+            np.array(passed, dtype=bool),
+            text_array(self._reasons_shown(ops)),
+            *map(_column, cells.values()),
+        ]
+        report = frame_of(_NAMES, columns, text_array(ops))
         took = {f"{check}_seconds": seconds for check, seconds in self.seconds.items()}
         took["seconds"] = perf_counter() - self._began
-        report.attrs.update(_counts(columns["passed"], cells) | self.totals | took)
+        report.attrs.update(_counts(passed, cells) | self.totals | took)
         return report
 
     def _cells(self, check: str, ops: list[str]) -> list[Any]:
@@ -160,11 +163,10 @@ class _Timing:
         self._verdicts.end()
 
 
-def _column(cells: list[Any], index: pd.Index) -> Any:
+def _column(cells: list[Any]) -> Any:
     kinds = {*map(type, cells)}
     if str in kinds:
-        # a Series keeps truth and text apart, where pandas would make an array of text of them
-        return pd.Series(cells, index=index, dtype="object")
+        return np.fromiter(cells, dtype=object, count=len(cells))
     if kinds == {bool}:
         holds, missing = np.array(cells, np.bool_), np.zeros(len(cells), np.bool_)
     else:
