@@ -199,9 +199,12 @@ def unknown_column(column: str, frame: pd.DataFrame, what: str) -> LensKeyError:
 
 def _check_roles(frame: pd.DataFrame, verb: str) -> None:
     """Each parent was some argument."""
-    pairs = raw_cells(frame, ("parents", "parent_args"))
-    for k, (parents, roles) in enumerate(zip(*pairs, strict=True)):
-        if type(parents) is not tuple or type(roles) is not tuple:  # the usual needs no look
+    columns = raw_cells(frame, ("parents", "parent_args"))
+    in_memory = _TUPLES.issuperset(map(type, chain(*columns)))
+    if in_memory and [*map(len, columns[0])] == [*map(len, columns[1])]:  # as of most frames
+        return
+    for k, (parents, roles) in enumerate(zip(*columns, strict=True)):
+        if type(parents) is not tuple or type(roles) is not tuple:
             parents, roles = names("parents", parents), names("parent_args", roles)
         if len(parents) != len(roles):
             raise LensValueError(
@@ -356,8 +359,7 @@ def listed(array: Any) -> list[Any]:
 def texts(array: pa.Array | pa.ChunkedArray) -> list[Any]:
     """Arrow's texts as Python's; of a long array that repeats itself, those that are alike as one.
 
-    Most of a large frame's texts are a few names: each cell's own would take a hundred bytes, and
-    lie anywhere.
+    Most of a large frame's texts are a few names: each cell's own would take a hundred bytes.
 
     Examples
     --------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -71,17 +72,12 @@ def roll(frame: pd.DataFrame) -> pd.DataFrame:
     require(frame, "roll", "layer", "pass_num", "n_passes", "step", "parents", "parent_args")
     if set(ROLLED) & set(frame.columns):
         raise LensValueError("roll: the frame is rolled already")
-    ops = labels(frame, "roll")
-    place = {
-        op: (layer, int(p), int(n))
-        for op, layer, p, n in zip(
-            ops, frame["layer"], frame["pass_num"], frame["n_passes"], strict=True
-        )
-    }
-    if all(n == 1 for _, _, n in place.values()) and not _has_second_calls(frame):
+    ops, layers = labels(frame, "roll"), [*frame["layer"]]
+    passes, several = [*map(int, frame["pass_num"])], [*map(int, frame["n_passes"])]
+    if several.count(1) == len(several) and not _has_second_calls(frame):
         return frame.copy()
+    place = dict(zip(ops, zip(layers, passes, strict=True), strict=True))
     in_order = np.argsort(frame["step"].to_numpy(), kind="stable").tolist()
-    layers = [*frame["layer"]]
     columns = {
         name: [None if cell is pd.NA else plain(cell) for cell in frame[name]]
         for name in frame.columns
@@ -92,7 +88,7 @@ def roll(frame: pd.DataFrame) -> pd.DataFrame:
             cells["pass_num"], cells["parents"], cells["parent_args"], strict=True
         ):
             for parent, role in zip(parents, roles, strict=True):
-                source, source_pass, _ = place.get(parent, (parent, 1, 1))
+                source, source_pass = place.get(parent, (parent, 1))
                 yield source, role, (source_pass, p)
 
     rows = contract(columns, grouped(layers, in_order), _rolled, reads, _pass_ranges)
@@ -105,10 +101,12 @@ def _has_second_calls(frame: pd.DataFrame) -> bool:
     """Whether a module was called twice: its calls, collapsed later, are passes."""
     if "module_stack" not in frame.columns:
         return False
-    calls: set[str] = set()  # deep trees of modules have each in many stacks
-    for stack in frame["module_stack"]:
-        calls.update(stack if type(stack) is tuple else names("module_stack", stack))
-    return any([split_call(call)[1] != 1 for call in calls])
+    stacks = [
+        stack if type(stack) is tuple else names("module_stack", stack)
+        for stack in frame["module_stack"]
+    ]
+    calls = {*chain.from_iterable(stacks)}  # deep trees of modules have each in many stacks
+    return any([split_call(call)[1] != 1 for call in calls if not call.endswith(":1")])
 
 
 def unroll(frame: pd.DataFrame) -> pd.DataFrame:

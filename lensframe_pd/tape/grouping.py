@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from lensframe_pd.tape.readings import Readings, Roles, Source, each
 from lensframe_pd.tape.tape import Tape
 
@@ -22,7 +24,7 @@ class Grouping:
     Attributes
     ----------
     rows
-        Group to its rows, in order.
+        Group to its rows, in order: several. Of a row that is alone the group is the row itself.
     of
         Row to its group; what is negative, since no row made it, to itself.
     roles, read
@@ -33,56 +35,83 @@ class Grouping:
 
     def __init__(self, tape: Tape, readings: Readings, groups: Sequence[list[int]]) -> None:
         self.tape = tape
-        self.rows: dict[int, list[int]] = dict(enumerate(groups))
-        self._n = len(tape.rows)
-        self.of = of = [*[0] * self._n, *range(readings.outside, 0)]  # of[-2] is -2
+        self._n = self._next = len(tape.rows)
+        self.rows: dict[int, list[int]] = {}
+        self.of = [*range(self._n), *range(readings.outside, 0)]  # of[-2] is -2
         self.begins: set[int] = set()
-        self.sources = readings.sources
+        self.sources, self._edges = readings.sources, readings.edges
         self.roles, self.read = readings.roles, readings.read
         self._growing, self._by_parameter = readings.growing, readings.by_parameter
         #: Rows whose signature may have changed, by group.
         self._unread: dict[int, Collection[int]] = {}
+        #: Groups of which it is known what some row reads; of the others all is unread.
+        self._known: set[int] = set()
         self._signature_of = [-1] * self._n
         self._numbers: dict[Signature, int] = {}
         self.signatures: list[Signature] = []
-        for g, rows in self.rows.items():
-            for row in rows:
-                of[row] = g
-            if len(rows) > 1 and readings.add(rows):
+        for rows in groups:
+            g = self.new(rows)
+            if readings.add(rows):
                 self._unread[g] = rows
+        self._known.clear()  # nothing is read as yet
 
     def splits(self) -> list[int]:
         """The groups whose rows may turn out to be of several layers."""
         return [*self._unread]
 
     def several(self, g: int) -> bool:
-        return g >= 0 and len(self.rows[g]) > 1
+        return g >= self._n
+
+    def rows_of(self, g: int) -> list[int]:
+        return self.rows[g] if g >= self._n else [g]
 
     def new(self, rows: list[int]) -> int:
         """Make a group of these rows."""
-        g = len(self.rows)
-        self.rows[g] = rows
+        if len(rows) == 1:
+            g = rows[0]
+        else:
+            g, self._next = self._next, self._next + 1
+            self.rows[g] = rows
+            self._known.add(g)
         for row in rows:
             self.of[row] = g
         return g
 
+    def reduce(self, g: int, rows: list[int]) -> int:
+        """Leave a group these of its rows, the others being in new groups."""
+        self.rows[g] = rows
+        return self.part_all(g)[0] if len(rows) == 1 else g
+
+    def part_all(self, g: int) -> list[int]:
+        """Have each row of a group alone; gives the rows."""
+        rows = self.rows.pop(g)
+        for row in rows:
+            self.of[row] = row
+        self._known.discard(g)
+        return rows
+
     def mark_readers(self, moved: Iterable[int]) -> Collection[int]:
         """The groups that read rows whose layer is another now; their rows are read anew."""
         marked: dict[int, set[int]] = {}
-        for row in moved:
-            for reader in self.readers[row]:
+        for row in moved if self._known else ():
+            for reader in self.readers(row):
                 g = self.of[reader]
-                if len(self.rows[g]) > 1 and self.read[reader]:
+                if g >= self._n and self.read[reader]:
                     marked.setdefault(g, set()).add(reader)
         for g, readers in marked.items():
-            self._unread[g] = readers.union(self._unread.get(g, ()))
+            unread = self._unread.get(g, ())
+            if len(unread) < len(self.rows[g]):
+                self._unread[g] = readers.union(unread)
         return marked.keys()
 
     def parts(self, g: int) -> dict[int, list[int]]:
-        """The rows of a group by the number of their signature."""
+        """The rows of a group by the number of their signature; none if each is alone."""
         rows, numbers = self.rows[g], self._signature_of
         unread = self._unread.pop(g, ())
-        found = self.read_anew(unread) if unread else ()
+        found = self.read_anew(unread, len(unread) == len(rows)) if unread else ()
+        if unread and not found:
+            return {}
+        self._known.add(g)
         if len(found) == 1 and len(unread) == len(rows):  # most are one layer at the first look
             return dict.fromkeys(found, rows)
         parts: dict[int, list[int]] = {}
@@ -90,8 +119,11 @@ class Grouping:
             parts.setdefault(numbers[row], []).append(row)
         return parts
 
-    def read_anew(self, rows: Collection[int]) -> Collection[int]:
-        """Number the signatures of rows as they are now; gives the numbers."""
+    def read_anew(self, rows: Collection[int], are_all: bool) -> Collection[int]:
+        """Number the signatures of rows as they are now; gives the numbers.
+
+        None where these are all rows of a group, and each is seen to be alone.
+        """
         of, roles = self.of.__getitem__, [*map(self.roles.__getitem__, rows)]
         special = self._growing or self._by_parameter
         signatures: list[Any]
@@ -103,6 +135,8 @@ class Grouping:
                 for row in rows:
                     self._signature_of[row] = number
                 return (number,)
+            if are_all and any(map(self._tells_apart, columns)):
+                return ()
             signatures = [*zip(*columns, strict=True)]
             numbers = {v: self._number((roles[0], v)) for v in dict.fromkeys(signatures)}
         else:
@@ -111,6 +145,14 @@ class Grouping:
         for row, signature in zip(rows, signatures, strict=True):
             self._signature_of[row] = numbers[signature]
         return numbers.values()
+
+    def _tells_apart(self, layers: Sequence[int]) -> bool:
+        """Whether each row reads another layer in this argument, all of one row.
+
+        As in a stack of layers. What is carried round a loop is of several rows, so that the passes
+        of one agree here.
+        """
+        return max(layers) < self._n and len({*layers}) == len(layers)
 
     def part_of(self, row: int) -> int:
         """The number of a row's signature."""
@@ -137,18 +179,22 @@ class Grouping:
             self.signatures.append(signature)
         return number
 
+    def readers(self, row: int) -> list[int]:
+        """The rows that read a row."""
+        readers, begins = self._readers
+        return readers[begins[row] : begins[row + 1]]
+
     @cached_property
-    def readers(self) -> list[list[int]]:
-        """For each row, the rows that read it."""
-        readers: list[list[int]] = [[] for _ in range(self._n)]
-        for i in range(self._n):
-            for source in self.sources(i):
-                readers[source].append(i)
-        return readers
+    def _readers(self) -> tuple[list[int], list[int]]:
+        """The readers of each row, one after the other, and where those of each begin."""
+        readers, read = map(np.asarray, self._edges())
+        in_order = read.argsort(kind="stable")
+        begins = read[in_order].searchsorted(range(self._n + 1))
+        return readers[in_order].tolist(), begins.tolist()
 
     def readers_alike(self, row: int) -> set[tuple[str, int]]:
         tape = self.tape
-        return {(tape.calls[tape.rows[r][0]].function.name, self.of[r]) for r in self.readers[row]}
+        return {(tape.calls[tape.rows[r][0]].function.name, self.of[r]) for r in self.readers(row)}
 
     def descends(self, starts: Iterable[int], found: Callable[[int], bool], lowest: int) -> bool:
         """Whether a row for which `found` is true is among these or above them.

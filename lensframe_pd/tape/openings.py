@@ -33,19 +33,22 @@ _COURSE = 64
 """How many of the next executions tell which of two loops a set is more like."""
 
 
-def arranged(grouping: Grouping, g: int) -> list[Arrangement]:
-    """The loops (and single sets) that the rows of a group are, as far as can be told now."""
-    return _Sets(grouping, g).arranged()
+def arranged(grouping: Grouping, g: int, parts: dict[int, list[int]]) -> list[Arrangement]:
+    """The loops (and single sets) that the rows of a group are, as far as can be told now.
+
+    `parts` are those rows by the number of their signature.
+    """
+    return _Sets(grouping, g, parts).arranged()
 
 
 class _Sets:
     """The rows of one group by signature, as they are put together."""
 
-    def __init__(self, grouping: Grouping, g: int) -> None:
+    def __init__(self, grouping: Grouping, g: int, parts: dict[int, list[int]]) -> None:
         self.grouping = grouping
         self.g = g
         self.rows = grouping.rows[g]
-        self.parts = {n: self._part(n, rows) for n, rows in grouping.parts(g).items()}
+        self.parts = {n: self._part(n, rows) for n, rows in parts.items()}
 
     def _part(self, number: int, rows: list[int]) -> Part:
         roles, values = self.grouping.signatures[number]
@@ -220,7 +223,7 @@ class _Sets:
         """Whether what a later pass reads comes from a layer that still runs after `part` began."""
         g = self.grouping.of[source]
         if g != self.g:
-            rows = self.grouping.rows[g]
+            rows = self.grouping.rows_of(g)
             return len(rows) > 1 and rows[-1] > part.first
         made_by = self.parts[self.grouping.part_of(source)]
         if made_by is part or (made_by.home or made_by) is loop:
@@ -253,7 +256,7 @@ class _Sets:
     def _comes_again(self, source: int, part: Part, after: int, until: int) -> bool:
         """Whether what made a parent of the second pass runs again for a next one."""
         g = self.grouping.of[source]
-        rows = self.grouping.rows[g]
+        rows = self.grouping.rows_of(g)
         if g == self.g:
             return True
         if source < part.first:
@@ -320,7 +323,7 @@ class _Sets:
         carried = {layer for d in differences for layer in d.layers if layer != g}
         numbers = {part.number, loop.number, *(p.number for p in loop.openers)}
         numbers |= {grouping.part_of(q) for q in sources if grouping.of[q] == g}
-        lowest = min(part.first, loop.layer[0], *(grouping.rows[c][0] for c in carried))
+        lowest = min(part.first, loop.layer[0], *(grouping.rows_of(c)[0] for c in carried))
 
         def of_the_loop(row: int) -> bool:
             own = grouping.of[row]

@@ -61,21 +61,25 @@ def _with_edits(tape: Tape) -> Passes:
 def _passes(tape: Tape) -> Passes:
     places = Places(tape)
     groups = places.shared()
-    if any(len(rows) > 1 for rows in groups):
+    if groups:
         readings = Readings(tape, places)
         groups = refined(tape, readings, groups)
         groups = _without_bookkeeping(tape, readings, groups)
-        groups.sort(key=lambda rows: rows[0])
-    n = len(tape.rows)
-    layers, pass_nums, n_passes = [""] * n, [0] * n, [0] * n
+    calls, made = tape.calls, tape.rows
+    n = len(made)
+    layers, pass_nums, n_passes = [""] * n, [1] * n, [1] * n
+    several = {rows[0]: rows for rows in groups}
     counts: dict[str, int] = defaultdict(int)
-    for rows in groups:
-        func = tape.calls[tape.rows[rows[0]].call].function.name
+    for i, row in enumerate(made):
+        if layers[i]:  # a later pass
+            continue
+        func = calls[row[0]][0].name  # row.call, call.function: by number, for speed
         counts[func] += 1
-        layer = f"{func}_{counts[func]}"
-        several = len(rows)
-        for p, row in enumerate(rows, 1):
-            layers[row], pass_nums[row], n_passes[row] = layer, p, several
+        layers[i] = layer = f"{func}_{counts[func]}"
+        if i in several:
+            n_passes[i] = k = len(several[i])
+            for p, later in enumerate(several[i][1:], 2):
+                layers[later], pass_nums[later], n_passes[later] = layer, p, k
     return Passes(layers, pass_nums, n_passes)
 
 
@@ -94,33 +98,29 @@ def _without_bookkeeping(
     It is one where at least half of its passes are read, through other constants or not, by
     layers with several passes that do depend on the input: the steps of a time grid.
     """
-    begin = [rows[0] for rows in groups if len(rows) > 1]
+    begin = [rows[0] for rows in groups]
     informed = bytearray(len(tape.rows))
     _inform(tape, informed, range(max(begin, default=-1) + 1))
     if all([informed[row] for row in begin]):  # the first passes most often tell
         return groups
     _inform(tape, informed, range(max(begin) + 1, len(informed)))
-    if not any(len(rows) > 1 and not any(informed[row] for row in rows) for rows in groups):
+    constants = [rows for rows in groups if not any(informed[row] for row in rows)]
+    if not constants:
         return groups
-    of = [0] * len(tape.rows)
-    for g, rows in enumerate(groups):
+    of = [*range(len(tape.rows))]
+    for rows in groups:
         for row in rows:
-            of[row] = g
+            of[row] = rows[0]
+    repeated = {rows[0] for rows in groups}
     used = bytearray(len(of))
     for i in range(len(of) - 1, -1, -1):  # readers come after what they read
         for source in readings.sources(i):
             if informed[i]:
-                used[source] |= len(groups[of[i]]) > 1
+                used[source] |= of[i] in repeated
             elif of[i] != of[source]:  # a mask that only goes on being filled is not used
                 used[source] |= used[i]
-    kept: list[list[int]] = []
-    for rows in groups:
-        constants = len(rows) > 1 and not any(informed[row] for row in rows)
-        if constants and 2 * sum(used[row] for row in rows) < len(rows):
-            kept += [[row] for row in rows]
-        else:
-            kept.append(rows)
-    return kept
+    unused = {rows[0] for rows in constants if 2 * sum(used[row] for row in rows) < len(rows)}
+    return [rows for rows in groups if rows[0] not in unused]
 
 
 def _inform(tape: Tape, informed: bytearray, rows: range) -> None:
@@ -128,9 +128,10 @@ def _inform(tape: Tape, informed: bytearray, rows: range) -> None:
 
     All rows before these are marked already.
     """
+    calls, made, kinds = tape.calls, tape.rows, tape.kinds
     for i in rows:
-        call = tape.calls[tape.rows[i][0]]  # row.call: by number, for speed
-        kind = tape.kinds.get(i)
+        call = calls[made[i][0]]  # row.call: by number, for speed
+        kind = kinds.get(i)
         if kind == "input" or kind == "constant" or call.function.random:
             informed[i] = 1
         elif call.function.name not in FACTORIES:

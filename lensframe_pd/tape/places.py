@@ -51,13 +51,16 @@ class Places:
         return self._place(row[1], call)
 
     def shared(self) -> list[list[int]]:
-        """All rows of the tape, those at one place together, in order of execution."""
+        """The rows of the tape that stand at one place with others, together.
+
+        In order, and the groups in the order of their first rows.
+        """
         tape = self._tape
         calls, kinds, modules = tape.calls, tape.kinds, tape.modules
         sites, outer = self._sites, self._outer
         while len(self.anchors) < len(modules):
             self._add_module()
-        groups: dict[Any, list[int]] = {}
+        groups: dict[Any, Any] = {}  # a row, or several
         for i, row in enumerate(tape.rows):
             call = calls[row[0]]  # as in `_place`, by number and without a call of it, for speed
             name, module, site = call[0].name, call[5], sites.get(call[4])
@@ -68,11 +71,11 @@ class Places:
             else:
                 place = name, row[1], modules[module][0], site, outer[module]
             group = groups.get(place)
-            if group is None:
-                groups[place] = [i]
-            else:
+            if type(group) is list:
                 group.append(i)
-        return [*groups.values()]
+            else:
+                groups[place] = i if group is None else [group, i]
+        return [group for group in groups.values() if type(group) is list]
 
     def _place(self, slot: int, call: Call) -> Any:
         name, module = call[0].name, call[5]  # function.name, module: by number, for speed

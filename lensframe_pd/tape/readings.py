@@ -46,6 +46,7 @@ class Readings:
         self.by_parameter: dict[int, tuple[tuple[int, int], ...]] = {}
         self.outside = -1 - len(tape.held)
         self._tape = tape
+        self._calls, self._rows = tape.calls, tape.rows
         self._anchors = places.anchors
         self._anchored = any(places.anchors)
         self._parameters = {-1 - k for k, held in enumerate(tape.held) if held.is_parameter}
@@ -59,8 +60,8 @@ class Readings:
         Tensors in a list are an argument each where all candidates read equally many; where the
         list grows, they are one argument together.
         """
-        tape_calls, tape_rows = self._tape.calls, self._tape.rows
-        calls = [tape_calls[tape_rows[row][0]] for row in rows]
+        made = self._calls
+        calls = [made[number] for number in self._numbers_of(rows)]
         first = calls[0]
         if first.function.name in CONTRACTIONS and not self._parameters.isdisjoint(first.sources):
             return False  # candidates share their parameters, which alone decide
@@ -83,11 +84,28 @@ class Readings:
                 self.by_parameter[row] = held_by(call.sources)
         return True
 
+    def _numbers_of(self, rows: Sequence[int]) -> Sequence[int]:
+        """The numbers of the calls that made these rows."""
+        made = self._rows
+        return [made[row][0] for row in rows] if self.first_slot else rows  # row.call, for speed
+
     def sources(self, row: int) -> list[int]:
         """The rows a row reads, wherever they were made; of a call, the first row it made."""
         first = self.first_slot
-        sources = self._tape.calls[self._tape.rows[row][0]].sources
+        sources = self._calls[self._rows[row][0]][3]  # by number, for speed: row.call, call.sources
         return [first[s] if first else s for s in sources if s >= 0]
+
+    def edges(self) -> tuple[list[int], list[int]]:
+        """Rows, and of each the row it reads: the `sources` of all."""
+        calls, first = self._calls, self.first_slot
+        rows: list[int] = []
+        read: list[int] = []
+        for i, row in enumerate(self._rows):
+            for source in calls[row[0]][3]:  # as in `sources`
+                if source >= 0:
+                    rows.append(i)
+                    read.append(source)
+        return rows, [first[s] for s in read] if first else read
 
     def _slots(self, call: Call) -> tuple[list[_Slots], Roles]:
         """Which tensors are in which argument, and the names of these, one for each tensor."""

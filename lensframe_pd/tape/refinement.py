@@ -25,7 +25,10 @@ from lensframe_pd.tape.tape import Tape
 
 
 def refined(tape: Tape, readings: Readings, groups: Sequence[list[int]]) -> list[list[int]]:
-    """Groups of candidates, each a list of rows in order, split into layers."""
+    """Groups of candidates, each several rows in order, split into layers.
+
+    A row that is in none of those is a layer by itself.
+    """
     refinement = _Refinement(Grouping(tape, readings, groups))
     refinement.run()
     return [*refinement.grouping.rows.values()]
@@ -55,7 +58,11 @@ class _Refinement:
 
     def _look_at(self, g: int) -> None:
         """Split a group into what may still be one layer."""
-        found = arranged(self.grouping, g)
+        by_signature = self.grouping.parts(g)
+        if not by_signature:
+            self._part_all(g)
+            return
+        found = arranged(self.grouping, g, by_signature)
         parts = self._split(g, [a.rows for a in found])
         for part, arrangement in zip(parts, found, strict=True):
             if arrangement.undecided:
@@ -65,7 +72,7 @@ class _Refinement:
 
     def _decide(self, g: int) -> None:
         """Nothing else moves: part a group at the first row that fits in no other way."""
-        found = arranged(self.grouping, g)
+        found = arranged(self.grouping, g, self.grouping.parts(g))
         if len(found) == 1 and found[0].undecided:
             self._split(g, self._cut(found[0]))
         self._wake([g])
@@ -90,8 +97,7 @@ class _Refinement:
         largest = max(range(len(parts)), key=lambda k: len(parts[k]))
         numbers = []
         for k, rows in enumerate(parts):
-            numbers.append(g if k == largest else grouping.new(rows))
-        grouping.rows[g] = parts[largest]
+            numbers.append(grouping.reduce(g, rows) if k == largest else grouping.new(rows))
         moved = (row for k, rows in enumerate(parts) if k != largest for row in rows)
         self._wake(grouping.mark_readers(moved))
         if len(parts[largest]) == 1:  # no longer a loop: what was carried round it is not
@@ -100,7 +106,15 @@ class _Refinement:
         self._wake(numbers)
         return numbers
 
+    def _part_all(self, g: int) -> None:
+        """Have each row of a group alone: as `_split`, without lists of one row."""
+        grouping = self.grouping
+        rows = grouping.part_all(g)
+        for moved in (rows[1:], rows[:1]):
+            self._wake(grouping.mark_readers(moved))
+        self._wake(self._relying.pop(g, ()))
+
     def _wake(self, groups: Iterable[int]) -> None:
         for g in groups:
-            if len(self.grouping.rows[g]) > 1:
+            if g in self.grouping.rows:
                 self._waiting[g] = None

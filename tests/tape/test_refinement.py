@@ -574,9 +574,9 @@ def test_twice_the_steps_are_twice_the_work(program, monkeypatch):
     done = [0]
     read_anew, part_of = Grouping.read_anew, Grouping.part_of
 
-    def counted_reading(grouping, rows):
+    def counted_reading(grouping, rows, are_all):
         done[0] += len(rows)
-        return read_anew(grouping, rows)
+        return read_anew(grouping, rows, are_all)
 
     def counted_look(grouping, row):
         done[0] += 1
