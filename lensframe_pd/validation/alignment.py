@@ -10,13 +10,11 @@ does not follow (a position is added, a statistic of all is taken) is looked at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from torch import Tensor
 
-from lensframe_pd.replay.recording import Saved
-from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.along import Along, Fit, Together, picked
 from lensframe_pd.validation.arranged import Order
@@ -33,25 +31,31 @@ _ROUNDING = 16  # how much further than in those runs rounding may move a value
 
 
 def check_alignment(
-    evidence: Evidence,
-    reference: Tape,
-    grouped: Passes,
-    how: str,
-    verdicts: Verdicts,
-    saved: Saved | None = None,
-) -> None:
-    """Trace the model again with some stimuli replaced, and where they are mixed, reordered."""
-    values = Along(evidence, reference, grouped, saved)
+    evidence: Evidence, reference: Tape, values: Along, how: str, verdicts: Verdicts
+) -> set[int]:
+    """Trace the model again with some stimuli replaced, and where they are mixed, reordered.
+
+    Returns
+    -------
+    set of int
+        Rows whose value was seen to be another one in such a run.
+    """
     if not values.axes:
-        return
+        return set()
     try:
         if values.n < 2:
             raise Another("one stimulus has no neighbour")
         with retraced(evidence, reference, values.n) as runs:
-            _Check(evidence, reference, values, runs, verdicts).run(how)
+            return _Check(evidence, reference, values, runs, verdicts).run(how)
     except Another as reason:
         for op in values.ops.values():
             verdicts.not_run(_CHECK, op, str(reason))
+    return set()
+
+
+def rows_of_a_chain(values: Along, how: str) -> Mapping[int, str]:
+    """The rows that a run along a chain will look at, and their labels: most will be others."""
+    return values.ops if how == "sample" and 1 < values.n <= _CHAINED else {}
 
 
 class _Check:
@@ -80,12 +84,13 @@ class _Check:
         self.undecided: dict[int, str] = {}
         self.moved = False
 
-    def run(self, how: str) -> None:
-        rows = self._with_one_extent()
+    def run(self, how: str) -> set[int]:
+        """The rows that a chain showed to have other values for other stimuli."""
+        rows, others = self._with_one_extent(), set[int]()
         if not self.evidence.replays_random_numbers:
             self._take_fresh(rows & below(self.reference, random_rows(self.reference)))
         if how == "sample" and self.n <= _CHAINED:
-            self._replace_along_a_chain(rows)
+            others = self._replace_along_a_chain(rows)
         else:
             self._replace(rows, how)
         self._replace(self._other_values(), how)
@@ -101,6 +106,7 @@ class _Check:
             alike = dict.fromkeys(rows, "nothing moved: the stimuli are alike")
             self.undecided = alike | self.undecided
         self._decide(rows)
+        return others
 
     def _with_one_extent(self) -> set[int]:
         """The rows whose axes of stimuli have an entry for each; the others have failed."""
@@ -115,14 +121,18 @@ class _Check:
                 rows.add(row)
         return rows
 
-    def _replace_along_a_chain(self, rows: Collection[int]) -> None:
-        """One run for most rows; those that do not go along are looked at bit by bit."""
+    def _replace_along_a_chain(self, rows: Collection[int]) -> set[int]:
+        """One run for most rows; those that do not go along are looked at bit by bit.
+
+        Those are given whose value is another one at each place: of each of its stimuli another.
+        """
         chained = self._chained({*rows} - self.undecided.keys())
         by_chance: set[int] = set()
         if chained.unlike and chained.alike:  # what is made of what mixes may be alike by chance
             by_chance = chained.alike & below(self.reference, chained.unlike)
         self._replace({*rows} - (chained.shown - by_chance) - chained.unlike, "sample")
         self._replace(chained.unlike, "all")
+        return chained.shown - chained.alike
 
     def _chained(self, rows: Collection[int]) -> Chained:
         """What a run along the chain says of these rows; nothing where it cannot be made."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from time import perf_counter
 from typing import NamedTuple
 
@@ -35,6 +36,8 @@ class Replayed(NamedTuple):
     """The rows on the tape with a saved value that no replay could show to be right."""
     other: set[int]
     """Those of them that a replay gave another value, which need not be wrong."""
+    left: list[Recorded]
+    """The calls whose dependence a run with other stimuli is likely to show."""
 
 
 class _Another(Unreplayable):
@@ -42,7 +45,11 @@ class _Another(Unreplayable):
 
 
 def replay(
-    recording: Recording, verdicts: Verdicts, tolerance: float | None, given: Tape | None
+    recording: Recording,
+    verdicts: Verdicts,
+    tolerance: float | None,
+    given: Tape | None,
+    stimuli: Mapping[int, str] | None = None,
 ) -> Replayed:
     """Check replay and dependence of every call.
 
@@ -52,11 +59,16 @@ def replay(
         Largest absolute difference; None for bit for bit.
     given
         A tape with the inputs and constants the model is given now, to compare with the saved.
+    stimuli
+        Rows, with their labels, whose values a run with other stimuli will look at. What hangs on
+        one of them alone is left for `show_dependence`.
     """
     excused: set[str] = set()
     exact: set[int] = set()
     unshown: set[int] = set()
     other: set[int] = set()
+    left: list[Recorded] = []
+    stimuli = stimuli or {}
     domains = Domains()
     with Surroundings() as surroundings:
         for recorded in counted(recording.calls, "validate: replay", "calls"):
@@ -70,9 +82,12 @@ def replay(
             surroundings.enter(recorded.call.context)
             try:
                 check = _Check(recording, recorded, ops, verdicts, tolerance, domains)
-                excused |= check.run()
+                waits = check.hangs_on_one_of(stimuli)
+                excused |= check.run(not waits)
                 if check.is_exact:
                     exact.add(recorded.rows[0])
+                    if waits:
+                        left.append(recorded)
             except Misfit as reason:
                 verdicts.fails("replay", ops[0], str(reason))
             except Unreplayable as reason:
@@ -82,7 +97,33 @@ def replay(
                 unshown |= recording.rows_with_values(recorded)
                 if isinstance(reason, _Another):
                     other |= recording.rows_with_values(recorded)
-    return Replayed(excused, exact, unshown, other)
+    return Replayed(excused, exact, unshown, other, left)
+
+
+def show_dependence(
+    recording: Recording, replayed: Replayed, others: Set[int], verdicts: Verdicts
+) -> None:
+    """Check dependence of the calls that were left.
+
+    Where the one tensor that a call was given was another in a run, and its result was, too, it
+    hangs on it: nothing else was given, and torch's own functions know of nothing else.
+
+    Parameters
+    ----------
+    others
+        Rows of which a run with other stimuli has shown another value.
+    """
+    domains = Domains()
+    with Surroundings() as surroundings:
+        for recorded in replayed.left:
+            (row,), (op,) = recorded.rows, recorded.ops
+            if row in others and not others.isdisjoint(recorded.call.sources):
+                verdicts.count("dependence_edges")
+                verdicts.holds("dependence", op)
+                continue
+            surroundings.enter(recorded.call.context)
+            check = _Check(recording, recorded, [op], verdicts, None, domains)
+            check.show_dependence(check.rerun(check.tensors))
 
 
 def _check_given(recording: Recording, recorded: Recorded, given: Tape, verdicts: Verdicts) -> None:
@@ -134,7 +175,19 @@ class _Check:
         #: It differentiates what came before, so its arguments alone do not give its result.
         self.is_gradient = function.name == "grad" and not is_accessor(function.func)
 
-    def run(self) -> set[str]:
+    def hangs_on_one_of(self, stimuli: Mapping[int, str]) -> bool:
+        """Whether it is of torch, and was given one of these rows, once, and made one of them."""
+        recorded = self.recorded
+        call, rows = recorded.call, recorded.rows
+        if len(rows) != 1 or rows[0] not in stimuli or call.generator is not None:
+            return False
+        parents = [argument.op for argument in self.arguments if argument.op is not None]
+        sources = [source for source in call.sources if source >= 0]
+        if len(parents) != 1 or len(sources) != 1 or stimuli.get(sources[0]) != parents[0]:
+            return False
+        return self.domains.may_be_given_anything(call.function)
+
+    def run(self, shows_dependence: bool = True) -> set[str]:
         """The rows whose replay is not bit for bit and has an excuse."""
         self._refuse_what_may_kill()
         try:
@@ -154,9 +207,9 @@ class _Check:
         inexact = {op for op, slot in saved if not self._is_same(result, slot, op)}
         all_seen = len(saved) == len(self.recorded.ops)
         self.is_exact = all_seen and not (inexact or self.is_gradient) and self._is_laid_out(result)
-        if not inexact and not self.is_gradient:
+        if not (inexact or self.is_gradient) and (shows_dependence or not self.is_exact):
             since = perf_counter()
-            self._check_dependence(result)
+            self.show_dependence(result)
             self.verdicts.was_for("dependence", perf_counter() - since)
         return {op for op in inexact if not self.verdicts.failed("replay", op)}
 
@@ -242,7 +295,8 @@ class _Check:
         self.verdicts.count("not_deterministic", bool(reason))
         return reason
 
-    def _check_dependence(self, result: list[Tensor]) -> None:
+    def show_dependence(self, result: list[Tensor]) -> None:
+        """Change each parent, and see that the result changes."""
         verdicts, ops = self.verdicts, self.ops
         roles = [argument.role for argument in self.arguments]
         slots = self._slots_by_parent()

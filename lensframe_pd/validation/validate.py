@@ -22,12 +22,13 @@ from lensframe_pd.tape.passes import passes
 from lensframe_pd.tape.silence import silenced
 from lensframe_pd.tape.switches import Switches, standing
 from lensframe_pd.validation import invariants
-from lensframe_pd.validation.alignment import check_alignment
+from lensframe_pd.validation.alignment import check_alignment, rows_of_a_chain
+from lensframe_pd.validation.along import Along
 from lensframe_pd.validation.evidence import Evidence, evidence
 from lensframe_pd.validation.facts import check_facts
 from lensframe_pd.validation.ids import check_ids
 from lensframe_pd.validation.kept import say_what_was_kept
-from lensframe_pd.validation.replayed import replay
+from lensframe_pd.validation.replayed import replay, show_dependence
 from lensframe_pd.validation.resumed import resume
 from lensframe_pd.validation.twice import run_twice
 from lensframe_pd.validation.unshown import check_unshown
@@ -194,11 +195,14 @@ def _judge(
     bits = {ops[row]: bits for row, bits in witnessed.items() if row < len(ops)}
     saved = Saved(evidence.activations, rows, bits)
     _check_saved(saved, rows, verdicts)
+    with verdicts.timing("alignment"):
+        values = None if again is None else Along(evidence, reference, grouped, saved)
     with verdicts.timing("replay"):
         calls = recorded_calls(reference, again or reference, grouped)
         recording = Recording(calls, rows, saved, reference, evidence.replays_random_numbers)
         given_now = None if evidence.tape else reference
-        replayed = replay(recording, verdicts, tolerance, given_now)
+        given_others = rows_of_a_chain(values, alignment) if alignment and values else {}
+        replayed = replay(recording, verdicts, tolerance, given_now, given_others)
         if again is not None:
             check_unshown(evidence, reference, grouped, saved, replayed, verdicts, tolerance)
     if downstream:
@@ -206,8 +210,11 @@ def _judge(
             resume(recording, verdicts, downstream, replayed)
     with verdicts.timing("alignment"):
         check_ids(evidence, verdicts)
-        if alignment and again is not None:
-            check_alignment(evidence, reference, grouped, alignment, verdicts, saved)
+        others = set[int]()
+        if alignment and values is not None:
+            others = check_alignment(evidence, reference, values, alignment, verdicts)
+    with verdicts.timing("dependence"):
+        show_dependence(recording, replayed, others, verdicts)
     return new
 
 

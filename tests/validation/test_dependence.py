@@ -14,7 +14,7 @@ from torchvision import ops
 import lensframe_pd as lf
 from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
 from lensframe_pd.tape.passes import passes
-from lensframe_pd.validation import dependence
+from lensframe_pd.validation import dependence, validate
 from lensframe_pd.validation.dependence import Probed, _by_entry, _first_rows
 
 from .reports import X
@@ -508,3 +508,88 @@ def test_a_mask_is_not_sought_under_what_was_there(name, monkeypatch):
     assert any([reason in f"{a} {b}" for a, b in zip(report["reason"], report["dependence"])])  # noqa: B905
     assert report["passed"].all()
     assert len(n_runs) <= most
+
+
+HIDDEN = {}
+
+
+@torch.library.custom_op("lensframe_tests::hidden", mutates_args=())
+def hidden(x: torch.Tensor) -> torch.Tensor:
+    return HIDDEN["now"] + x * 0
+
+
+def with_hidden(x):
+    HIDDEN["now"] = (x * 2).detach()
+    return torch.ops.lensframe_tests.hidden(x.relu()) + 1
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 3)
+        self.register_buffer("scale", torch.rand(6))
+
+    def forward(self, x):
+        x = self.first(x).view(len(x), 2, 3).transpose(1, 2).reshape(len(x), 6)
+        x = torch.softmax(x, 1) * self.scale
+        one, two = x.chunk(2, 1)
+        once = x.clone().zero_()
+        mixed = (x - x.mean(0)).relu_()
+        return self.second(mixed) + one.sigmoid() + two, once, (x > 0.1).float(), x * x
+
+
+BY_STIMULI = {
+    "layers": (Heads().eval(), torch.randn(4, 6)),
+    "one stimulus": (Heads().eval(), torch.randn(1, 6)),
+    "stimuli that are alike": (Heads().eval(), torch.ones(4, 6)),
+    "some that are alike": (Heads().eval(), torch.ones(4, 6) * torch.arange(4)[:, None] // 2),
+    "lost": (lambda x: (x * 0).cos() + x, torch.randn(4, 6)),
+    "its shape": (lambda x: torch.zeros_like(x) + x.new_ones(4, 6), torch.randn(4, 6)),
+    "written over": (lambda x: x.clone().fill_(1).add_(x), torch.randn(4, 6)),
+    "drawn": (lambda x: torch.rand_like(x) + nn.functional.dropout(x), torch.randn(4, 6)),
+    "something of its own": (with_hidden, torch.randn(4, 6)),
+    "bits": (lambda x: x.bfloat16().sin().float().exp().int(), torch.randn(4, 6)),
+}
+
+
+@pytest.mark.parametrize("name", BY_STIMULI)
+@pytest.mark.parametrize("whose", ["trace", "frame"])
+def test_a_run_with_other_stimuli_shows_what_other_values_do(name, whose, monkeypatch):
+    model, x = BY_STIMULI[name]
+    n_tried, real = [], Probed.dependence
+    monkeypatch.setattr(Probed, "dependence", lambda *a: n_tried.append(1) or real(*a))
+
+    def judged():
+        n_tried.clear()
+        if whose == "trace":
+            return trace.validate(), len(n_tried)
+        given = trace.activations
+        return trace.layers.lens.validate(model, x, activations=given), len(n_tried)
+
+    with torch.no_grad():
+        trace = lf.trace(model, x, stimulus=list("abcd")[: len(x)], seed=0)
+        report, n = judged()
+        monkeypatch.setattr(validate, "rows_of_a_chain", lambda *_: {})
+        by_probes, n_without = judged()
+    pd.testing.assert_frame_equal(report, by_probes)
+    told, known = (
+        {what: n for what, n in attrs.items() if not what.endswith("seconds")}
+        for attrs in (report.attrs, by_probes.attrs)
+    )
+    assert told == known
+    if name == "layers":
+        assert n < 0.7 * n_without
+    if name == "something of its own":
+        assert report.loc["hidden_1", "dependence"] is not True
+
+
+def test_a_wrong_parent_of_equal_value_is_found_where_a_run_shows_dependence():
+    with torch.no_grad():
+        trace = lf.trace(lambda x: (x * 2).sin() + (x * 2).cos(), torch.randn(4, 6))
+    layers = trace.layers.copy()
+    assert layers.loc["cos_1", "parents"] == ("mul_2",)
+    layers.at["cos_1", "parents"] = ("mul_1",)
+    args = trace._origin.args
+    report = layers.lens.validate(trace._origin.model, *args, activations=trace.activations)
+    assert not report.loc["cos_1", "passed"]
