@@ -9,7 +9,7 @@ an `alias` row, whose parents are that alias' old value and the writes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakMethod
@@ -375,30 +375,30 @@ class Lineage:
         live, held, expose = self.live, self.tape.held, self.values.expose_held
         storages, pinned = self._held_in.storages, self._pinned
         for path, module in named:
-            parameters: Mapping[str, Tensor | None] = module._parameters
-            buffers = module._buffers
+            parameters, buffers = module._parameters, module._buffers
             if not parameters and not buffers:
                 continue
             if any([parameter is not None for parameter in parameters.values()]):
                 self.tape.note_holder(path, "")
             before = f"{path}." if path else ""
-            all_held = [(*item, True) for item in parameters.items()]
-            all_held += [(*item, False) for item in buffers.items()]
-            for name, tensor, is_parameter in all_held:
-                if tensor is None or id(tensor) in live:  # which holds it, so that its id is its
-                    continue
-                kind = type(tensor)
-                if not (kind is Parameter or kind is Tensor) or is_wrapped(tensor):
-                    self.hold(before + name, tensor, is_parameter)
-                    continue
-                pinned[id(tensor)] = place = before + name
-                dtype, numel, storage = tensor.dtype, tensor.numel(), storage_of(tensor)
-                size = (numel, numel * dtype.itemsize)
-                facts = (tuple(tensor.shape), dtype, *size, tensor.requires_grad)
-                held.append(_new(Held, (place, is_parameter, *facts, tensor)))
-                live[id(tensor)] = KnownHeld(tensor, -len(held), storage, True)
-                storages.append(storage)
-                expose(tensor, storage)
+            for tensors, are_parameters in ((parameters, True), (buffers, False)):
+                for name, tensor in tensors.items():
+                    if tensor is None:
+                        continue
+                    kind, key = type(tensor), id(tensor)
+                    if not (kind is Parameter or kind is Tensor) or is_wrapped(tensor):
+                        self.hold(before + name, tensor, are_parameters)
+                        continue
+                    if key in live:  # which holds it, so that the id is its own
+                        continue
+                    storage, dtype, numel = storage_of(tensor), tensor.dtype, tensor.numel()
+                    size = (numel, numel * dtype.itemsize)
+                    facts = (tuple(tensor.shape), dtype, *size, tensor.requires_grad)
+                    pinned[key] = place = before + name
+                    held.append(_new(Held, (place, are_parameters, *facts, tensor)))
+                    live[key] = KnownHeld(tensor, -len(held), storage, True)
+                    storages.append(storage)
+                    expose(tensor, storage)
 
     def hold_own(self, path: str, module: nn.Module, top: str = "", held: bool = True) -> None:
         """Make the parameters and buffers that a module holds itself known.
