@@ -97,24 +97,26 @@ def may_write_unseen(model: Any, attributes: Attributes) -> bool:
     waiting += [model, *[value for _, value in belongings(model)]]
     members = _Members([*attributes.kinds, type(model)])
     met: set[int] = set()
+    said: set[str] = set()
     while waiting:
         value = waiting.pop()
         key = id(value)
-        if key in met:
-            continue
-        met.add(key)
-        if type(value) is FunctionType:
-            writes, names = _said(value.__code__)
-            if writes:
-                return True
-            waiting += _held_by(value)
-            if names:
-                waiting += _known(names, value.__globals__)
-                waiting += members.named(names)
-        elif id(type(value)) not in _NO_CODE:
-            if value is _SET:
-                return True
-            waiting += _behind(value)
+        if key not in met:
+            met.add(key)
+            if type(value) is FunctionType:
+                writes, names = _said(value.__code__)
+                if writes:
+                    return True
+                waiting += _held_by(value)
+                if names:
+                    waiting += _known(names, value.__globals__)
+                    said |= names
+            elif id(type(value)) not in _NO_CODE:
+                if value is _SET:
+                    return True
+                waiting += _behind(value)
+        if not waiting:
+            waiting += members.named(said)
     return False
 
 
@@ -194,7 +196,7 @@ class _Members:
         self._held = [class_dict(base) for base in bases.values()]
         self._names: set[str] = set().union(*self._held)
 
-    def named(self, names: frozenset[str]) -> list[Any]:
+    def named(self, names: set[str]) -> list[Any]:
         """What has such names, and was not asked for before."""
         asked = names & self._names
         self._names -= asked
