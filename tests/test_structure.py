@@ -19,9 +19,9 @@ ROOMS = {
     "regions tape alike compare context config facts places readings grouping parts openings cuts "
     "refinement edited passes rebuilt",
     "capture": "watch gradients given holding values roots attributes origins writes known lineage "
-    "handed callsites modules unseen fused selections plan sites likeness unreached edits "
-    "recorder tracer iterators containers memory snapshot state process save named saving "
-    "stimuli model hints inventory run placed",
+    "held handed callsites modules unseen fused selections plan sites likeness unreached "
+    "edits recorder tracer iterators containers memory snapshot state process save named "
+    "saving stimuli model hints inventory run placed",
     "tables": "stimuli order case pointwise reshape selection joining indexing writes aliases "
     "sequences space norms products reductions axes readers renames dims widths layers nonfinite "
     "tokens joins continued centres activations without gradients",

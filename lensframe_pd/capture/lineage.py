@@ -9,7 +9,7 @@ an `alias` row, whose parents are that alias' old value and the writes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakMethod
@@ -29,7 +29,6 @@ from lensframe_pd.tape.regions import covers, region_of
 from lensframe_pd.tape.storage import (
     is_plain,
     is_uninitialized,
-    is_wrapped,
     same_view,
     sparse_parts,
     storage_of,
@@ -38,7 +37,6 @@ from lensframe_pd.tape.storage import (
 )
 from lensframe_pd.tape.tape import Held, Tape
 
-_new = tuple.__new__  # half as long as a named tuple's own
 NEVER = -sys.maxsize
 """A row before all rows, and before all held tensors."""
 
@@ -69,14 +67,14 @@ class Lineage:
         #: Storage address to the tensor last made in it.
         self.newest: dict[int, Known | KnownHeld] = {}
         self.writes: dict[int, Writes] = {}
-        self._held_in = HeldIn()
+        self.held_in = HeldIn()
         #: What the tensors are known as that a wrapper around them is made of: parts of its row.
         self._parts: dict[int, Known] = {}
         #: By address, storages that a subclass' tensor was made in. `as_subclass`, which no call
         #: shows, gives another object of one; while it is referred to, no other has the address.
         self._held_addresses: dict[int, StorageWeakRef] = {}
         #: The names of tensors that others hold during the run as well, and that are held here.
-        self._pinned: dict[int, str] = {}
+        self.pinned: dict[int, str] = {}
 
     def _add_row(self, *cells: Any) -> int:
         add_row = self._weak_add_row()
@@ -89,14 +87,14 @@ class Lineage:
         return known if known is not None and known() is tensor else None
 
     def know(self, tensor: Tensor, source: int, storage: int) -> None:
-        kind = KnownHeld if id(tensor) in self._pinned else Known.of
+        kind = KnownHeld if id(tensor) in self.pinned else Known.of
         self.live[id(tensor)] = kind(tensor, source, storage)
 
     def pin(self, tensor: Tensor, name: str) -> None:
         """Hold a known tensor, which others hold during the run as well."""
         known = self.live[id(tensor)]
         pinned = self.live[id(tensor)] = KnownHeld(tensor, known.source, known.storage)
-        self._pinned[id(tensor)] = name
+        self.pinned[id(tensor)] = name
         if self.newest.get(known.storage) is known:
             self.newest[known.storage] = pinned
 
@@ -111,7 +109,7 @@ class Lineage:
         self._held_addresses.clear()
         self.live.clear()
         self.newest.clear()
-        self._pinned.clear()
+        self.pinned.clear()
         self._parts.clear()
         self.origins.forget()
 
@@ -188,7 +186,7 @@ class Lineage:
 
     def about_to_write(self, storage: int) -> None:
         """A call may write this storage: keep the parameters and buffers in it as they are."""
-        for k in self._held_in.places(storage) if storage else ():
+        for k in self.held_in.places(storage) if storage else ():
             if k not in self.tape.before:
                 tensor = self.tape.held[k].tensor if self.values.all_kept else None
                 if tensor is None or is_uninitialized(tensor):
@@ -199,8 +197,8 @@ class Lineage:
 
     def wrote(self, tensor: Tensor, row: int) -> None:
         """The call of `row` wrote `tensor`."""
-        if id(tensor) in self._pinned:
-            self.pin(tensor, self._pinned[id(tensor)])
+        if id(tensor) in self.pinned:
+            self.pin(tensor, self.pinned[id(tensor)])
         storage = storage_of(unwrapped(tensor))
         if storage and not is_uninitialized(tensor):
             writes = self.writes.get(storage)
@@ -247,7 +245,7 @@ class Lineage:
     def _meet_alone(self, tensor: Tensor) -> int:
         """A tensor that nothing known shows: a parameter, or a constant."""
         origin = self.origins.find(tensor, sys._getframe(1))
-        swapped = self._pinned.get(id(tensor))  # known, and has other content since
+        swapped = self.pinned.get(id(tensor))  # known, and has other content since
         if swapped is not None:
             return self._add_row("constant", (), tensor, swapped)
         if isinstance(tensor, Parameter) and origin is not None:
@@ -299,7 +297,7 @@ class Lineage:
 
     def _meet_in_held(self, tensor: Tensor, storage: int) -> None:
         region = region_of(tensor)
-        for k in self._held_in.places(storage):
+        for k in self.held_in.places(storage):
             held = self.tape.held[k].tensor
             if held is not None and covers(region_of(held), region):
                 self._alias((self.source(held),), (region_of(held).low,), tensor)
@@ -367,39 +365,6 @@ class Lineage:
                     return self.fresh(shown, known)
         return None
 
-    def hold_given(self, named: Iterable[tuple[str, nn.Module]]) -> None:
-        """Make the parameters and buffers that the model's modules hold known, before the run.
-
-        As `hold_own` of each; but there may be thousands, nearly all of them plain.
-        """
-        live, held, expose = self.live, self.tape.held, self.values.expose_held
-        storages, pinned = self._held_in.storages, self._pinned
-        for path, module in named:
-            parameters, buffers = module._parameters, module._buffers
-            if not parameters and not buffers:
-                continue
-            if any([parameter is not None for parameter in parameters.values()]):
-                self.tape.note_holder(path, "")
-            before = f"{path}." if path else ""
-            for tensors, are_parameters in ((parameters, True), (buffers, False)):
-                for name, tensor in tensors.items():
-                    if tensor is None:
-                        continue
-                    kind, key = type(tensor), id(tensor)
-                    if not (kind is Parameter or kind is Tensor) or is_wrapped(tensor):
-                        self.hold(before + name, tensor, are_parameters)
-                        continue
-                    if key in live:  # which holds it, so that the id is its own
-                        continue
-                    storage, dtype, numel = storage_of(tensor), tensor.dtype, tensor.numel()
-                    size = (numel, numel * dtype.itemsize)
-                    facts = (tuple(tensor.shape), dtype, *size, tensor.requires_grad)
-                    pinned[key] = place = before + name
-                    held.append(_new(Held, (place, are_parameters, *facts, tensor)))
-                    live[key] = KnownHeld(tensor, -len(held), storage, True)
-                    storages.append(storage)
-                    expose(tensor, storage)
-
     def hold_own(self, path: str, module: nn.Module, top: str = "", held: bool = True) -> None:
         """Make the parameters and buffers that a module holds itself known.
 
@@ -433,9 +398,9 @@ class Lineage:
         tape_held.append(Held(name, is_parameter, *facts, tensor if keep else None))
         source = -len(tape_held)
         storage = storage_of(tensor)
-        self._held_in.storages.append(storage)
+        self.held_in.storages.append(storage)
         if keep:
-            self._pinned[key] = name
+            self.pinned[key] = name
             self.live[key] = KnownHeld(tensor, source, storage, plain)
         else:
             self.live[key] = Known.of(tensor, source, storage)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lensframe_pd.capture.edits import Edits
+from lensframe_pd.capture.held import hold_given
 from lensframe_pd.capture.holding import held_by_python
 from lensframe_pd.capture.inventory import Inventory, inventory
 from lensframe_pd.capture.origins import Origins
@@ -99,7 +100,7 @@ class Run:
             self.tracer.writes_unseen = made_of.writes_unseen
             if sites is not None:
                 self.give(sites)
-            self.tracer.lineage.hold_given(named)
+            hold_given(self.tracer.lineage, named)
 
     def give(self, sites: Sites) -> None:
         """Let the run go on with other values."""
