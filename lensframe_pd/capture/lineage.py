@@ -25,6 +25,7 @@ from lensframe_pd.capture.origins import Origins
 from lensframe_pd.capture.roots import named_modules
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.writes import Writes
+from lensframe_pd.tape.dispatch import unwatched
 from lensframe_pd.tape.regions import covers, region_of
 from lensframe_pd.tape.storage import (
     is_plain,
@@ -192,7 +193,7 @@ class Lineage:
                 if tensor is None or is_uninitialized(tensor):
                     self.tape.before[k] = None
                 else:
-                    with temporarily_clear_interpreter_stack():
+                    with temporarily_clear_interpreter_stack(), unwatched():
                         self.tape.before[k] = tensor.detach().clone()
 
     def wrote(self, tensor: Tensor, row: int) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from lensframe_pd.tape.contents import ATOMS
+from lensframe_pd.tape.dispatch import unwatched
 from lensframe_pd.tape.storage import unwrapped
 
 _MOST_SELECTED = 2**20  # entries of an index
@@ -34,7 +35,8 @@ def selection_of(first: int, args: Any, kwargs: Any) -> dict[int, Tensor]:
 
 def _copied(tensor: Tensor) -> Tensor:
     """A copy; an axis that a few entries are spread along is spread again."""
-    return _narrowed(tensor.detach()).clone().expand(tensor.shape)
+    with unwatched():
+        return _narrowed(tensor.detach()).clone().expand(tensor.shape)
 
 
 def _narrowed(tensor: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from lensframe_pd.capture.selections import selection_of
 from lensframe_pd.capture.unseen import UnseenWrites, recordable, writes_unseen
 from lensframe_pd.capture.values import Values
 from lensframe_pd.capture.watch import Watcher, overridden
-from lensframe_pd.tape.context import generator_state
+from lensframe_pd.tape.context import generator_state, none_drawn
 from lensframe_pd.tape.functions import KNOWN, Action, Function, describe
 from lensframe_pd.tape.objects import tensors_of
 from lensframe_pd.tape.rebuilt import with_others
@@ -208,7 +208,7 @@ class Tracer(Recorder):
         except Exception:
             self._tell((args, kwargs))
             raise
-        if state is not None and torch.equal(state, generator_state(args, kwargs)):
+        if state is not None and none_drawn(state, args, kwargs):
             state = None
         call, first = -1, -1
         written = {id(t) for t in done.written}

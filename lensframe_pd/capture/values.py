@@ -26,6 +26,7 @@ from torch.autograd.function import AUTOGRAD_FUNCTION_COUNTER
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from lensframe_pd.tape.compare import same
+from lensframe_pd.tape.dispatch import detached, n_modes, unwatched
 from lensframe_pd.tape.regions import Region, region_of
 from lensframe_pd.tape.storage import (
     faithful_clone,
@@ -77,14 +78,15 @@ class Values:
 
     def keep(self, row: int, tensor: Tensor, storage: int) -> None:
         """Keep the value of a row that `Tape.values` has an entry for."""
-        value = self._values[row] = tensor.detach()
+        value = self._values[row] = detached(tensor)
         if not storage:
             return
         others = storage in self._exposed or storage in self._held
         if not others and not self.all_kept and _much_smaller(value):
-            self._values[row] = value.clone()
+            with unwatched():
+                self._values[row] = value.clone()
             return
-        version = version_of(value)  # in a dispatch mode it does not share that of the tensor
+        version = version_of(value)  # in a dispatch mode it may not share that of the tensor
         self._versions[row] = _UNCOUNTED if version is None else version
         self._rows_in(storage).append(row)
 
@@ -96,7 +98,7 @@ class Values:
 
     def keep_next(self, row: int, tensor: Tensor, storage: int) -> None:
         """Keep the value of a new row, where all are kept: once per operation, so in few steps."""
-        value = tensor.detach()
+        value = detached(tensor) if n_modes() else tensor.detach()
         self._values.append(value)
         try:  # an error is dear, and where inference tensors are met is mostly known before
             inference = _is_inference() and tensor.is_inference()
@@ -125,7 +127,8 @@ class Values:
         if rows is None:
             return
         copies: dict[Any, Tensor] = {}
-        with temporarily_clear_interpreter_stack():  # a transform that runs would wrap the copies
+        # a transform that runs would wrap the copies
+        with temporarily_clear_interpreter_stack(), unwatched():
             for row in rows:
                 value = self._as_kept(row)
                 if value is not None:
@@ -322,8 +325,9 @@ class _Exposed(list[int]):
         self.last = row, region_of(value)
         key = view_of(value)
         latest = self._values[self._latest.get(key, row)]
-        if latest is value or latest is None or not same(latest, value):
-            latest = faithful_clone(value)
+        with unwatched():
+            if latest is value or latest is None or not same(latest, value):
+                latest = faithful_clone(value)
         self._values[row] = latest
         self._latest[key] = row
 

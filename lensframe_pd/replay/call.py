@@ -89,6 +89,8 @@ class Rerun:
                 if is_accessor(function.func)
                 else "it differentiates other rows, so it depends on more than its parents"
             )
+        if function.name in _OF_TANGENTS:
+            raise Unreplayable("what goes forward beside a value is no row, and its level is left")
         if function.name == "deepcopy":
             return [copy.deepcopy(tensors[0].detach())]
         return self.on(self._spared(tensors)).made
@@ -138,7 +140,8 @@ def _is_of_atoms(call: Call) -> bool:
     return all([value is SLOT or id(type(value)) in ATOMS for value in call.args])
 
 
-_OF_MORE = frozenset(("grad", "deepcopy"))  # they depend on more than their arguments
+_OF_TANGENTS = frozenset(("_make_dual", "_unpack_dual"))
+_OF_MORE = _OF_TANGENTS | {"grad", "deepcopy"}  # they depend on more than their arguments
 
 
 def filled(call: Call, tensors: Sequence[Tensor]) -> tuple[list[Any], dict[str, Any]]:

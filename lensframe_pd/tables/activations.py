@@ -69,8 +69,8 @@ def to_numpy(value: Tensor) -> np.ndarray[Any, Any]:
     value = widened(value)
     try:
         array: np.ndarray[Any, Any] = value.numpy()
-    except (RuntimeError, TypeError):  # another device, a conjugate or negative view
-        array = value.resolve_conj().resolve_neg().cpu().numpy()
+    except (RuntimeError, TypeError):  # another device, a conjugate or negative view, no memory
+        array = value.resolve_conj().resolve_neg().cpu().numpy(force=True)
     array.setflags(False)  # type: ignore[call-arg]  # write=, and quicker
     return array
 

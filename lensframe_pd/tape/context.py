@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from lensframe_pd.tape.dispatch import unwatched
 from lensframe_pd.tape.tape import Context
 
 _AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
@@ -60,6 +61,12 @@ def generator_state(args: Any, kwargs: Any) -> Tensor:
         if isinstance(device, torch.device) and device.type == "cuda":  # untested: no GPU here
             return torch.cuda.get_rng_state(device)
     return torch.get_rng_state()
+
+
+def none_drawn(state: Tensor, args: Any, kwargs: Any) -> bool:
+    """Whether the generator of such a call is still in this state."""
+    with unwatched():
+        return torch.equal(state, generator_state(args, kwargs))
 
 
 def context_json(context: Context, seed: int | None = None, stopped: bool | str = False) -> str:

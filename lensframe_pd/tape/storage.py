@@ -193,7 +193,10 @@ def misalignment(tensor: Tensor) -> int:
     """How many elements after an aligned address a tensor begins."""
     if tensor.device.type != "cpu" or tensor.layout is not torch.strided or not tensor.numel():
         return 0  # a sparse tensor has no address
-    shift, rest = divmod(tensor.data_ptr() % _LINE, tensor.element_size())
+    try:
+        shift, rest = divmod(tensor.data_ptr() % _LINE, tensor.element_size())
+    except RuntimeError:  # one that only says what it would be, as those of torch's compiler
+        return 0
     return 0 if rest else shift
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.autograd.forward_ad as forward_ad
 from torch import nn
 
 import lensframe_pd as lf
@@ -56,6 +57,12 @@ def second_order(x):
     return torch.autograd.functional.hvp(lambda v: v.sin().sum(), x, torch.ones_like(x))[1]
 
 
+def forward_mode(x):
+    with forward_ad.dual_level():
+        y = forward_ad.make_dual(x, x * 2).sin()
+        return forward_ad.unpack_dual(y).tangent + 1
+
+
 def inside(x):
     return torch.func.vmap(lambda v: v.sin() * 2)(x) + 1
 
@@ -84,6 +91,7 @@ UNSHOWN = {
     "of what was packed": (packed, "all", "grad_1"),
     "by autograd.functional": (by_functional, "all", "grad_1"),
     "of two outputs, one an input": (of_both, "all", "grad_1"),
+    "in forward mode": (forward_mode, "all", "_unpack_dual_2"),
     "of the second order": (second_order, "all", "grad_3"),
 }  # fmt: skip
 X = torch.randn(1, 4, generator=torch.Generator().manual_seed(0))
