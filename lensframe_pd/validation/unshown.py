@@ -35,6 +35,8 @@ def check_unshown(
     to change, and the model may have gone on since.
     """
     rows = {*(replayed.unshown if evidence.tape is None else replayed.other)}
+    if evidence.tape is None:  # what the run wrote of the model is not what it was
+        rows -= below(reference, _readers_of_written(reference))
     if not evidence.replays_random_numbers:
         rows -= below(reference, random_rows(reference))
     if not rows:
@@ -54,6 +56,12 @@ def check_unshown(
             verdicts.could_not(ops[row], f"within the tolerance of {tolerance}: {reason}")
         else:
             verdicts.fails("replay", ops[row], reason)
+
+
+def _readers_of_written(tape: Tape) -> set[int]:
+    """The rows that read parameters or buffers which the run writes."""
+    written, calls = {-1 - k for k in tape.before}, tape.calls
+    return {i for i, row in enumerate(tape.rows) if not written.isdisjoint(calls[row.call].sources)}
 
 
 def _unlike(

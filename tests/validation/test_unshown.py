@@ -156,6 +156,18 @@ def test_a_model_that_has_gone_on_is_judged_by_its_trace():
     assert trace.validate()["passed"].all()
 
 
+@pytest.mark.filterwarnings("ignore::lensframe_pd.errors.LensWarning")
+@pytest.mark.parametrize("save", ["all", ["0"], ["1"], ["2"], lambda row: row["func"] == "relu"])
+def test_what_reads_what_the_run_writes_of_the_model(save):
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU())
+    x = torch.randn(5, 4)
+    layers, activations = lf.trace(model, x, save=save)
+    for _ in range(2):  # the model has gone on, by the trace and by itself
+        assert layers.lens.validate(model, x, activations=activations)["passed"].all()
+        with torch.no_grad():
+            model[1](x)
+
+
 @pytest.mark.parametrize(
     "model",
     [
