@@ -95,7 +95,7 @@ def may_write_unseen(model: Any, attributes: Attributes) -> bool:
     waiting += [value for _, value, _ in attributes.own if id(type(value)) in _RUN]
     waiting += [hook for _, hook, _ in attributes.hooks]
     waiting += [model, *[value for _, value in belongings(model)]]
-    members = _Members([*attributes.kinds, type(model)])
+    members = _Members([*attributes.kinds, *_owners(model)])
     met: set[int] = set()
     said: set[str] = set()
     while waiting:
@@ -118,6 +118,15 @@ def may_write_unseen(model: Any, attributes: Attributes) -> bool:
         if not waiting:
             waiting += members.named(said)
     return False
+
+
+def _owners(model: Any) -> list[type]:
+    """The classes of a callable, and of the object that it is a method of, inside partials."""
+    kinds = [type(model)]
+    while issubclass(kinds[-1], partial):
+        model, _, _ = partial_parts(model)
+        kinds.append(type(model))
+    return [*kinds, type(model.__self__)] if kinds[-1] is MethodType else kinds
 
 
 def _is_of_torch(code: CodeType) -> bool:

@@ -331,6 +331,28 @@ def test_the_write_is_the_first_that_code_does(way, part):
     check_written(Runs(WAYS[way], part()).eval())
 
 
+class Plain:
+    """No module: a method of its own writes."""
+
+    def store(self, y, z):
+        return put(y, z)
+
+    def run(self, x):
+        y = torch.zeros(3, dtype=torch.complex64)
+        return self.store(y, x * 2) * 1
+
+    __call__ = run
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Plain(), Plain().run, functools.partial(Plain().run), functools.partial(Plain())],
+    ids=["called", "method", "partial", "partial of what is called"],
+)
+def test_another_method_of_what_is_no_module(model):
+    check_written(model)
+
+
 class First(nn.Module):
     def __init__(self):
         super().__init__()
