@@ -244,8 +244,9 @@ def plain(cell: Any) -> Any:
 
 def plain_cells(column: pd.Series[Any] | ExtensionArray | np.ndarray[Any, Any]) -> list[Any]:
     """The cells of a column, each as `plain` gives it."""
-    cells = listed(getattr(column, "array", column))
-    if isinstance(column.dtype, (np.dtype, pd.StringDtype)) and column.dtype != object:
+    is_text = isinstance(column.dtype, pd.StringDtype)
+    cells = listed(getattr(column, "array", column) if is_text else column)
+    if is_text or (isinstance(column.dtype, np.dtype) and column.dtype != object):
         return cells
     return each_plain(cells)
 
