@@ -25,6 +25,8 @@ from lensframe_pd.tape.tape import SLOT, Call
 from lensframe_pd.validation.metadata import may_read_the_kind_only, reads_values
 from lensframe_pd.validation.probes import TURNED, numbers_beside, probes, turned
 
+_FAR = 2**20  # a number beside which others are lost in rounding
+
 
 class Dependence(NamedTuple):
     """What changing one tensor of a call did."""
@@ -394,7 +396,10 @@ def _with_other_numbers(run: Rerun) -> Iterator[tuple[str, Rerun]]:
 def _next_to(value: Any) -> tuple[Any, ...]:
     if type(value) is bool:
         return (not value,)
-    return (value + 1, value - 1) if type(value) in (int, float) else ()
+    if type(value) not in (int, float):
+        return ()
+    far = not abs(value) < _FAR  # as of NaN: what is next to it drowns the same
+    return (value + 1, value - 1, *((type(value)(1), type(value)(2)) if far else ()))
 
 
 def _facts(tensors: list[Tensor], fact: str) -> list[Any]:

@@ -52,7 +52,8 @@ def validate(
 
     Eight checks, each of which can fail:
 
-    - *replay*: each operation, run again on its saved parents, gives its saved value;
+    - *replay*: each operation, run again on its saved parents, gives its saved value; where it
+      cannot be run by itself (parents that were not saved), a new run of the model gives it;
     - *dependence*: changing the value of each parent changes the result, or it is shown why not;
     - *downstream*: the forward, resumed from a saved value, gives the model's own output;
     - *completeness*: every ATen operator of the forward belongs to a row;
