@@ -25,7 +25,7 @@ from lensframe_pd.tape.tape import SLOT, Call
 from lensframe_pd.validation.metadata import may_read_the_kind_only, reads_values
 from lensframe_pd.validation.probes import TURNED, numbers_beside, probes, turned
 
-_FAR = 2**20  # a number beside which others are lost in rounding
+_DROWNS = 2**20  # a number beside which others are lost in rounding
 
 
 class Dependence(NamedTuple):
@@ -398,8 +398,8 @@ def _next_to(value: Any) -> tuple[Any, ...]:
         return (not value,)
     if type(value) not in (int, float):
         return ()
-    far = not abs(value) < _FAR  # as of NaN: what is next to it drowns the same
-    return (value + 1, value - 1, *((type(value)(1), type(value)(2)) if far else ()))
+    drowns = not abs(value) < _DROWNS  # as of NaN: what is next to it drowns the same
+    return (value + 1, value - 1, *((type(value)(1), type(value)(2)) if drowns else ()))
 
 
 def _facts(tensors: list[Tensor], fact: str) -> list[Any]:
