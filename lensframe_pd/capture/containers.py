@@ -10,12 +10,13 @@ from itertools import chain
 from operator import is_
 from types import CellType
 from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lensframe_pd.capture.iterators import is_iterator
+from lensframe_pd.capture.iterators import iterates
 from lensframe_pd.tape.contents import (
     cell_content,
     dict_items,
@@ -95,19 +96,31 @@ class Dictionaries:
 class Layout(NamedTuple):
     """Where objects of a class hold others."""
 
+    alive: Callable[[], type | None]
     kinds: list[_Kind]
     slots: list[Any]
     is_ordinary: bool
     """Whether they are no tensors, arrays, iterators or random generators."""
 
 
-def layout_of(value: Any) -> Layout:
-    """Of the class of an object."""
-    kind = type(value)
+def layout_of(kind: type) -> Layout:
+    """Of a class, which is looked at once and not held."""
+    found = _layouts.get(id(kind))
+    if found is None or found.alive() is not kind:
+        found = _layouts[id(kind)] = _find_layout(kind)
+    return found
+
+
+_layouts: dict[int, Layout] = {}
+
+
+def _find_layout(kind: type) -> Layout:
+    key = id(kind)
+    alive = ref(kind, lambda _: _layouts.pop(key, None))
     kinds = [how for base, how in _KINDS if issubclass(kind, base)]
     known = (Tensor, np.ndarray, bytearray, array.array, *(base for base, _ in _GENERATORS))
-    is_ordinary = not (issubclass(kind, known) or is_iterator(value))
-    return Layout(kinds, [slot for _, slot in slots(kind)], is_ordinary)
+    is_ordinary = not (issubclass(kind, known) or iterates(kind))
+    return Layout(alive, kinds, [slot for _, slot in slots(kind)], is_ordinary)
 
 
 def places_in(value: Any, layout: Layout, plain: Dictionaries) -> list[Place]:

@@ -17,9 +17,8 @@ class Uncopyable(Exception):
     """This iterator cannot be copied: a generator's frame, for one."""
 
 
-def is_iterator(value: Any) -> bool:
-    """Whether an object is an iterator that keeps its place where no walk can look."""
-    kind = type(value)
+def iterates(kind: type) -> bool:
+    """Whether objects of a class are iterators that keep their place where no walk can look."""
     if kind is GeneratorType or kind is AsyncGeneratorType:
         return True
     return class_module(kind) in _MODULES and class_attribute(kind, "__next__") is not None
@@ -80,9 +79,11 @@ def _with_copies(values: Iterable[Any], copies: dict[int, Any]) -> list[Any]:
     """Arguments or state of an iterator, with copies of the iterators among them."""
     made = []
     for value in values:
-        if is_iterator(value):
+        if iterates(type(value)):
             made.append(copied(value, copies))
-        elif type(value) is tuple and any(map(is_iterator, value)):  # what a chain runs over
+        elif type(value) is tuple and any(
+            map(iterates, map(type, value))
+        ):  # what a chain runs over
             made.append(tuple(_with_copies(value, copies)))
         else:
             made.append(value)

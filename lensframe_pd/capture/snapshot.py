@@ -13,16 +13,15 @@ from torch import Tensor
 from lensframe_pd.capture.containers import (
     Dictionaries,
     Draws,
-    Layout,
     Place,
     draws_of,
     layout_of,
     places_in,
 )
-from lensframe_pd.capture.iterators import Uncopyable, copied, is_iterator, moved
+from lensframe_pd.capture.iterators import Uncopyable, copied, iterates, moved
 from lensframe_pd.capture.memory import KeptTensor, Memory, memory_of
 from lensframe_pd.collector import collector_paused
-from lensframe_pd.tape.contents import Child, is_bare, is_closed
+from lensframe_pd.tape.contents import Child, is_closed
 from lensframe_pd.tape.objects import joined, walk
 
 
@@ -54,23 +53,17 @@ class Snapshot:
             self._keep_all(objects)
 
     def _keep_all(self, objects: Iterable[Child]) -> None:
-        iterators, bare, places, dicts = {}, self._bare, self._places, self._dicts
-        layouts: dict[type, Layout] = {}
-        for trail, key, value in walk(objects):
+        iterators, places, dicts = {}, self._places, self._dicts
+        for trail, key, value in walk(objects, bare=self._bare):
             kind = type(value)
-            if is_bare(value):
-                bare.append(value)
-                continue
-            layout = layouts.get(kind)
-            if layout is None:
-                layout = layouts[kind] = layout_of(value)
+            layout = layout_of(kind)
             if layout.is_ordinary:
                 if not is_closed(value):
                     places += places_in(value, layout, dicts)
             elif issubclass(kind, Tensor):
                 self._keep(value)
                 places += places_in(value, layout, dicts)
-            elif is_iterator(value):
+            elif iterates(kind):
                 iterators[id(value)] = value, joined(trail, key)
             elif (draws := draws_of(value)) is not None:
                 self._draws[id(value)] = value, draws, draws.state(value)

@@ -27,7 +27,10 @@ def is_value(value: Any) -> bool:
 
 
 def walk(
-    found: Iterable[Child], stop: tuple[type, ...] = (), depth: int = sys.maxsize
+    found: Iterable[Child],
+    stop: tuple[type, ...] = (),
+    depth: int = sys.maxsize,
+    bare: list[Any] | None = None,
 ) -> Iterator[tuple[Trail, Any, Any]]:
     """Everything that can be reached from `found`, depth first: trail, key and object.
 
@@ -40,6 +43,8 @@ def walk(
         Types of objects that are met but not entered.
     depth
         How many containers and objects deep.
+    bare
+        Takes what `is_bare`, which is left out then: most of what modules hold.
     """
     closed = (Tensor, *stop)
     seen: dict[int, Any] = {}  # holds the objects, so that their ids stay theirs
@@ -51,10 +56,15 @@ def walk(
             kind = type(value)
             if id(kind) in ATOMS or id(value) in seen:
                 continue
-            yield trail, key, value
             if is_bare(value):
                 seen[id(value)] = value
-            elif not issubclass(kind, closed) and len(stack) <= depth:
+                if bare is None:
+                    yield trail, key, value
+                else:
+                    bare.append(value)
+                continue
+            yield trail, key, value
+            if not issubclass(kind, closed) and len(stack) <= depth:
                 seen[id(value)] = value
                 stack.append(((trail, key), iter(children(value))))
                 break
