@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lensframe_pd.replay.call import Rerun, Unreplayable, laid_out
 from lensframe_pd.schema import Rows
-from lensframe_pd.tables.activations import has_tensors, tensor_of
+from lensframe_pd.tables.activations import has_tensors, tensor_of, variables_of
 from lensframe_pd.tape.compare import SAME, Difference, alike_at_once, difference, same
 from lensframe_pd.tape.edited import EDIT
 from lensframe_pd.tape.facts import CallFacts, dtype_name
@@ -34,7 +34,7 @@ class Saved:
     def __init__(
         self, activations: xr.Dataset, rows: Rows, bits: Mapping[str, Bits] | None = None
     ) -> None:
-        self._variables = activations.variables
+        self._variables = variables_of(activations)
         self._rows = rows
         self.bits = bits or {}
         """Of the rows whose memory held the conjugate or the negative of their value."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,9 +91,14 @@ def tensor_of(variable: xr.Variable) -> tuple[Tensor, bool]:
     array = variable._data
     if not isinstance(array, np.ndarray):  # in a file, or to be computed
         return to_tensor(np.asarray(variable.values)), False
-    value = to_tensor(array)
-    # it has another memory only where `to_tensor` had to make one
-    return value, array.dtype.isnative and _lies_forwards(array)
+    if array.dtype.isnative and _lies_forwards(array):
+        return torch.from_numpy(array), True
+    return to_tensor(array), False
+
+
+def variables_of(activations: xr.Dataset) -> Mapping[Any, xr.Variable]:
+    """The variables by name, to be read: xarray's wrapper takes longer than to look one up."""
+    return activations._variables
 
 
 def has_tensors(dtype: np.dtype[Any]) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lensframe_pd.replay.recording import Saved
 from lensframe_pd.schema import STIMULUS
-from lensframe_pd.tables.activations import has_tensors, tensor_of
+from lensframe_pd.tables.activations import has_tensors, tensor_of, variables_of
 from lensframe_pd.tape.compare import farthest, same_bits, widest
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
@@ -62,7 +62,7 @@ class Along:
     ) -> None:
         self._saved = saved
         assert evidence.activations is not None
-        self._variables = evidence.activations.variables
+        self._variables = variables_of(evidence.activations)
         sizes = evidence.activations.sizes
         self.n = next((n for dim, n in sizes.items() if is_stimuli(dim)), 0)
         self.ops: dict[int, str] = {}

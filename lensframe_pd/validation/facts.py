@@ -19,7 +19,7 @@ import torch
 import xarray as xr
 
 from lensframe_pd.schema import RENAMED_DIMS, Cells, plain
-from lensframe_pd.tables.activations import described, to_numpy
+from lensframe_pd.tables.activations import described, to_numpy, variables_of
 from lensframe_pd.tables.renames import renames
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
@@ -99,7 +99,7 @@ def _of_variables(
     evidence: Evidence, activations: xr.Dataset, reference: Tape, grouped: Passes
 ) -> Iterator[tuple[str, str]]:
     rows = evidence.rows
-    held = activations.variables
+    held = variables_of(activations)
     variables = {str(name): held[name] for name in activations.data_vars}
     for name in variables:
         if name not in rows:

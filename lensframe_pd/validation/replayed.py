@@ -258,7 +258,10 @@ class _Check:
         if slot >= len(result):
             verdicts.fails("replay", op, f"the call gave only {len(result)} tensors")
             return False
-        apart = self.recording.saved.apart(op, result[slot].detach())
+        value = result[slot]
+        if value.requires_grad:
+            value = value.detach()
+        apart = self.recording.saved.apart(op, value)
         verdicts.largest[op] = apart.largest
         if apart.same:
             verdicts.holds("replay", op)
