@@ -20,7 +20,8 @@ def check_ids(evidence: Evidence, verdicts: Verdicts) -> None:
     activations = evidence.activations
     if activations is None or STIMULUS not in activations.dims:
         return
-    problems = [*_problems_of_ids(activations), *_other_ids(evidence, activations)]
+    ids = activations.indexes.get(STIMULUS)
+    problems = [*_problems_of_ids(ids), *_other_ids(evidence, activations, ids)]
     if not problems:
         return
     for op in evidence.rows:
@@ -29,10 +30,9 @@ def check_ids(evidence: Evidence, verdicts: Verdicts) -> None:
                 verdicts.fails("alignment", op, problem)
 
 
-def _problems_of_ids(activations: xr.Dataset) -> Iterable[str]:
-    if STIMULUS not in activations.indexes:
+def _problems_of_ids(ids: pd.Index | None) -> Iterable[str]:
+    if ids is None:
         return
-    ids = activations.indexes[STIMULUS]
     if not ids.hasnans and len({*ids.tolist()}) == len(ids):  # as always, and quick to see
         return
     twice = ids[ids.duplicated()]
@@ -42,9 +42,9 @@ def _problems_of_ids(activations: xr.Dataset) -> Iterable[str]:
         yield "an id is missing"
 
 
-def _other_ids(evidence: Evidence, activations: xr.Dataset) -> Iterable[str]:
+def _other_ids(evidence: Evidence, activations: xr.Dataset, ids: pd.Index | None) -> Iterable[str]:
     table = evidence.stimulus
-    if table is None or (not len(table.columns) and _has_ids(activations, table.index)):
+    if table is None or (not len(table.columns) and _are_these(ids, table.index)):
         return
     for name, (_, known) in coordinates(table).items():
         if name not in activations.coords:
@@ -59,7 +59,6 @@ def _other_ids(evidence: Evidence, activations: xr.Dataset) -> Iterable[str]:
             yield f"entry {k} of {name!r} is {told[k]!r}, and by stimulus= it is {known[k]!r}"
 
 
-def _has_ids(activations: xr.Dataset, ids: pd.Index) -> bool:
-    """Whether its ids are these, of the same type, in this order."""
-    told = activations.indexes.get(STIMULUS)
+def _are_these(told: pd.Index | None, ids: pd.Index) -> bool:
+    """Whether ids are these, of the same type, in this order."""
     return told is not None and told.dtype == ids.dtype and told.equals(ids)
