@@ -31,8 +31,8 @@ ROOMS = {
     "profile": "meta costs members profile memory summary chrome axes plots scatter repeats",
     "draw": "render markup style node links boxes columns dot page draw",
     "validation": "edited evidence verdicts invariants facts elsewhere witness metadata probes "
-    "dependence determinism twice kept replayed resumed arranged followed retraced along ids "
-    "orders chains alignment unshown validate",
+    "entries dependence determinism twice kept replayed resumed arranged followed "
+    "retraced along ids orders descent chains alignment unshown validate",
     "patching": "sharing inputs apart outputs recomputed forwards patch",
     "rsa": "joined view ids tokens stores moments born repeated pooling features distances "
     "blockwise covariances tiles noise reported runs rdm stats cka references concordance "

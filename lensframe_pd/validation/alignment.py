@@ -19,9 +19,10 @@ from lensframe_pd.tape.tape import Tape
 from lensframe_pd.validation.along import Along, Fit, Together, picked
 from lensframe_pd.validation.arranged import Order
 from lensframe_pd.validation.chains import Chained
+from lensframe_pd.validation.descent import below, inputs, mixing_above, random_rows
 from lensframe_pd.validation.evidence import Evidence
 from lensframe_pd.validation.orders import bits, chain, generators, halves
-from lensframe_pd.validation.retraced import Another, Retraced, below, random_rows, retraced
+from lensframe_pd.validation.retraced import Another, Retraced, retraced
 from lensframe_pd.validation.verdicts import Verdicts
 
 _CHECK = "alignment"
@@ -137,7 +138,7 @@ class _Check:
     def _chained(self, rows: Collection[int]) -> Chained:
         """What a run along the chain says of these rows; nothing where it cannot be made."""
         links = chain(self.n)
-        chained = Chained(self.values, links, _inputs(self.reference))
+        chained = Chained(self.values, links, inputs(self.reference))
         try:
             if rows:
                 self.runs.run(
@@ -366,7 +367,7 @@ class _Check:
             for row in self.mixed:
                 self.undecided.setdefault(row, "there are two stimuli, and they are mixed")
         for row in self.mixed & below(self.reference, random_rows(self.reference)):
-            if _mixing_above(self.reference, row, local):
+            if mixing_above(self.reference, row, local):
                 reason = "below random numbers and a row that mixes stimuli"
                 self.undecided.setdefault(row, reason)
 
@@ -387,22 +388,3 @@ class _Check:
                 self.verdicts.fails(_CHECK, op, reason)
             else:
                 self.verdicts.holds(_CHECK, op)
-
-
-def _inputs(tape: Tape) -> set[int]:
-    return {i for i, kind in tape.kinds.items() if kind == "input"}
-
-
-def _mixing_above(tape: Tape, row: int, local: Collection[int]) -> bool:
-    """Whether an ancestor descends from an input and is not shown to be of one stimulus."""
-    given = below(tape, _inputs(tape))
-    calls, rows = tape.calls, tape.rows
-    waiting, seen = [row], {row}
-    while waiting:
-        for source in calls[rows[waiting.pop()].call].sources:
-            if source >= 0 and source not in seen:
-                if source in given and source not in local:
-                    return True
-                seen.add(source)
-                waiting.append(source)
-    return False

@@ -174,20 +174,6 @@ def as_given(evidence: Evidence, reference: Tape) -> Iterator[Retraced]:
         yield Retraced(evidence, reference, again, Arranged((), {}, 0), int)
 
 
-def random_rows(tape: Tape) -> set[int]:
-    calls = tape.calls
-    return {i for i, row in enumerate(tape.rows) if calls[row.call].generator is not None}
-
-
-def below(tape: Tape, rows: Collection[int]) -> set[int]:
-    """These rows and all that descends from them."""
-    calls, found = tape.calls, set[int]()
-    for i, row in enumerate(tape.rows):
-        if i in rows or not found.isdisjoint(calls[row.call].sources):
-            found.add(i)
-    return found
-
-
 class _Apart(BaseException):
     """Ends a run that goes another way, which no model catches."""
 

@@ -14,9 +14,10 @@ from lensframe_pd.replay.recording import Saved
 from lensframe_pd.tape.compare import difference
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Tape
+from lensframe_pd.validation.descent import below, random_rows
 from lensframe_pd.validation.evidence import Evidence
 from lensframe_pd.validation.replayed import Replayed
-from lensframe_pd.validation.retraced import Another, Retraced, as_given, below, random_rows
+from lensframe_pd.validation.retraced import Another, Retraced, as_given
 from lensframe_pd.validation.verdicts import Verdicts
 
 

@@ -15,7 +15,8 @@ import lensframe_pd as lf
 from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.validation import dependence, validate
-from lensframe_pd.validation.dependence import Probed, _by_entry, _first_rows
+from lensframe_pd.validation.dependence import Probed
+from lensframe_pd.validation.entries import by_entry, first_rows
 
 from .reports import X
 
@@ -388,7 +389,7 @@ def test_what_is_said_to_go_by_entry_does(name):
     """The entry in any place, given alone, is what it is among the others."""
     for run, tensors in _entries(name):
         (result,) = run(tensors)
-        of_entry = _by_entry(run.call, tensors, result)
+        of_entry = by_entry(run.call, tensors, result)
         for entry in range(len(result)) if of_entry else ():
             alone = [t[entry : entry + 1] if k in of_entry else t for k, t in enumerate(tensors)]
             (own,) = run(alone)
@@ -399,8 +400,8 @@ def test_what_is_said_to_go_by_entry_does(name):
 def test_the_first_rows_are_made_of_the_first_that_are_given(name):
     for run, tensors in _entries(name):
         (result,) = run(tensors)
-        of_entry = _by_entry(run.call, tensors, result)
-        read, n = _first_rows(run.call, tensors, result, of_entry) if of_entry else (0, 0)
+        of_entry = by_entry(run.call, tensors, result)
+        read, n = first_rows(run.call, tensors, result, of_entry) if of_entry else (0, 0)
         if read:
             other = [t.detach().clone() if k in of_entry else t for k, t in enumerate(tensors)]
             for k in of_entry:
@@ -422,9 +423,9 @@ def test_the_first_rows_are_made_of_the_first_that_are_given(name):
 )  # fmt: skip
 def test_how_many_rows_are_given(name, rows):
     seen = [
-        _first_rows(run.call, tensors, run(tensors)[0], of_entry)
+        first_rows(run.call, tensors, run(tensors)[0], of_entry)
         for run, tensors in _entries(name)
-        if (of_entry := _by_entry(run.call, tensors, run(tensors)[0]))
+        if (of_entry := by_entry(run.call, tensors, run(tensors)[0]))
     ]
     assert rows == seen[-1]
 
@@ -438,7 +439,7 @@ def test_a_function_of_that_name_that_is_not_torchs_is_tried_as_a_whole(entry, m
         return input[:1] * 0 + input[-1:] if len(input) > entry else input * 3
 
     monkeypatch.setattr("lensframe_pd.validation.dependence._MANY", 2)
-    monkeypatch.setattr("lensframe_pd.validation.dependence._BY_ENTRY", {f"conv2d_{entry}": (2,)})
+    monkeypatch.setattr("lensframe_pd.validation.entries._BY_ENTRY", {f"conv2d_{entry}": (2,)})
     seen = []
     monkeypatch.setattr(
         "lensframe_pd.validation.dependence.turned", lambda x: seen.append(x.shape) or 1.37 - x
