@@ -72,7 +72,8 @@ def main_path(path: str, aliases: Mapping[str, str]) -> str:
 
 def path_of(call: str) -> str:
     """The module's path in a call of it: `"enc.0"` of `"enc.0:3"`; of a bare path itself."""
-    return split_call(call)[0]
+    path, colon, number = call.rpartition(":")
+    return path if colon and number.isdigit() else call
 
 
 def split_call(call: str) -> tuple[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -181,11 +182,13 @@ def _chosen(
             raise LensValueError(f"collapse: depth={depth}; 1 is the children of the model")
         return [next((c for c in stack if names_of(c) >= depth), "") for stack in stacks]
     wanted = {modules} if isinstance(modules, str) else set(modules or ())
-    known = dict.fromkeys(path_of(call) for stack in stacks for call in stack)
+    calls = dict.fromkeys(chain.from_iterable(stacks))  # each is in many of a deep tree's stacks
+    known = dict.fromkeys(map(path_of, calls))
     unknown = sorted(wanted - known.keys())
     if unknown:
         raise unknown_names(unknown, known, "module")
-    return [next((call for call in stack if path_of(call) in wanted), "") for stack in stacks]
+    asked = {call for call in calls if path_of(call) in wanted}
+    return [next(filter(asked.__contains__, stack), "") for stack in stacks]
 
 
 def _first_calls(calls: Sequence[str]) -> list[str]:

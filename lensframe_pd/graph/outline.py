@@ -322,13 +322,14 @@ def _facts(frame: pd.DataFrame, calls: Sequence[tuple[str, ...]]) -> dict[str, A
     results: dict[str, list[Any]] = {}
     shapes: dict[str, dict[str, Any]] = {}
     classes: dict[str, str] = {}
+    places = {call: split_call(call) for call in dict.fromkeys(chain.from_iterable(calls))}
     columns = ("shape_str", "dtype", "returned_by", "module_types", "params", "param_shapes")
     for stack, *cells in zip(calls, *(frame[c] for c in columns), strict=True):
         shape, dtype, returned_by, types, params, param_shapes = cells
         returned = {*names("returned_by", returned_by)}
         held = [*zip(names("params", params), map(plain, param_shapes), strict=True)]
         for k, call in enumerate(stack):
-            path, number = split_call(call)
+            path, number = places[call]
             classes[path] = str(types[k]) if k < len(types) else ""
             shapes.setdefault(path, {}).update(held)
             found = results.setdefault(path, [])
