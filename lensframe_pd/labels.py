@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 import xarray as xr
 
+from lensframe_pd.cells import listed
 from lensframe_pd.errors import LensKeyError, LensTypeError, LensValueError, shown, unknown_names
-from lensframe_pd.schema import listed, require
+from lensframe_pd.schema import require
 
 
 def label(layer: str, pass_num: int, n_passes: int) -> str:

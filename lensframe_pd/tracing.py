@@ -19,9 +19,9 @@ from lensframe_pd.capture.placed import placed
 from lensframe_pd.capture.run import Run, bound_arguments
 from lensframe_pd.capture.state import Origin, repeatable
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
+from lensframe_pd.cells import plain
 from lensframe_pd.errors import OURS, LensRuntimeError, LensValueError, warn
 from lensframe_pd.profile.repeats import retime
-from lensframe_pd.schema import plain
 from lensframe_pd.signposts import explains_keywords
 from lensframe_pd.tables import activations
 from lensframe_pd.tables import layers as frame

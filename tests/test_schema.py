@@ -10,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lensframe_pd.cells import texts
 from lensframe_pd.quantities import quantity, unit_of
-from lensframe_pd.schema import itemsize, model_class, texts
+from lensframe_pd.schema import itemsize, model_class
 
 
 def test_bytes_of_every_element_type_of_torch():

@@ -11,6 +11,7 @@ ROOMS = {
     "bars": "",
     "collector": "",
     "quantities": "",
+    "cells": "",
     "schema": "",
     "labels": "",
     "files": "damage checksums places atomic steady names checked cells frames assembled packed "

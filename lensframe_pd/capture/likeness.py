@@ -13,7 +13,7 @@ from typing import Any
 
 from lensframe_pd.capture.plan import Address, each_line_to, lines_to
 from lensframe_pd.capture.sites import Facts, Sites
-from lensframe_pd.schema import plain
+from lensframe_pd.cells import plain
 from lensframe_pd.tape.tape import SCRIPT, Call, Tape
 
 

@@ -16,9 +16,9 @@ import pandas as pd
 from torch import Tensor
 
 from lensframe_pd.capture.watch import Ended, Watcher
+from lensframe_pd.cells import cells_of, names
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.labels import labels
-from lensframe_pd.schema import cells_of, names
 from lensframe_pd.tape.facts import line_of
 from lensframe_pd.tape.tape import SCRIPT, Call, Tape
 

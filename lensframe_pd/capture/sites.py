@@ -12,6 +12,7 @@ import xarray as xr
 
 from lensframe_pd.capture.given import joined
 from lensframe_pd.capture.plan import ADDRESSED_BY, Address, by_address, followed, lines_to
+from lensframe_pd.cells import names, places_of, raw_cells
 from lensframe_pd.errors import LensTypeError, LensValueError, shown, unknown_names, warn
 from lensframe_pd.labels import (
     activations_of,
@@ -23,7 +24,7 @@ from lensframe_pd.labels import (
     split_call,
     unknown_rows,
 )
-from lensframe_pd.schema import names, places_of, raw_cells, require
+from lensframe_pd.schema import require
 from lensframe_pd.tape.passes import passes
 from lensframe_pd.tape.tape import Tape
 

@@ -7,6 +7,7 @@ import os
 
 import pandas as pd
 
+from lensframe_pd.cells import names
 from lensframe_pd.draw import style
 from lensframe_pd.draw.columns import length_of
 from lensframe_pd.draw.dot import check, dot
@@ -26,7 +27,6 @@ from lensframe_pd.errors import LensError, LensValueError
 from lensframe_pd.graph.collapse import collapse
 from lensframe_pd.labels import names_of, path_of
 from lensframe_pd.profile.costs import with_costs
-from lensframe_pd.schema import names
 
 _SLOW = 300_000  # ranks that edges pass
 _STATIC = 200  # boxes up to which a page shows a picture before it is alive

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from lensframe_pd.cells import names
 from lensframe_pd.draw.node import Node
 from lensframe_pd.graph.edges import edges
-from lensframe_pd.schema import names
 
 
 class Link(NamedTuple):

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lensframe_pd.cells import each_plain, names, plain_cells
 from lensframe_pd.draw.markup import escaped, plain_text
 from lensframe_pd.draw.style import (
     DECIDES,
@@ -27,7 +28,6 @@ from lensframe_pd.draw.style import (
 from lensframe_pd.graph.contract import HELD
 from lensframe_pd.labels import labels, path_of
 from lensframe_pd.quantities import quantity
-from lensframe_pd.schema import each_plain, names, plain_cells
 from lensframe_pd.tape.functions import COMMUTATIVE
 
 _WIDTH = 38

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from lensframe_pd.cells import names
 from lensframe_pd.draw import style
 from lensframe_pd.draw.boxes import COUNTED, SUMMED, Box, boxes_of, facts
 from lensframe_pd.draw.links import links
@@ -24,7 +25,7 @@ from lensframe_pd.errors import LensRuntimeError
 from lensframe_pd.graph.parameters import parameters
 from lensframe_pd.labels import names_of, path_of
 from lensframe_pd.quantities import unit_of
-from lensframe_pd.schema import model_class, names
+from lensframe_pd.schema import model_class
 
 _NOT_TOLD = frozenset(("unrolled", "parent_passes", "op"))
 _SEARCHED = ("module", "module_type", "func", "shape_str", "params", "source", "path")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lensframe_pd.schema import plain, texts
+from lensframe_pd.cells import plain, texts
 
 
 def tuples(column: Any) -> list[Any]:

@@ -11,11 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lensframe_pd.cells import TEXT
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.files import checksums
 from lensframe_pd.files.cells import tuples
 from lensframe_pd.files.damage import refused
-from lensframe_pd.schema import ARROW, CELLS, TEXT
+from lensframe_pd.schema import ARROW, CELLS
 
 SUFFIXES = (".parquet", ".feather", ".arrow")
 _META = b"lensframe"

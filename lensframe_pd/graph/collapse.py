@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lensframe_pd.cells import names, plain_cells
 from lensframe_pd.errors import LensTypeError, LensValueError, unknown_names
 from lensframe_pd.graph.contract import (
     MODULE,
@@ -34,7 +35,7 @@ from lensframe_pd.labels import (
     path_of,
     split_call,
 )
-from lensframe_pd.schema import names, plain_cells, require
+from lensframe_pd.schema import require
 
 
 def collapse(

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 import xarray as xr
 
+from lensframe_pd.cells import plain_cells
 from lensframe_pd.graph.align import Pair, Steps, aligned
 from lensframe_pd.graph.apart import Apart, apart, rounding
 from lensframe_pd.graph.wording import same_options
 from lensframe_pd.labels import distinct_labels
-from lensframe_pd.schema import UNWRITTEN, plain_cells, require
+from lensframe_pd.schema import UNWRITTEN, require
 
 NAMED = ("params", "buffers")
 """Columns of names that go along with a renamed module."""

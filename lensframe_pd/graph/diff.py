@@ -11,12 +11,13 @@ import pandas as pd
 import xarray as xr
 
 from lensframe_pd.bars import counted
+from lensframe_pd.cells import names
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.graph.align import Pair
 from lensframe_pd.graph.apart import Apart
 from lensframe_pd.graph.compared import NAMED, Compared, Side, Values
 from lensframe_pd.graph.renamed import Renaming, common_names
-from lensframe_pd.schema import STIMULUS, names
+from lensframe_pd.schema import STIMULUS
 
 
 def diff(

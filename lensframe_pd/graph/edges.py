@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from lensframe_pd.cells import names
 from lensframe_pd.labels import labels, split_call
-from lensframe_pd.schema import names, require
+from lensframe_pd.schema import require
 
 if TYPE_CHECKING:
     import networkx

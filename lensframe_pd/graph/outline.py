@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from lensframe_pd.cells import names, plain, plain_cells
 from lensframe_pd.graph.periods import LONGEST, Period, periods
 from lensframe_pd.labels import distinct_labels, path_of, split_call
-from lensframe_pd.schema import names, plain, plain_cells, require
+from lensframe_pd.schema import require
 
 MOST = 24  #: boxes that a page shows and a reader takes in
 

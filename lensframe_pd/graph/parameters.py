@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from lensframe_pd.cells import names, plain
 from lensframe_pd.labels import labels
-from lensframe_pd.schema import itemsize, names, plain, require
+from lensframe_pd.schema import itemsize, require
 
 
 class Parameter(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lensframe_pd.cells import names, plain
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.graph.contract import (
     LAYER,
@@ -24,7 +25,7 @@ from lensframe_pd.graph.contract import (
 )
 from lensframe_pd.graph.edges import ROLLED, frame_like, op_index
 from lensframe_pd.labels import labels, split_call
-from lensframe_pd.schema import names, plain, require
+from lensframe_pd.schema import require
 
 
 def roll(frame: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lensframe_pd.cells import plain_cells
 from lensframe_pd.graph.contract import (
     MODULE,
     RowCells,
@@ -23,7 +24,6 @@ from lensframe_pd.graph.contract import (
 from lensframe_pd.graph.edges import frame_like, op_index
 from lensframe_pd.graph.outline import Outline, numbered
 from lensframe_pd.labels import labels
-from lensframe_pd.schema import plain_cells
 
 
 def merge_runs(frame: pd.DataFrame, plan: Outline) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lensframe_pd.cells import names
 from lensframe_pd.errors import (
     LensKeyError,
     LensTypeError,
@@ -24,7 +25,7 @@ from lensframe_pd.labels import (
     path_of,
     unknown_rows,
 )
-from lensframe_pd.schema import names, require
+from lensframe_pd.schema import require
 
 Mask = pd.Series | Sequence[bool] | np.ndarray[Any, Any] | Callable[[pd.DataFrame], Any]
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from lensframe_pd.cells import names
 from lensframe_pd.files.atomic import new_file
 from lensframe_pd.files.places import place_to_write
 from lensframe_pd.labels import labels, split_call
 from lensframe_pd.profile.profile import check_operations
-from lensframe_pd.schema import model_class, names, require
+from lensframe_pd.schema import model_class, require
 
 _US = 1e6
 _NEEDED = (

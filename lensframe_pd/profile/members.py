@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from lensframe_pd.cells import names
 from lensframe_pd.labels import path_of
-from lensframe_pd.schema import names
 
 Numbers = np.ndarray[Any, np.dtype[np.int32]]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from lensframe_pd.cells import names
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.labels import labels, names_of, path_of
 from lensframe_pd.profile.axes import (
@@ -23,7 +24,6 @@ from lensframe_pd.profile.axes import (
 from lensframe_pd.profile.memory import memory
 from lensframe_pd.profile.profile import profile
 from lensframe_pd.quantities import quantity
-from lensframe_pd.schema import names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

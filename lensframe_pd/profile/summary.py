@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pandas as pd
 
+from lensframe_pd.cells import names
 from lensframe_pd.labels import split_call
 from lensframe_pd.profile.costs import check_rows
 from lensframe_pd.profile.profile import NEEDED, profile
 from lensframe_pd.quantities import quantity
-from lensframe_pd.schema import names, require
+from lensframe_pd.schema import require
 
 
 def summary(frame: pd.DataFrame, depth: int | None = 2) -> pd.DataFrame:

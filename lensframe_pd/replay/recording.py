@@ -12,8 +12,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from lensframe_pd.cells import Rows
 from lensframe_pd.replay.call import Rerun, Unreplayable, laid_out
-from lensframe_pd.schema import Rows
 from lensframe_pd.tables.activations import has_tensors, tensor_of, variables_of
 from lensframe_pd.tape.compare import SAME, Difference, alike_at_once, difference, same
 from lensframe_pd.tape.edited import EDIT

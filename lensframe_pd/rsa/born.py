@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from lensframe_pd.cells import names
 from lensframe_pd.labels import labels
 from lensframe_pd.rsa.moments import Moments, smallest
-from lensframe_pd.schema import UNWRITTEN, names
+from lensframe_pd.schema import UNWRITTEN
 from lensframe_pd.tables.pointwise import is_pointwise
 
 _KINDS = ("nan", "inf")

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from lensframe_pd.schema import CELLS, COLUMNS, Cells, frame_of, text_array
+from lensframe_pd.cells import Cells, frame_of, text_array
+from lensframe_pd.schema import CELLS, COLUMNS
 from lensframe_pd.tape.alike import Findings
 from lensframe_pd.tape.facts import CallFacts, Ordinals, Sources, Template, tensor_facts
 from lensframe_pd.tape.passes import Passes

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from lensframe_pd.capture.plan import Address
 from lensframe_pd.capture.sites import Site, Sites
+from lensframe_pd.cells import Rows
 from lensframe_pd.errors import LensValueError, shown
 from lensframe_pd.labels import split_call
 from lensframe_pd.replay.call import laid_out
-from lensframe_pd.schema import Rows
 from lensframe_pd.tables.activations import to_tensor
 from lensframe_pd.tape.storage import PLAIN
 

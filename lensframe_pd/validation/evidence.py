@@ -28,9 +28,10 @@ from torch import Tensor
 from lensframe_pd.capture.inventory import Inventory, inventory
 from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.state import Origin, Start
+from lensframe_pd.cells import Cells, Rows, cells_of
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.labels import labels
-from lensframe_pd.schema import COLUMNS, Cells, Rows, cells_of, require
+from lensframe_pd.schema import COLUMNS, require
 from lensframe_pd.tape.context import RunFacts, context_now, context_of, run_facts
 from lensframe_pd.tape.edited import EDIT
 from lensframe_pd.tape.passes import Passes

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from lensframe_pd.schema import RENAMED_DIMS, Cells, plain
+from lensframe_pd.cells import Cells, plain
+from lensframe_pd.schema import RENAMED_DIMS
 from lensframe_pd.tables.activations import described, to_numpy, variables_of
 from lensframe_pd.tables.renames import renames
 from lensframe_pd.tape.passes import Passes

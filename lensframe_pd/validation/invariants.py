@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from lensframe_pd.cells import Cells, Rows
 from lensframe_pd.labels import label, path_of
-from lensframe_pd.schema import FACTS, KINDS, Cells, Rows
+from lensframe_pd.schema import FACTS, KINDS
 
 Problems = dict[str, list[str]]
 """Op label to what is wrong with its row."""

@@ -14,8 +14,8 @@ from lensframe_pd.capture.process import switched
 from lensframe_pd.capture.roots import find_roots, named_modules
 from lensframe_pd.capture.snapshot import Snapshot
 from lensframe_pd.capture.state import State
+from lensframe_pd.cells import Cells, Rows
 from lensframe_pd.errors import shown
-from lensframe_pd.schema import Cells, Rows
 from lensframe_pd.validation.evidence import Evidence
 from lensframe_pd.validation.twice import one_state
 from lensframe_pd.validation.verdicts import Verdicts

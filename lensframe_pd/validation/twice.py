@@ -19,8 +19,9 @@ from lensframe_pd.capture.state import Generators, Start, State, outputs_of
 from lensframe_pd.capture.stimuli import by_parameter, stimuli
 from lensframe_pd.capture.values import WRITTEN_UNSEEN, Values
 from lensframe_pd.capture.watch import Stop, Watcher
+from lensframe_pd.cells import Rows
 from lensframe_pd.errors import LensValueError
-from lensframe_pd.schema import STIMULUS, Rows
+from lensframe_pd.schema import STIMULUS
 from lensframe_pd.tape.compare import difference
 from lensframe_pd.tape.context import Surroundings
 from lensframe_pd.tape.storage import write

@@ -11,10 +11,10 @@ import xarray as xr
 
 from lensframe_pd.capture.run import bound_arguments
 from lensframe_pd.capture.state import Generators, Origin
+from lensframe_pd.cells import Cells, Rows
 from lensframe_pd.collector import set_aside
 from lensframe_pd.errors import LensValidationError, LensValueError
 from lensframe_pd.replay.recording import Recording, Saved, recorded_calls
-from lensframe_pd.schema import Cells, Rows
 from lensframe_pd.tables import layers as frames
 from lensframe_pd.tables.activations import unsaved_reasons
 from lensframe_pd.tables.stimuli import stimulus_table

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lensframe_pd.schema import frame_of, text_array
+from lensframe_pd.cells import frame_of, text_array
 
 CHECKS = (
     "replay", "dependence", "downstream", "completeness", "interference", "invariants",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lensframe_pd as lf
-from lensframe_pd.schema import TEXT
+from lensframe_pd.cells import TEXT
 from lensframe_pd.tables.stimuli import RESERVED
 
 X = torch.arange(6.0).reshape(3, 2)
