@@ -19,7 +19,7 @@ from lensframe_pd.capture.containers import (
     places_in,
 )
 from lensframe_pd.capture.iterators import Uncopyable, copied, iterates, moved
-from lensframe_pd.capture.memory import KeptTensor, Memory, memory_of
+from lensframe_pd.capture.memory import KeptTensor, KeptTogether, Memory, memory_of
 from lensframe_pd.collector import collector_paused
 from lensframe_pd.tape.contents import Child, is_closed
 from lensframe_pd.tape.objects import joined, walk
@@ -41,7 +41,9 @@ class Snapshot:
 
     def __init__(self, objects: Iterable[Child]) -> None:
         self.unrestorable: list[tuple[str, str]] = []
-        self._tensors: dict[int, KeptTensor] = {}
+        #: By id; of those that are kept together which of them.
+        self._tensors: dict[int, KeptTensor | int] = {}
+        self._together = KeptTogether()
         self._dicts = Dictionaries()
         self._places: list[Place] = []
         self._empty: list[Any] = []
@@ -51,6 +53,7 @@ class Snapshot:
         self._iterators: dict[int, tuple[Any, Any]] = {}  # with a copy that is never moved
         with collector_paused(), torch.no_grad():
             self._keep_all(objects)
+            self._together.copy()
 
     def _keep_all(self, objects: Iterable[Child]) -> None:
         iterators, places, dicts = {}, self._places, self._dicts
@@ -78,13 +81,17 @@ class Snapshot:
 
     def unchanged(self, tensor: Tensor) -> bool:
         """Whether this tensor still holds what it held then."""
-        kept = self._tensors.get(id(tensor))
+        kept = self._kept(id(tensor))
         return kept is not None and kept.unchanged()
 
     def unmoved(self, tensor: Tensor) -> bool:
         """Whether it is known to lie where it lay then, with each bit as it was."""
-        kept = self._tensors.get(id(tensor))
+        kept = self._kept(id(tensor))
         return kept is not None and kept.unmoved()
+
+    def _kept(self, key: int) -> KeptTensor | None:
+        kept = self._tensors.get(key)
+        return self._together[kept] if type(kept) is int else kept  # type: ignore[return-value]
 
     def holds(self, key: int) -> bool:
         """Whether a tensor with this id was there then; ids of those stay theirs."""
@@ -105,7 +112,8 @@ class Snapshot:
             return False
         if not self._dicts.stand() or not all([place.stands() for place in self._places]):
             return False
-        return all([kept.stands() for kept in self._tensors.values()])
+        alone = [kept for kept in self._tensors.values() if type(kept) is KeptTensor]
+        return all([kept.stands() for kept in alone]) and self._together.stand()
 
     def restore(self, unmoved: Collection[int] = (), stands: bool = False) -> None:
         """Put all back.
@@ -133,8 +141,12 @@ class Snapshot:
         self._dicts.restore(fresh)
         for place in self._places:
             place.restore(fresh)
+        those_stand = self._together.stand()
         for key, kept in self._tensors.items():
-            kept.restore(key in unmoved)
+            if type(kept) is KeptTensor:
+                kept.restore(key in unmoved)
+            elif type(kept) is int and not those_stand:
+                self._together[kept].restore(key in unmoved)
 
     def _attributes(self) -> list[Any]:
         """The attributes of what was bare, while it is empty: an OrderedDict may be given some.
@@ -145,9 +157,13 @@ class Snapshot:
 
     def _keep(self, tensor: Tensor | None) -> None:
         while tensor is not None and id(tensor) not in self._tensors:
-            self._tensors[id(tensor)] = kept = KeptTensor(tensor)
-            for part in kept.parts:
-                self._keep(part)
+            place = self._together.take(tensor)
+            if place is not None:
+                self._tensors[id(tensor)] = place
+            else:
+                self._tensors[id(tensor)] = kept = KeptTensor(tensor)
+                for part in kept.parts:
+                    self._keep(part)
             tensor = tensor.grad if tensor.is_leaf else None
 
     def _keep_iterators(self, found: dict[int, tuple[Any, str]]) -> None:

@@ -431,3 +431,49 @@ def test_validate_leaves_a_callable_as_it_was():
     before = (calls, [*seen], [*f.__defaults__[0]], f.calls)
     trace.validate()
     assert (calls, seen, f.__defaults__[0], f.calls) == before
+
+
+def _resized(tensor):
+    tensor.untyped_storage().resize_(8)
+
+
+CHANGES = {
+    "one number": lambda t: t.view(-1)[-1:].add_(1),
+    "a zero of another sign": lambda t: t.mul_(0).neg_(),
+    "NaN": lambda t: t.fill_(torch.nan),
+    "other data": lambda t: setattr(t, "data", torch.ones(3, 5)),
+    "another shape": lambda t: t.unsqueeze_(0),
+    "turned": lambda t: t.t_(),
+    "less memory": _resized,
+    "followed by autograd": lambda t: t.requires_grad_(),
+    "a gradient": lambda t: setattr(t, "grad", torch.ones_like(t)),
+    "nothing": lambda t: t.add_(0),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("n", [1, 3, 300])
+@pytest.mark.parametrize("size", [(4, 6), (300, 300), (3, 3)])
+def test_each_of_many_tensors_is_put_back(name, n, size):
+    """Small ones are kept with one copy of all; (3, 3) cannot be seen as numbers of eight bytes."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.rand(size, generator=generator) for _ in range(n if size != (300, 300) else 3)]
+    known = [t.clone() for t in tensors]
+    kept = Snapshot([("tensors", tensors)])
+    assert kept.stands()
+    changed = tensors[len(tensors) // 2]
+    CHANGES[name](changed)
+    assert kept.stands() == (name == "nothing")
+    for tensor in tensors:
+        assert kept.holds(id(tensor))
+        assert kept.unmoved(tensor) == (
+            tensor is not changed or name in ("nothing", "followed by autograd", "a gradient")
+        )
+    kept.restore()
+    assert kept.stands()
+    for tensor, value in zip(tensors, known, strict=True):
+        assert torch.equal(tensor.detach(), value)
+        assert torch.equal(tensor.detach().signbit(), value.signbit())
+        assert tensor.stride() == value.stride()
+        assert not tensor.requires_grad
+        assert tensor.grad is None

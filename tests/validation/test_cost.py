@@ -43,12 +43,19 @@ def test_of_a_frame_alone_it_is_said_too():
 def test_what_the_model_holds_is_copied_once(monkeypatch):
     """All runs, the plain one, the traced one and those of alignment, begin from one copy."""
     kept = []
-    real = memory.KeptTensor.__init__
+    take, alone = memory.KeptTogether.take, memory.KeptTensor.__init__
+
+    def keep_with_others(self, tensor):
+        place = take(self, tensor)
+        if place is not None:
+            kept.append(tensor)
+        return place
 
     def keep(self, tensor):
         kept.append(tensor)
-        real(self, tensor)
+        alone(self, tensor)
 
+    monkeypatch.setattr(memory.KeptTogether, "take", keep_with_others)
     monkeypatch.setattr(memory.KeptTensor, "__init__", keep)
     trace = traced()
     report = trace.validate()
