@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import chain
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from lensframe_pd.validation.along import Along, Fit, Together
 from lensframe_pd.validation.orders import Chain
 
+_FEW = 6  # values that are sooner looked at one by one
 _SEEN = 16  # elements of an entry by which most are told apart
 _CORNER = 8  # elements along each axis by which others are
 _MANY = 4  # whole numbers for each entry that no threshold is likely to give
@@ -45,6 +46,7 @@ class Chained(Together):
         places = [place for place in range(values.n) if place != self._last]
         self._places = torch.tensor(places, dtype=torch.int64)
         self._following = self._order[self._places]
+        self._links = [*zip(places, self._following.tolist(), strict=True)]
         self._follows = values.following(links.order, places)
         self.shown: set[int] = set()
         self.alike: set[int] = set()
@@ -56,25 +58,24 @@ class Chained(Together):
             self._look_closely(row, value)
 
     def _follow(self, waiting: list[tuple[int, Tensor]]) -> bool:
+        if len(waiting) <= _FEW:
+            return False
         own, now = self._joined(waiting)
         if now is None:
             return False
-        sizes = torch.tensor([value.numel() // self._n for _, value in waiting])
-        entries = torch.cat([own, now[self._last, None]])
-        begins = _begins(entries, sizes)
+        each = [value.numel() // self._n for _, value in waiting]
+        sizes = torch.tensor(each)
+        begins = _begins((own, now[self._last, None]), sizes)
         seen = _have_gaps((begins * _WEIGHTS).sum(-1)) & ~_are_coarse(begins)
-        here, there = now.index_select(0, self._places), own.index_select(0, self._following)
-        if not torch.equal(here, there):
+        if not all(torch.equal(now[place], own[other]) for place, other in self._links):
+            here, there = now.index_select(0, self._places), own.index_select(0, self._following)
             seen &= _same_at_once(here, there, sizes)
-        alike = seen
-        if not bool(seen.all()):  # as masks and positions most often are
-            alike = _same_at_once(now, own, sizes) & _same_at_once(own, own[:1], sizes)
-        for (row, value), is_seen, is_alike in zip(
-            waiting, seen.tolist(), alike.tolist(), strict=True
-        ):
+        end = 0
+        for (row, value), is_seen, n in zip(waiting, seen.tolist(), each, strict=True):
+            begin, end = end, end + n
             if is_seen:
                 self._show(row)
-            elif is_alike:
+            elif _stay_alike(own[:, begin:end], now[:, begin:end]):  # as masks and positions do
                 self._show_alike(row)
             else:
                 self._look_closely(row, value)
@@ -96,9 +97,13 @@ class Chained(Together):
         if fit is Fit.NONE:
             self.unlike.add(row)
             return
-        if fit is Fit.EXACT and self._are_apart_at_a_glance(row, value):
-            self._show(row)
-            return
+        if fit is Fit.EXACT and axes == [0]:  # in few steps what most often holds
+            if self._are_apart_at_a_glance(row, value):
+                self._show(row)
+                return
+            if _stay_alike(own, value):
+                self._show_alike(row)
+                return
         corners = self._corners(row, value)
         apart = torch.cdist(corners, corners, p=torch.inf).fill_diagonal_(torch.inf)
         room = 0.0 if fit is Fit.EXACT else self._values.room(row)
@@ -119,8 +124,7 @@ class Chained(Together):
         As `_corners` and `_are_coarse` do it of more, but without their many calls.
         """
         own = self._values.of(row)
-        plain = self._values.axes[row] == [0] and own.is_floating_point() and own.is_contiguous()
-        if not (plain and value.is_contiguous() and own.numel()):
+        if own.is_complex() or not (own.is_contiguous() and value.is_contiguous() and own.numel()):
             return False
         step = max(1, own.numel() // self._n // _SEEN)
         entries = own.view(self._n, -1)[:, ::step][:, :_SEEN].tolist()
@@ -128,7 +132,7 @@ class Chained(Together):
         numbers = {*chain.from_iterable(entries)}
         if any([number != number for number in numbers]):
             return False
-        whole = all([number.is_integer() for number in numbers])
+        whole = not own.is_floating_point() or all([number.is_integer() for number in numbers])
         few = len(numbers) < (_MANY * len(entries) if whole else len(entries))
         return not few and len({*map(tuple, entries)}) == len(entries)
 
@@ -144,17 +148,23 @@ class Chained(Together):
         return entries.double()
 
 
-def _begins(entries: Tensor, sizes: Tensor) -> Tensor:
+def _stay_alike(own: Tensor, now: Tensor) -> bool:
+    """Whether all entries of a value are alike, and now as they were."""
+    return torch.equal(own, own[:1].expand_as(own)) and torch.equal(now, own)
+
+
+def _begins(parts: Sequence[Tensor], sizes: Tensor) -> Tensor:
     """What the entries of each value begin with, of values of so many columns side by side.
 
     It is by its sum that all entries of one are seen to differ.
     """
     ends = sizes.cumsum(0)[:, None]
     columns = (ends - sizes[:, None] + torch.arange(_SEEN)).minimum(ends - 1)
-    begins = entries.index_select(1, columns.flatten())
+    columns = columns.flatten()
+    begins = torch.cat([entries.index_select(1, columns) for entries in parts])
     if begins.is_complex():
         begins = begins.real + begins.imag
-    return begins.view(len(entries), len(sizes), _SEEN).double()
+    return begins.view(len(begins), len(sizes), _SEEN).double()
 
 
 def _are_coarse(numbers: Tensor) -> Tensor:
@@ -165,12 +175,13 @@ def _are_coarse(numbers: Tensor) -> Tensor:
     """
     n, first = len(numbers), numbers[:, :, 0]
     are_apart = (first.sort(0).values.diff(dim=0) != 0).all(0)
-    if bool((are_apart & (first != first.round()).any(0)).all()):  # as most, in few steps
-        return first.new_zeros(first.shape[1], dtype=torch.bool)
-    each = numbers.movedim(1, 0).flatten(1)
-    different = (each.sort(1).values.diff(dim=1) != 0).sum(1) + 1
-    are_whole = (each == each.round()).all(1)
-    return different < torch.where(are_whole, _MANY * n, n)
+    found = ~(are_apart & (first != first.round()).any(0))  # few, which are looked at more closely
+    if bool(found.any()):
+        each = numbers[:, found].movedim(1, 0).flatten(1)
+        different = (each.sort(1).values.diff(dim=1) != 0).sum(1) + 1
+        are_whole = (each == each.round()).all(1)
+        found[found.clone()] = different < torch.where(are_whole, _MANY * n, n)
+    return found
 
 
 def _have_gaps(sums: Tensor) -> Tensor:
