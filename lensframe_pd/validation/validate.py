@@ -55,6 +55,7 @@ def validate(
     - *replay*: each operation, run again on its saved parents, gives its saved value; where it
       cannot be run by itself (parents that were not saved), a new run of the model gives it;
     - *dependence*: changing the value of each parent changes the result, or it is shown why not;
+      of a call that was given one tensor alone, the run with other stimuli changes it;
     - *downstream*: the forward, resumed from a saved value, gives the model's own output;
     - *completeness*: every ATen operator of the forward belongs to a row;
     - *interference*: tracing leaves output and state of the model as a plain forward does;
