@@ -166,14 +166,6 @@ _FEW = 4
 """Rows whose columns are sooner looked up by name than all taken."""
 
 
-def rows_by_label(
-    ops: Sequence[str], columns: Sequence[str], cells: Iterable[Sequence[Any]]
-) -> Rows:
-    """The cells, which stand column by column, as rows."""
-    rows = zip(*cells, strict=True)
-    return {op: dict(zip(columns, row, strict=True)) for op, row in zip(ops, rows, strict=True)}
-
-
 @dataclass(frozen=True)
 class Cells:
     """The cells of a frame as traced, column by column."""
@@ -181,7 +173,17 @@ class Cells:
     ops: list[str]
     columns: dict[str, list[Any]]
 
+    @classmethod
+    def of(cls, frame: pd.DataFrame, ops: list[str], columns: Iterable[str]) -> Cells:
+        """Those of some columns of a frame."""
+        names = [*columns]
+        return cls(ops, dict(zip(names, cells_of(frame, names), strict=True)))
+
     @cached_property
     def rows(self) -> Rows:
         """The same row by row, by label; the last row where a label comes twice."""
-        return rows_by_label(self.ops, [*self.columns], self.columns.values())
+        rows = zip(*self.columns.values(), strict=True)
+        return {
+            op: dict(zip(self.columns, row, strict=True))
+            for op, row in zip(self.ops, rows, strict=True)
+        }

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import pandas as pd
 import pyarrow as pa
 
-from lensframe_pd.cells import Rows, cells_of, names, places_of, raw_cells, rows_by_label
+from lensframe_pd.cells import names, places_of, raw_cells
 from lensframe_pd.errors import LensKeyError, LensValueError, shown, unknown_names
 
 #: The dimension, and the coordinate, of the stimuli.
@@ -246,12 +245,6 @@ def itemsize(dtype: str) -> int:
 
 
 _BITS = re.compile(r"\d+")
-
-
-def rows_of(frame: pd.DataFrame, ops: Sequence[str], columns: Iterable[str] = COLUMNS) -> Rows:
-    """These cells of the frame, as traced, by label; the last row where a label comes twice."""
-    columns = tuple(columns)
-    return rows_by_label(ops, columns, cells_of(frame, columns))
 
 
 def model_class(frame: pd.DataFrame) -> str:

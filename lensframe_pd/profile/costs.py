@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from lensframe_pd.cells import Cells
 from lensframe_pd.errors import LensValueError
 from lensframe_pd.labels import distinct_labels
 from lensframe_pd.profile.meta import Cost, Costs, Given, Kept, Question
-from lensframe_pd.schema import KINDS, itemsize, require, rows_of
+from lensframe_pd.schema import KINDS, itemsize, require
 from lensframe_pd.tape.config import Encoded
 from lensframe_pd.tape.context import context_of
 from lensframe_pd.tape.tape import Context
@@ -116,7 +117,7 @@ def checked_rows(
         raise LensValueError(f"{verb}: the frame has no rows; a filter before it kept none")
     check_rows(frame, verb)
     ops = distinct_labels(frame, verb)
-    return rows_of(frame, ops, columns)
+    return Cells.of(frame, ops, columns).rows
 
 
 def check_rows(frame: pd.DataFrame, verb: str) -> None:

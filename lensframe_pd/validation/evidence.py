@@ -28,7 +28,7 @@ from torch import Tensor
 from lensframe_pd.capture.inventory import Inventory, inventory
 from lensframe_pd.capture.sites import Sites
 from lensframe_pd.capture.state import Origin, Start
-from lensframe_pd.cells import Cells, Rows, cells_of
+from lensframe_pd.cells import Cells, Rows
 from lensframe_pd.errors import LensTypeError, LensValueError
 from lensframe_pd.labels import labels
 from lensframe_pd.schema import COLUMNS, require
@@ -164,8 +164,9 @@ def evidence(
             f"activations is a {type(activations).__name__}; give the Dataset of the trace"
         )
     ops = labels(layers, "validate")
-    cells = Cells(ops, dict(zip(COLUMNS, cells_of(layers, [*COLUMNS]), strict=True)))
-    return Evidence(cells, activations, origin, tape, stimulus, given, grouped, dims)
+    return Evidence(
+        Cells.of(layers, ops, COLUMNS), activations, origin, tape, stimulus, given, grouped, dims
+    )
 
 
 def _run_facts(context: str) -> RunFacts:
