@@ -31,6 +31,8 @@ def names(column: str, cell: Any) -> tuple[str, ...]:
     LensTypeError
         The cell is no sequence.
     """
+    if type(cell) is tuple and _TEXTS_ONLY.issuperset(map(type, cell)):
+        return cell  # one may hold tens of thousands
     if isinstance(cell, str) or not isinstance(cell, Iterable):
         raise LensTypeError(
             f"{column} holds {cell!r} where a sequence of names belongs; formats that turn "
@@ -39,6 +41,7 @@ def names(column: str, cell: Any) -> tuple[str, ...]:
     return tuple(str(name) for name in cell)
 
 
+_TEXTS_ONLY = frozenset((str,))
 _OF_PYTHON = frozenset((str, int, float, bool, type(None)))
 _TUPLES = frozenset((tuple,))
 

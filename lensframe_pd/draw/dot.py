@@ -49,7 +49,7 @@ def dot(
         node.id: named(node) | look(node, fill) | _cut_off(node, there) | more
         for node, fill, more in zip(nodes, fills.colors, own, strict=True)
     }
-    found = links(frame, nodes)
+    found = links(nodes)
     graph_attributes = style.GRAPH | _rankdir(direction)
     if len(nodes) <= LARGE and length_of(nodes, found) > _LONG:
         graph_attributes |= QUICK

@@ -136,7 +136,7 @@ def _is_slow(frame: pd.DataFrame) -> bool:
     if len(frame) <= LARGE:
         return False
     nodes = nodes_of(frame)
-    return length_of(nodes, links(frame, nodes)) > _SLOW
+    return length_of(nodes, links(nodes)) > _SLOW
 
 
 def _check_scale(scale: float) -> None:

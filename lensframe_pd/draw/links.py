@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import Any, NamedTuple
-
-import pandas as pd
 
 from lensframe_pd.cells import names
 from lensframe_pd.draw.node import Node
-from lensframe_pd.graph.edges import edges
+from lensframe_pd.graph.contract import is_uneven
 
 
 class Link(NamedTuple):
@@ -27,64 +27,64 @@ _APART = 16
 """Edges between the same two nodes up to which each is drawn; more are one, which says how many."""
 
 
-def links(frame: pd.DataFrame, nodes: list[Node]) -> list[Link]:
+def links(nodes: Sequence[Node]) -> list[Link]:
     """Every edge whose ends are both there, and one for very many between the same two nodes."""
-    by_label = {node.label: node for node in nodes}
-    bare = frame.assign(
-        **{c: v for c, v in _missing(frame).items() if c not in frame.columns}
-    )  # frames made by hand may lack what only edges need
-    table = edges(bare)
-    cells = zip(*(table[c].tolist() for c in ("source", "target", "arg", "passes")), strict=True)
-    inside = [cell for cell in cells if cell[0] in by_label and cell[1] in by_label]
-    arguments: dict[str, set[str]] = {}
-    for _, target, arg, _ in inside:
-        arguments.setdefault(target, set()).add(arg)
-    rolled = "parent_passes" in frame.columns
-    found = []
-    for source, target, arg, passes in inside:
-        a, b = by_label[source], by_label[target]
-        several = len(arguments[target]) > 1
-        said = [arg.removeprefix("tensors.")] if several and b.orders else []
-        carried = False
-        if rolled:
-            before, _, after = passes.partition(">")
-            carried = _is_carried(before, after, a, b)
-            said += [words] if (words := _span(before, after, a, b, carried)) else []
-        found.append(Link(a, b, ", ".join(said), carried))
-    return _bundled(found)
+    there = {node.label: node for node in nodes}
+    return [link for node in nodes for link in _into(node, there)]
 
 
-def _bundled(found: list[Link]) -> list[Link]:
-    """One link instead of very many that lead the same way between the same two nodes."""
-    ways = [(link.source.id, link.target.id, link.carried) for link in found]
+def _into(node: Node, there: Mapping[str, Node]) -> list[Link]:
+    """The edges that end in a node, in the order in which it reads.
+
+    One row may read tens of thousands: they are counted, and looked at where they are drawn.
+    """
+    sources, arguments, passes = _reads(node, there)
+    several = node.orders and len({*arguments}) > 1
+    back = {s for s in {*sources} if passes and _may_be_carried(there[s], node)}
+    ways: Sequence[Any] = sources
+    if back:
+        ways = [
+            (source, source in back and is_uneven(span))
+            for source, span in zip(sources, passes, strict=True)
+        ]
     counts = Counter(ways)
-    bundled: dict[Any, Link] = {}  # in the order in which they were met
-    for k, (way, link) in enumerate(zip(ways, found, strict=True)):
-        if counts[way] <= _APART:
-            bundled[k] = link
-        elif way not in bundled:
-            bundled[way] = link._replace(said=f"{counts[way]:,} edges")
-    return [*bundled.values()]
+    bundled = {ways.index(way): n for way, n in counts.items() if n > _APART}
+    apart = [k for k, way in enumerate(ways) if counts[way] <= _APART]
+    found = []
+    for k in sorted([*bundled, *apart]):
+        source, carried = there[sources[k]], bool(back) and ways[k][1]
+        said = [arguments[k].removeprefix("tensors.")] if several else []
+        if passes and (words := _span(passes[k], source, node, carried)):
+            said.append(words)
+        words = f"{bundled[k]:,} edges" if k in bundled else ", ".join(said)
+        found.append(Link(source, node, words, carried))
+    return found
 
 
-def _missing(frame: pd.DataFrame) -> dict[str, Any]:
-    return {
-        "pass_num": 1,
-        "parent_args": pd.Series(
-            [tuple(map(str, range(len(names("parents", cell))))) for cell in frame["parents"]],
-            index=frame.index, dtype=object,
-        ),
-    }  # fmt: skip
+def _reads(node: Node, there: Mapping[str, Node]) -> list[Sequence[str]]:
+    """What a node reads of the others: which, as which arguments, and, of a rolled frame, passes.
+
+    Frames made by hand may lack what only edges need.
+    """
+    row = node.row
+    sources = row["parents"]
+    columns = [
+        sources,
+        names("parent_args", row.get("parent_args", range(len(sources)))),
+        names("parent_passes", row.get("parent_passes", ())),
+    ]
+    is_there = [source in there for source in sources]
+    return columns if all(is_there) else [[*compress(column, is_there)] for column in columns]
 
 
-def _is_carried(before: str, after: str, a: Node, b: Node) -> bool:
-    """Whether an edge leads back, from a layer that first ran after the one that reads it."""
-    several = a.row.get("n_passes", 1) > 1
-    return several and before != after and a.row.get("step", 0) >= b.row.get("step", 0)
+def _may_be_carried(a: Node, b: Node) -> bool:
+    """Whether an edge may lead back, from a layer that first ran after the one that reads it."""
+    return bool(a.row.get("n_passes", 1) > 1 and a.row.get("step", 0) >= b.row.get("step", 0))
 
 
-def _span(before: str, after: str, a: Node, b: Node, carried: bool) -> str:
+def _span(span: str, a: Node, b: Node, carried: bool) -> str:
     """The passes of an edge, where they are not simply all."""
+    before, _, after = span.partition(">")
     if ">" in after:  # several edges that became one, each with passes of its own
         return ""
     both = a.row.get("n_passes", 1) > 1 and b.row.get("n_passes", 1) > 1

@@ -221,7 +221,7 @@ def _settings(row: Mapping[str, Any]) -> str:
 
 def _is_tensors(value: Any) -> bool:
     """Whether a sequence holds nothing but tensors, which are edges."""
-    return isinstance(value, list) and bool(value) and all(v == {"$tensor": True} for v in value)
+    return isinstance(value, list) and 0 < len(value) == value.count({"$tensor": True})
 
 
 def _among(value: Any, usual: tuple[Any, ...]) -> bool:

@@ -129,7 +129,7 @@ def _data(
             [numbers[link.source.label], numbers[link.target.label]]
             + ([_quoted(f" {link.said} ") if link.said else "", int(link.carried)]
                if link.said or link.carried else [])
-            for link in links(frame, nodes)
+            for link in links(nodes)
         ],
         "boxes": [_box(box) for box in boxes],
         "opened": _opened(boxes, inner, opened),

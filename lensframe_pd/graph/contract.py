@@ -210,7 +210,7 @@ def reads_between(
         ):
             for parent, role, span in zip(parents, roles, between, strict=True):
                 source = of.get(parent, parent)
-                carried = rolled and _uneven(span) and steps.get(parent, 0) >= step
+                carried = rolled and is_uneven(span) and steps.get(parent, 0) >= step
                 if source != name or carried:  # what goes round a loop is an edge to itself
                     if name in merged:
                         role = first_role.setdefault(source, role)
@@ -223,7 +223,7 @@ def each_once(spans: list[str]) -> str:
     return ",".join(dict.fromkeys(spans))
 
 
-def _uneven(span: str) -> bool:
-    """Whether a pass reads what another pass made: `1-4>2-5`."""
+def is_uneven(span: str) -> bool:
+    """Whether passes read what other passes made: `1-4>2-5`."""
     source, _, target = span.partition(">")
     return source != target

@@ -90,7 +90,9 @@ def test_what_a_call_hands_back_is_validated():
     assert traced(nn.Sequential(Block(Norm(BACK["float"])))).validate()["passed"].all()
 
 
-@pytest.mark.parametrize("wrap", [tuple, list, lambda t: {"a": t[0], "b": t[1]}], ids=repr)
+@pytest.mark.parametrize(
+    "wrap", [tuple, list, lambda t: {"a": t[0], "b": t[1]}], ids=["tuple", "list", "dict"]
+)
 def test_a_module_that_returns_its_argument_among_others_is_no_origin(wrap):
     class Pair(nn.Module):
         def forward(self, x):
