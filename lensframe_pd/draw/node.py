@@ -8,7 +8,6 @@ import json
 import re
 import textwrap
 from collections.abc import Mapping
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,6 @@ from lensframe_pd.draw.style import (
     TRAINABLE,
     text_on,
 )
-from lensframe_pd.graph.contract import HELD
 from lensframe_pd.labels import labels, path_of
 from lensframe_pd.quantities import quantity
 from lensframe_pd.tape.functions import COMMUTATIVE
@@ -34,7 +32,7 @@ _WIDTH = 38
 _TOLD = 160  # letters of a cell in a tooltip
 _BACKEND = frozenset(("cudnn_enabled", "benchmark", "deterministic", "allow_tf32"))
 _NAMES = ("parents", "params", "module_stack")
-_HELD = frozenset(chain.from_iterable(HELD))
+_WHOLE = ("parents", "parent_args", "parent_passes", "module_stack", "module_types")
 _NOT_IN_TOOLTIPS = (
     "op",
     "unrolled",
@@ -92,10 +90,11 @@ def nodes_of(frame: pd.DataFrame) -> list[Node]:
 
 def _cells(frame: pd.DataFrame, name: Any) -> list[Any]:
     """A column; of what a module holds as much as is told: one may be all of a model."""
-    if name not in _HELD and name not in _NAMES:
-        return plain_cells(frame[name])
-    cells = [*frame[name]]
-    if name in _HELD:
+    column = frame[name]
+    if column.dtype != object and name not in _NAMES:  # of a file may be text
+        return plain_cells(column)
+    cells = [*column]
+    if name not in _WHOLE:
         kinds = frame["kind"]
         cells = [_head(c) if k == "module" else c for c, k in zip(cells, kinds, strict=True)]
     return [names(name, cell) for cell in cells] if name in _NAMES else each_plain(cells)

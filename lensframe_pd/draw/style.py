@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -255,7 +256,7 @@ def caption(frame: pd.DataFrame) -> str:
     parts = [model_class(frame), f"{n} row{'s' if n != 1 else ''}"]
     if {"params", "param_shapes"} <= set(frame.columns):
         numel = _numel(frame)
-        parts.append(f"{quantity(sum(numel.values()))} parameters" if numel else "")
+        parts.append(f"{quantity(numel)} parameters" if numel else "")
     if "nbytes" in frame.columns:
         parts.append(f"{quantity(frame['nbytes'].sum(), 'B')} of tensors")
     if "seconds" in frame.columns:
@@ -263,12 +264,16 @@ def caption(frame: pd.DataFrame) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _numel(frame: pd.DataFrame) -> dict[str, int]:
-    """Of each parameter, by name, how many elements it has."""
+def _numel(frame: pd.DataFrame) -> int:
+    """How many elements the parameters have, each counted once, by name."""
+    cells = [*map(tuple, frame["params"])]
+    apart = len({*chain.from_iterable(cells)}) == sum(map(len, cells))
+    if apart and "n_params" in frame.columns and frame["n_params"].dtype == np.int64:
+        return int(frame["n_params"].sum())  # no row reads what another does
     found: dict[str, int] = {}
-    for cell, shapes in zip(frame["params"], frame["param_shapes"], strict=True):
+    for cell, shapes in zip(cells, frame["param_shapes"], strict=True):
         found |= zip(map(str, cell), map(math.prod, shapes), strict=True)
-    return found
+    return sum(found.values())
 
 
 def attributes(frame: pd.DataFrame, columns: dict[str, str]) -> list[dict[str, str]]:
