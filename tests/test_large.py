@@ -185,7 +185,7 @@ def test_work_grows_with_the_rows(shape, tmp_path):
     assert {name: round(k, 2) for name, k in grown.items() if k > 1.1} == {}
 
 
-@pytest.mark.parametrize("shape", [Loop, Tree, Nested, Shared, Distinct])
+@pytest.mark.parametrize("shape", [Loop, Tree, Nested, Shared, Distinct, Wide])
 def test_a_collapsed_frame_is_drawn_whatever_is_beneath(shape):
     counts = {}
     for n in (100, 600, 2400):  # the first imports
