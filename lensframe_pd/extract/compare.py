@@ -61,7 +61,7 @@ def _differences(
             f"{v.name!r} has {_shown(here)}, and {_shown(expected)} in the first batch"
             f"{_advice(expected, here)}"
         )
-    elif _extents(expected, loose) != _extents(here, loose):
+    elif _extents(expected.shape, expected, loose) != _extents(here.shape, expected, loose):
         yield (
             f"{v.name!r} has shape {here.shape}, and {expected.shape} in the first batch"
             f"{_advice(expected, here)}"
@@ -112,11 +112,12 @@ def _alike_for_one(theirs: tuple[str, ...], ours: tuple[str, ...], n: int) -> bo
     )
 
 
-def _extents(facts: Facts, loose: set[str]) -> tuple[int, ...]:
+def _extents(shape: tuple[int, ...], planned: Facts, loose: set[str]) -> tuple[int, ...]:
+    """The extents of a value, but for the axes that may differ and, as planned, the stimuli."""
     return tuple(
         [
             -1 if dim == STIMULUS or axis_of(dim).rstrip("_") in loose else extent
-            for dim, extent in zip(facts.dims, facts.shape, strict=True)
+            for dim, extent in zip(planned.dims, shape, strict=True)
         ]
     )
 

@@ -350,3 +350,52 @@ def test_stimulus_by_stimulus_is_no_column_of_a_store(tmp_path):
 
     with pytest.raises(lf.LensValueError, match="stimulus x stimulus"):
         lf.extract(model, torch.randn(6, 3), to=tmp_path / "a", save="matmul_1", batch_size=2)
+
+
+class Recurrent(nn.Module):
+    """Steps first, stimuli second, within."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.head = nn.GRU(8, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        states, last = self.cell(x.transpose(0, 1))
+        return self.head(states).transpose(0, 1) + last[0, :, None, :3]
+
+
+ENCODERS = {
+    "batch first": lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+    "stimuli second": lambda: StimuliSecond(nn.TransformerEncoderLayer(8, 2, 16)),
+    "recurrent": Recurrent,
+}
+
+
+class StimuliSecond(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x.transpose(0, 1)).transpose(0, 1)
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 1), (1, 2, 2), (3, 1, 1)], ids=str)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_batch_of_one_is_like_the_others_wherever_its_stimulus_is(tmp_path, name, sizes):
+    torch.manual_seed(0)
+    model, x = ENCODERS[name]().eval(), torch.randn(5, 3, 8)
+    batches = [*x.split(sizes)]
+    with torch.no_grad():
+        traces = [lf.trace(model, batch, stimulus=range(len(batch))) for batch in batches]
+        largest = max(traces, key=lambda trace: trace.output.shape[0])
+        rows = [op for op, v in largest.activations.items() if "stimulus" in v.dims]
+        found = lf.extract(model, batches, to=tmp_path / "a", save=rows)
+    assert len(rows) > 5
+    start = 0
+    for trace, size in zip(traces, sizes, strict=True):
+        stored = found.isel(stimulus=slice(start, start + size))
+        start += size
+        for op in rows:
+            expected = trace.activations[op].values
+            np.testing.assert_array_equal(stored[op].transpose(*found[op].dims).values, expected)
