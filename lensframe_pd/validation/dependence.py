@@ -209,10 +209,18 @@ class Probed:
         found = [of(function, self.roles[k], self.tensors[k].dtype) for k in slots]
         return max(found, key=[*Domain].index)
 
-    def others(self, slots: Sequence[int]) -> Iterator[Tensor]:
-        """Other values for the tensor in `slots`."""
-        call = self.run.call
-        beside = [t for k, t in enumerate(self.tensors) if k not in slots]
+    def others(
+        self,
+        slots: Sequence[int],
+        run: Rerun | None = None,
+        around: Sequence[Tensor] | None = None,
+    ) -> Iterator[Tensor]:
+        """Other values for the tensor in `slots`, where `run(around)` is what is asked about.
+
+        They depend on the numbers that are beside it: what is equal to one is told apart.
+        """
+        call = (run or self.run).call
+        beside = [t for k, t in enumerate(around or self.tensors) if k not in slots]
         numbers = numbers_beside((*call.args, *call.kwargs.values()), beside)
         return probes(self.tensors[slots[0]], self.domain(slots), numbers)
 
@@ -260,7 +268,7 @@ class Probed:
         before = _result(run, around)
         if before is None:
             return False
-        for mine in self.others(slots):
+        for mine in self.others(slots, run, around):
             now = _result(run, _put(around, slots, mine))
             if now is not None and not _equal(now, before):
                 return True

@@ -44,8 +44,10 @@ def numbers_beside(given: Iterable[Any], others: Iterable[Tensor]) -> Iterator[f
 
 def _ends(tensor: Tensor) -> list[float]:
     """The first, the smallest and the largest number in a tensor."""
-    if not tensor.numel() or tensor.is_complex() or tensor.dtype is torch.bool:
+    if not tensor.numel() or tensor.is_complex():
         return []
+    if tensor.dtype is torch.bool:
+        return [0, 1]
     flat = tensor.detach().flatten()
     wide = flat.double() if flat.is_floating_point() else flat.long()
     ends = (wide[0], wide.min(), wide.max())
@@ -141,8 +143,10 @@ def _other_floats(tensor: Tensor, beside: Iterable[float]) -> Iterator[Tensor]:
     finite = tensor[tensor.isfinite()].abs()
     reach = max(float(finite.max()), 1.0) if finite.numel() else 1.0
     yield _noise(tensor, -reach, reach)  # those before it keep every order, turned round
+    most = torch.finfo(tensor.dtype).max
     for number in (0, *beside, torch.inf, -torch.inf, torch.nan):
-        yield torch.full_like(tensor, number)
+        if not most < abs(number) < math.inf:  # it has no such number
+            yield torch.full_like(tensor, number)
 
 
 def _integers_within(tensor: Tensor) -> Iterator[Tensor]:
