@@ -82,9 +82,10 @@ _ADDRESSES = {
         cross_entropy_loss""".split(),
         ("index", "indices", "target", "1", "2"),
     ),
-    # the smallest integer divided by -1 is a trap
-    **dict.fromkeys("div floor_divide remainder fmod gcd lcm".split(), ("other", "1")),
 }  # fmt: skip
+
+# They divide: of integers the smallest by -1 ends the process.
+_DIVIDE = frozenset("div divide floor_divide remainder fmod gcd lcm".split())
 
 
 class Domains:
@@ -144,6 +145,11 @@ def may_be_given_anything(function: Function) -> bool:
 def _computes(function: Function) -> bool:
     name = _OPERATORS.get(function.name, function.name)
     return name in _COMPUTE or is_pointwise(function)
+
+
+def divides(function: Function) -> bool:
+    """Whether the smallest integer, divided by -1, may end the process."""
+    return _OPERATORS.get(function.name, function.name) in _DIVIDE
 
 
 def is_pointwise(function: Function) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor
 from lensframe_pd.replay.call import Rerun, laid_out
 from lensframe_pd.tape.compare import farthest, same
 from lensframe_pd.tape.config import arg_name
-from lensframe_pd.tape.domains import Domain, Domains
+from lensframe_pd.tape.domains import Domain, Domains, divides
 from lensframe_pd.tape.storage import bits_of
 from lensframe_pd.validation.entries import by_entry, first_rows
 from lensframe_pd.validation.metadata import may_read_the_kind_only, reads_values
@@ -44,6 +44,7 @@ _PLAINLY_EQUAL = frozenset(
     (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32,
      torch.bool)
 )  # fmt: skip
+_SIGNED = frozenset((torch.int64, torch.int32, torch.int16, torch.int8))
 _MANY = 2**16
 _FAR = 0.05
 
@@ -159,6 +160,8 @@ class Probed:
         if self.domain(slots) is not Domain.ANY:
             return False
         other = turned(tensor)
+        if divides(self.run.call.function) and _have_smallest([other, *self.tensors]):
+            return False
         if other.stride() != tensor.stride() or tensor.is_neg() or tensor.is_conj():
             other = laid_out(other, tensor.stride(), bits_of(tensor))
         now = _result(self.run, _put(self.tensors, slots, other))
@@ -199,6 +202,8 @@ class Probed:
         domain = self.domain(slots)
         if domain is not Domain.ANY:
             return Dependence(None, f"{domain.value}, changes the result")
+        if divides(run.call.function) and _have_smallest(tensors):
+            return Dependence(None, "no other value was tried: the smallest integer is a trap")
         return Dependence(False, "no change of its values changes the result")
 
     def domain(self, slots: Sequence[int]) -> Domain:
@@ -219,10 +224,13 @@ class Probed:
 
         They depend on the numbers that are beside it: what is equal to one is told apart.
         """
-        call = (run or self.run).call
-        beside = [t for k, t in enumerate(around or self.tensors) if k not in slots]
+        call, around = (run or self.run).call, around or self.tensors
+        beside = [t for k, t in enumerate(around) if k not in slots]
         numbers = numbers_beside((*call.args, *call.kwargs.values()), beside)
-        return probes(self.tensors[slots[0]], self.domain(slots), numbers)
+        found = probes(self.tensors[slots[0]], self.domain(slots), numbers)
+        if not divides(call.function):
+            return found
+        return (other for other in found if not _have_smallest([other, *around]))
 
     def mask(self, slots: Sequence[int]) -> str:
         """The other argument under whose other values this one matters."""
@@ -241,6 +249,8 @@ class Probed:
     def masking_number(self, slots: Sequence[int]) -> str:
         """The number among the arguments, with another in its place, under which this matters."""
         if self.domain(slots) is not Domain.ANY:
+            return ""
+        if divides(self.run.call.function) and _have_smallest(self.tensors):
             return ""
         for name, run in _with_other_numbers(self.run):
             if self.matters(run, self.tensors, slots):
@@ -301,6 +311,16 @@ class Probed:
         return "device" if elsewhere and all(t.is_meta for t in elsewhere) else "kind"
 
 
+def _have_smallest(tensors: Iterable[Tensor]) -> bool:
+    """Whether the smallest integer of a type is among its integers."""
+    return any(
+        [
+            t.dtype in _SIGNED and bool((t.detach() == torch.iinfo(t.dtype).min).any())
+            for t in tensors
+        ]
+    )
+
+
 def _put(tensors: Sequence[Tensor], slots: Sequence[int], other: Tensor) -> list[Tensor]:
     changed = list(tensors)
     for slot in slots:
@@ -340,7 +360,7 @@ def _next_to(value: Any) -> tuple[Any, ...]:
     if type(value) not in (int, float):
         return ()
     drowns = not abs(value) < _DROWNS  # as of NaN: what is next to it drowns the same
-    return (value + 1, value - 1, *((type(value)(1), type(value)(2)) if drowns else ()))
+    return (value + 1, value - 1, *(map(type(value), range(3)) if drowns else ()))
 
 
 def _facts(tensors: list[Tensor], fact: str) -> list[Any]:

@@ -146,7 +146,7 @@ def _other_floats(tensor: Tensor, beside: Iterable[float]) -> Iterator[Tensor]:
     most = torch.finfo(tensor.dtype).max
     for number in (0, *beside, torch.inf, -torch.inf, torch.nan):
         if not most < abs(number) < math.inf:  # it has no such number
-            yield torch.full_like(tensor, number)
+            yield torch.full_like(tensor, float(number))
 
 
 def _integers_within(tensor: Tensor) -> Iterator[Tensor]:

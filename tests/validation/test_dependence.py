@@ -229,6 +229,8 @@ FACTS = {
     "equal to a NaN": (lambda x: x == torch.tensor(float("nan")), "'other' leaves no room for it"),
     "a truth below NaN": (lambda x: (x > 0) < torch.tensor(float("nan")), "'other' leaves no room"),
     "beyond its type": (lambda x: x == 1e300, ""),
+    "a truth clamped by NaN": (lambda x: (x > 0).clamp(min=float("nan")), "'min', nan, leaves no"),
+    "no divisor but one": (lambda x: torch.gcd(x.long(), torch.tensor(-1)), "'other' leaves no"),
     "beyond half": (lambda x: x.half() > 2**40, ""),
     "drowned": (lambda x: x.sigmoid() + 1e30, ""),
     "clamped": (lambda x: x.clamp(1.0, 1.0), ""),
@@ -256,6 +258,33 @@ def test_a_kernel_that_would_kill_survives(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["True", "wrong", "wrong", "True"]
+
+
+def test_the_smallest_integer_is_not_divided_by_others(tmp_path):
+    """In a process of its own: by -1 it ends it."""
+    (tmp_path / "divides.py").write_text(DIVIDES)
+    done = subprocess.run(
+        [sys.executable, "divides.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True"] * 24
+
+
+DIVIDES = """
+from functools import partial
+import torch
+import lensframe_pd as lf
+
+truncated = partial(torch.div, rounding_mode="trunc")
+for dtype in (torch.int64, torch.int32):
+    most = torch.iinfo(dtype).max
+    x = torch.tensor([[most, -1, 0], [1, -most, 2]], dtype=dtype)
+    y = torch.tensor([[-1, -most - 1, 7], [-1, -1, most]], dtype=dtype)
+    floored, left = torch.floor_divide, torch.remainder
+    for divide in (truncated, floored, left, torch.fmod, torch.gcd, torch.lcm):
+        for given in ((x, y), (x, torch.full_like(x, -1))):
+            print(lf.trace(lambda x, y: divide(x, y), given).validate()["passed"].all())
+"""
 
 
 KILLS = """
