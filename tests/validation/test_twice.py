@@ -174,3 +174,34 @@ BEGUN = []  # how each run found the weight; what a model holds itself would be 
 def _bits(tensor):
     data = tensor.detach()
     return (*data.shape, *data.stride(), data.contiguous().numpy().tobytes())
+
+
+class Spectral(nn.Module):
+    """Keeps the singular values that were met last."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("met", torch.zeros(4, 3))
+
+    def forward(self, x):
+        self.met.copy_(torch.linalg.svdvals(x))
+        return x * 2
+
+
+BY_ANOTHER_WAY = {
+    "svdvals": torch.linalg.svdvals,
+    "eigvalsh": lambda x: torch.linalg.eigvalsh(x @ x.mT),
+    "norm": lambda x: torch.linalg.matrix_norm(x, 2),
+    "cond": torch.linalg.cond,
+    "kept": Spectral(),
+}
+
+
+@pytest.mark.parametrize("name", BY_ANOTHER_WAY)
+def test_what_torch_does_otherwise_while_operators_are_witnessed_is_no_interference(name):
+    """Where a dispatch mode is active these take the vectors, too, and round otherwise."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        report = lf.trace(BY_ANOTHER_WAY[name], torch.randn(4, 3, 8)).validate()
+    assert report["passed"].all(), report["reason"].tolist()
+    assert not report["reason"].any()
