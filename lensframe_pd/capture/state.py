@@ -193,7 +193,7 @@ class State:
         Of a state where all stood they are those of now, once all is put back.
         """
         for mine, theirs in ((self, other), (other, self)):
-            if mine.stands and not theirs.stands and not mine.facts:
+            if mine.stands and not mine.facts and (theirs.facts or not theirs.stands):
                 self._before.restore()
                 mine._note()
 
