@@ -9,6 +9,8 @@ DTYPES = [
     "float16", "float32", "float64", "bool", "complex64", "complex128", "int8", "int16", "int32",
     "int64", "uint8", "uint16", "uint32", "uint64",
 ]  # fmt: skip
+#: One of each kind, where it is not the dtype that is tested.
+SOME = ["float16", "float32", "bool", "complex64", "int16", "uint64"]
 
 #: For frames that plain pandas read or made an index of: up to version 2 it has text as objects.
 BY_PANDAS = (
@@ -25,11 +27,11 @@ def same(found, expected):
         assert found[name].dtype == expected[name].dtype, name
 
 
-def everything(ids):
+def everything(ids, dtypes=DTYPES):
     rng = np.random.default_rng(0)
     data = {}
     attrs = {"layer": "x", "module": "", "pass_num": 1, "flag": True, "none": None}
-    for i, dtype in enumerate(DTYPES):
+    for i, dtype in enumerate(dtypes):
         data[f"a.b_{i}:1"] = (
             ("stimulus", f"channel_{i + 1}"),
             (rng.normal(size=(3, i + 1)) * 9).astype(dtype),

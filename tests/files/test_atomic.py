@@ -25,7 +25,8 @@ FOLDER = [("os.rename", 1), ("os.rename", 2), ("shutil.rmtree", 1), *FLUSHES]
 FILE = [("os.replace", 1), *FLUSHES[:2]]
 CRASHES = {"trace": FOLDER, ".arrows": FOLDER, ".zarr": FOLDER, ".nc": FILE, ".parquet": FILE}
 CRASHING = """
-import os, shutil, sys, pickle, h5netcdf, zarr, lensframe_pd  # the children need not import them
+import os, shutil, sys, pickle
+import dask.array, h5netcdf, zarr, lensframe_pd  # the children need not import them
 from lensframe_pd.files.files import write
 for call, n, target, what in pickle.load(sys.stdin.buffer):
     child = os.fork()

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import xarray as xr
-from stored import FORMATS, everything, same
+from stored import FORMATS, SOME, everything, same
 
 import lensframe_pd as lf
 from lensframe_pd.files import checked, checksums, packed
@@ -25,7 +25,7 @@ DATASETS = [*(f"x{suffix}" for suffix in FORMATS.values()), PACKED]
 
 @pytest.fixture(scope="module")
 def dataset():
-    return everything(["a", "bb", "c"])
+    return everything(["a", "bb", "c"], SOME)
 
 
 @pytest.fixture
