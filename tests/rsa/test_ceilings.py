@@ -80,15 +80,23 @@ def crossvalidated(patterns, rng):
     return Pairs(values[np.triu_indices(len(values), 1)])
 
 
-@pytest.mark.parametrize("comparison", [*RSATOOLBOX])
-def test_the_true_rdm_is_inside(comparison):
-    """Its mean score, in 200 runs of noise."""
+@pytest.fixture(scope="module")
+def noisy():
+    """200 true RDMs, and those of five subjects each."""
     rng = np.random.default_rng(0)
-    inside = 0
+    found = []
     for _ in range(200):
         patterns = rng.normal(size=(10, 8))
         true = Pairs(pdist(patterns, "sqeuclidean") / 8)
-        subjects = [crossvalidated(patterns, rng) for _ in range(5)]
+        found.append((true, [crossvalidated(patterns, rng) for _ in range(5)]))
+    return found
+
+
+@pytest.mark.parametrize("comparison", [*RSATOOLBOX])
+def test_the_true_rdm_is_inside(comparison, noisy):
+    """Its mean score, in 200 runs of noise."""
+    inside = 0
+    for true, subjects in noisy:
         low, high = noise_ceiling(comparison, subjects)
         nothing = np.empty((0, 10), int)
         mean = mean_of([rdm_sampled(comparison, true, one, nothing) for one in subjects]).score

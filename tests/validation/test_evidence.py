@@ -35,7 +35,8 @@ X = torch.linspace(-1, 1, 24).reshape(2, 3, 4)
 @pytest.fixture(scope="module")
 def resnet():
     torch.manual_seed(0)
-    return torchvision.models.resnet18(weights=None).eval()
+    blocks = [2, 2, 1, 1]  # as a ResNet-18 to where the runs are stopped
+    return torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, blocks).eval()
 
 
 IMAGES = torch.linspace(0, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
@@ -69,13 +70,20 @@ def from_files(layers, activations, folder):
 ways = pytest.mark.parametrize("way", [as_traced, without_attrs, with_forged_attrs, from_files])
 
 
-@ways
-@pytest.mark.parametrize("save", ["layer2", "relu_5", "bn1", ["conv2d_1", "layer1.0"]])
-def test_a_stopped_run(resnet, save, way, tmp_path):
+ENDS = {"module": "layer2", "row": "relu_5", "first": "bn1", "two": ["conv2d_1", "layer1.0"]}
+
+
+@pytest.fixture(scope="module", params=ENDS)
+def stopped_at(request, resnet):
     with torch.no_grad():
-        stopped = lf.trace(resnet, IMAGES, save=save, stop=True)
-    assert stopped.validate()["passed"].all()
-    layers, activations = way(*stopped, tmp_path)
+        trace = lf.trace(resnet, IMAGES, save=ENDS[request.param], stop=True)
+    assert trace.validate()["passed"].all()
+    return trace
+
+
+@ways
+def test_a_stopped_run(resnet, stopped_at, way, tmp_path):
+    layers, activations = way(*stopped_at, tmp_path)
     report = layers.lens.validate(resnet, IMAGES, activations=activations)
     assert report["passed"].all(), report.loc[~report["passed"], "reason"].tolist()
     assert len(report) == len(layers)

@@ -99,7 +99,7 @@ def other_cell(cell):
 def test_a_corrupted_cell_of_any_column_is_found(model, traced, column):
     layers, activations = traced
     random = np.random.default_rng(len(column))
-    for op in random.choice(layers.index, 4, replace=False):
+    for op in random.choice(layers.index, 2, replace=False):
         wrong = layers.copy()
         wrong.at[op, column] = other_cell(layers.at[op, column])
         report = validate(wrong, activations, model, downstream=None)
