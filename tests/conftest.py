@@ -3,35 +3,38 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of processes that tests begin
 
 import copy
 from collections.abc import Mapping
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import lensframe_pd as lf
+
+# Small arrays are worked on no faster by several threads, and much slower where others work, too.
+threadpool_limits(1)
+torch.set_num_threads(1)
 
 pytest.register_assert_rewrite("stored", "tests.draw.drawn")  # they assert, and are no tests
 
 
 @pytest.fixture(autouse=True)
 def _seeded():
-    torch.manual_seed(0)
+    # torch.manual_seed would note, for each kind of device that is not there, the stack.
+    torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture
-def one_thread():
-    """Small networks run no faster on several threads, and much slower where others work, too.
-
-    Sums round by the number of threads.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def several_threads():
+    """As torch runs by itself where there are several cores; sums round by their number."""
+    torch.set_num_threads(max(2, os.cpu_count() or 1))
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def traced():
         plain, same_args, same_kwargs = copy.deepcopy((model, args, kwargs or {}))
         if not isinstance(model, nn.Module):
             plain = model
-        torch.manual_seed(1)
+        torch.default_generator.manual_seed(1)
         if type(same_args) is tuple:
             expected = plain(*same_args, **same_kwargs)
         elif isinstance(same_args, Mapping):
@@ -50,7 +53,7 @@ def traced():
         else:
             expected = plain(same_args, **same_kwargs)
         generator = torch.get_rng_state()
-        torch.manual_seed(1)
+        torch.default_generator.manual_seed(1)
         trace = lf.trace(model, args, kwargs, **options)
         assert torch.equal(torch.get_rng_state(), generator), "consumed other random numbers"
         assert type(trace.output) is type(expected)

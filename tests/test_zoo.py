@@ -1,16 +1,8 @@
 """A fixed sample of the zoo: traced without changing the output, and validated with every check."""
 
 import pytest
-import torch
 from zoo.examine import examine
 from zoo.sample import SAMPLE
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", SAMPLE)

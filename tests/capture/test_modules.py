@@ -12,6 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 import lensframe_pd as lf
 
+pytestmark = pytest.mark.usefixtures("several_threads")
+
 
 def received(model, run):
     """What hooks on all submodules got: ("path:call", tensors as they were then), in order."""

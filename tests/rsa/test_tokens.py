@@ -13,9 +13,6 @@ import lensframe_pd as lf
 SMALL = {"vocab_size": 60, "eos_token_id": None, "bos_token_id": None, "pad_token_id": None}
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def gpt2():
     return GPT2LMHeadModel(GPT2Config(**SMALL, n_positions=64, n_embd=16, n_layer=2, n_head=2))
 

@@ -10,8 +10,6 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 import lensframe_pd as lf
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Fn(nn.Module):
     def __init__(self, f, **parts):
