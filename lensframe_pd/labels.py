@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
@@ -24,6 +24,20 @@ from lensframe_pd.schema import require
 def label(layer: str, pass_num: int, n_passes: int) -> str:
     """The label of one execution: the layer, with the pass where there are several."""
     return layer if n_passes == 1 else f"{layer}:{pass_num}"
+
+
+def labels_of(
+    layers: Sequence[str], pass_nums: Sequence[int], n_passes: Sequence[int]
+) -> list[str]:
+    """As `label`, of many executions."""
+    most = max(n_passes, default=1)
+    if most == 1:
+        return [*layers]
+    ends = [f":{p}" for p in range(most + 1)]  # put behind several layers, and dear to make
+    return [
+        layer if n == 1 else layer + ends[p]
+        for layer, p, n in zip(layers, pass_nums, n_passes, strict=True)
+    ]
 
 
 class Label(NamedTuple):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import os.path
 from bisect import bisect
-from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from functools import cache
-from itertools import count
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -29,7 +27,8 @@ _TOLD = frozenset((type(SLOT), int, bool, str, type(None)))
 #: and that do where no number is zero, and tuples hold integers.
 _SETTLED = _TOLD | {float, tuple}
 _WHOLE = frozenset((int,))
-_SLOTS = (SLOT,) * 16  # the arguments of most calls are some of these
+_MOST_SLOTS = 16
+_ALL_SLOTS = [(SLOT,) * n for n in range(_MOST_SLOTS)]  # most arguments are one of these
 
 
 class Template(NamedTuple):
@@ -97,13 +96,36 @@ class CallFacts:
 
     def template(self, function: Function, args: Any, kwargs: dict[str, Any]) -> Template:
         """What a call of a function with these arguments shows of itself."""
-        n = len(args)
-        plain = not kwargs and _SLOTS[:n] == args
-        key = (id(function), n if plain else _exactly(args, kwargs))
-        found = self._templates.get(key)
-        if found is None:
-            found = self._templates[key] = _template(key, function, args, kwargs)
-        return found
+        return self.templates([function], [args], [kwargs])[0][0]
+
+    def templates(
+        self,
+        functions: Sequence[Function],
+        args: Sequence[Any],
+        kwargs: Sequence[dict[str, Any]],
+    ) -> tuple[list[Template], list[int]]:
+        """Those of some calls, each once, and which of them each call has."""
+        found: list[Template] = []
+        which: list[int] = []
+        of_functions: dict[Function, dict[Any, int]] = {}
+        for function, given, named in zip(functions, args, kwargs, strict=True):
+            numbers = of_functions.get(function)
+            if numbers is None:
+                numbers = of_functions[function] = {}
+            n = len(given)
+            if not named and n < _MOST_SLOTS and _ALL_SLOTS[n] == given:
+                exactly: Hashable = n
+            else:
+                exactly = _exactly(given, named)
+            number = numbers.get(exactly)
+            if number is None:
+                number = numbers[exactly] = len(found)
+                key = id(function), exactly
+                if key not in self._templates:
+                    self._templates[key] = _template(key, function, given, named)
+                found.append(self._templates[key])
+            which.append(number)
+        return found, which
 
     def held(
         self, sources: tuple[int, ...], roles: tuple[str, ...]
@@ -285,13 +307,22 @@ def _lines(code: CodeType) -> _Lines | None:
 class Ordinals:
     """Which row of its function each row is within its module call, from 1."""
 
-    def __init__(self) -> None:
-        self._counts: dict[Any, count[int]] = defaultdict(lambda: count(1))
+    def __init__(self, n_modules: int) -> None:
+        self._n_modules = n_modules
+        self._functions: dict[str, int] = {}
+        self._counts: dict[int, int] = {}
 
-    def of(self, rows: Iterable[tuple[int, str]]) -> list[int]:
-        """Those of the next rows, of each the module call and the name of the function."""
-        counts = self._counts
-        return [next(counts[key]) for key in rows]
+    def key(self, function: str) -> int:
+        """What with the number of a module call added tells both from all others."""
+        return self._functions.setdefault(function, len(self._functions)) * self._n_modules
+
+    def of(self, keys: Iterable[int]) -> list[int]:
+        """Those of the next rows."""
+        counts, found = self._counts, []
+        for key in keys:
+            counts[key] = n = counts.get(key, 0) + 1
+            found.append(n)
+        return found
 
 
 class LiveRow:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from lensframe_pd.labels import label
+from lensframe_pd.labels import labels_of
 from lensframe_pd.tape.edited import EDIT, edited_row, has_edits, without_edits
 from lensframe_pd.tape.places import Places
 from lensframe_pd.tape.readings import Readings
@@ -31,7 +31,7 @@ class Passes:
     def labels(self) -> list[str]:
         """The label of each row; not to be changed, as each table asks."""
         if self._labels is None:
-            self._labels = [*map(label, self.layers, self.pass_nums, self.n_passes)]
+            self._labels = labels_of(self.layers, self.pass_nums, self.n_passes)
         return self._labels
 
 
