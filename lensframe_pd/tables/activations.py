@@ -149,7 +149,7 @@ def _of_rows(
     masks: frozenset[int],
 ) -> tuple[list[tuple[str, tuple[str, ...], dict[str, Any]]], dict[str, int]]:
     """Of each of these rows its label, dimensions and attrs; and how long the dimensions are."""
-    labels, made = grouped.labels(), tape.rows
+    labels, made = grouped.labels(), tape.row_log.entries
     found = [(labels[i], of, attrs) for i, of, attrs in described(tape, grouped, rows, dims, masks)]
     sizes: dict[str, int] = {}
     sized = {id(dims[i]): i for i in rows}  # many rows have the same
@@ -171,22 +171,23 @@ def described(
     """
     found = dimensions(tape) if dims is None else dims
     masks = masks_of(tape, rows) if masks is None else masks
-    made, calls = tape.rows, tape.calls
+    made, calls = tape.row_log.entries, tape.call_log.entries  # by number, for speed
     returned, keys = tape.returned(), tape.module_keys()
     paths = [module[0] for module in tape.modules]  # module.path
     layers, pass_nums = grouped.layers, grouped.pass_nums
+    dtypes = {dtype: dtype_name(dtype) for dtype in {row[4] for row in made}}
     of = made_of(tape, grouped.labels(), rows, masks)
     of_sequence, centred, places = continued(tape, grouped), centres(tape), Centres(tape.renamed)
     placed = of_sequence.keys() | centred.keys()
     for i, (parents, nonfinite) in zip(rows, of, strict=True):
         row = made[i]
-        call = calls[row[0]]  # by number, for speed: row.call, row.dtype
+        call = calls[row[0]]  # row.call
         attrs: dict[str, Any] = {
             "layer": layers[i],
             "pass_num": pass_nums[i],
             "func": call[0].name,  # call.function.name
             "module": paths[call[5]],  # call.module
-            "torch_dtype": dtype_name(row[4]),
+            "torch_dtype": dtypes[row[4]],  # row.dtype
             "returned_by": _keys(keys, returned[i]) if i in returned else "",
             "parents": parents,
             "nonfinite_args": nonfinite,

@@ -51,7 +51,7 @@ def centres(tape: Tape) -> dict[int, Lines]:
 
     Nothing is looked for where no operation goes over space or time.
     """
-    if not any([call.function.name in _SPATIAL for call in tape.calls]):
+    if _SPATIAL.isdisjoint(tape.names()):
         return {}
     found: dict[int, Lines] = {}
     memo: dict[Any, Lines] = {}

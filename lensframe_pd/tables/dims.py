@@ -107,8 +107,13 @@ class _Followed:
     def _follow(self) -> None:
         """Find out what each row is, in order."""
         tape, found, memo, operands = self.tape, self.found, self._memo, self.operands
-        calls, kinds, selections, wrapped = tape.calls, tape.kinds, tape.selections, tape.wrapped
-        for i, row in enumerate(tape.rows):
+        calls, kinds, selections, wrapped = (
+            tape.call_log.entries, tape.kinds, tape.selections, tape.wrapped
+        )  # fmt: skip
+        by_entry = self._by_entry
+        #: Numbers of what is held, by the sources of a call behind the first.
+        held: dict[tuple[int, ...], tuple[int, ...]] = {}
+        for i, row in enumerate(tape.row_log.entries):
             # By number, for speed: row.call, slot and shape; call.function.name, sources, args.
             number, slot, shape = row[0], row[1], row[2]
             call = calls[number]
@@ -117,13 +122,21 @@ class _Followed:
                 found.append(self._number(self._begun(i, tuple(shape))))
                 continue
             # The numbers of its operands, not these themselves: they are hashed once per row.
-            if len(sources) == 1 and sources[0] >= 0:
-                ids: tuple[int, ...] = (found[sources[0]],)
+            n, first = len(sources), sources[0]
+            if n == 1 and first >= 0:
+                ids: tuple[int, ...] = (found[first],)
+            elif n == 2 and first >= 0 <= sources[1]:
+                ids = found[first], found[sources[1]]
+            elif first >= 0 and sources[1:] in held:
+                ids = found[first], *held[sources[1:]]
             else:
                 ids = tuple([found[s] if s >= 0 else self._of_held(s) for s in sources])
+                if max(sources[1:], default=0) < 0:
+                    held[sources[1:]] = ids[1:]
             is_wrapped = number in wrapped
+            goes_by_entry = by_entry.get(name)
             if (
-                self._goes_by_entry(name)
+                (self._goes_by_entry(name) if goes_by_entry is None else goes_by_entry)
                 and operands[ids[0]][1] == shape
                 and ids.count(ids[0]) == len(ids)
                 and not is_wrapped
@@ -141,7 +154,7 @@ class _Followed:
                 if known is not None:
                     found.append(known)
                     continue
-            made = self._number(self._made(i, call, ids))
+            made = self._number(self._made(i, tape.call(number), ids))
             if key is not None:
                 memo[key] = made
             found.append(made)
@@ -189,8 +202,7 @@ class _Followed:
         return Operand(names, shape, MIXED if self.n in shape else ALL)
 
     def _made(self, i: int, call: Call, ids: tuple[int, ...]) -> Operand:
-        row = self.tape.rows[i]
-        shape = tuple(row.shape)
+        shape = tuple(self.tape.row(i).shape)
         case = self._case(i, ids)
         ruled = self._ruled(i, call, case)
         names, whole = ruled if isinstance(ruled, Ruled) else (ruled, None)
@@ -215,7 +227,7 @@ class _Followed:
         name = call.function.name
         if self.tape.kinds.get(i) == "alias":
             return self._alias(call, case)
-        if self.tape.rows[i].call in self.tape.wrapped:
+        if self.tape.row(i).call in self.tape.wrapped:
             return _inside_vmap(case) if is_pointwise(name) else None
         rule = rule_of(name)
         if rule is None:
@@ -227,7 +239,7 @@ class _Followed:
 
     def _case(self, i: int, ids: tuple[int, ...]) -> Case:
         """What a rule may look at; of the results of one call much is the same."""
-        row = self.tape.rows[i]
+        row = self.tape.row(i)
         if self._last is not None and self._last[0] == row.call:
             return self._last[1]._replace(shape=tuple(row.shape), slot=row.slot)
         case = case_of(self.tape, i, [self.operands[k] for k in ids], self.n)
@@ -269,8 +281,8 @@ class _Followed:
 
 def case_of(tape: Tape, i: int, operands: list[Operand], n: int) -> Case:
     """What a rule may look at of the call that made row `i`."""
-    row = tape.rows[i]
-    call = tape.calls[row.call]
+    row = tape.row(i)
+    call = tape.call(row.call)
     name = call.function.name
     chosen = tape.selections.get(row.call)
     return Case(

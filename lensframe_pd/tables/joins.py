@@ -76,7 +76,7 @@ def _repeated(tape: Tape) -> list[bool]:
 def _joins(tape: Tape, grouped: Passes, again: Sequence[bool]) -> dict[str, list[_Join]]:
     """The rows in which a pass adds to what an earlier one wrote, by the layer of what is added."""
     found: dict[str, list[_Join]] = {}
-    if _JOINING.isdisjoint([call[0].name for call in tape.calls]):  # call.function.name
+    if _JOINING.isdisjoint(tape.names()):
         return found
     for i, row in enumerate(tape.rows):
         call = tape.calls[row[0]]  # by number, for speed: row.call

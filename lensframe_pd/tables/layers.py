@@ -231,7 +231,7 @@ def _array(name: str, cells: Column) -> Any:
         if is_repeated:
             return np.full(len(cells), cells[0], dtype)
         return np.fromiter(cells, dtype=dtype, count=len(cells))
-    return _repeated(cells[0], len(cells)) if is_repeated else text_array(cells)
+    return _repeated(str(cells[0]), len(cells)) if is_repeated else text_array(cells)
 
 
 def _array_of_kinds(name: str, column: _Kinds) -> Any:
@@ -325,7 +325,8 @@ class _OfCalls:
         labels, held_of = self._labels, self._facts.held
         parents: list[tuple[str, ...]] = []
         roles = [template.roles for template in templates]
-        held, numbers = [CallFacts.nothing_held], {}
+        held = [CallFacts.nothing_held]
+        numbers: dict[Any, int] = {}
         reading: list[int] = []
         kinds: list[int] = []
         for i, read in enumerate(sources):  # the most frequent first
@@ -338,15 +339,15 @@ class _OfCalls:
                 continue
             # only the first was made by the run, as that of a layer's `forward`
             key: Any = (of_calls[i], read[1:])
-            kind = numbers.get(key) if n and read[0] >= 0 else None
+            kind = numbers.get(key) if read and read[0] >= 0 else None
             if kind is not None:
-                made = (labels[read[0]],)
+                made: tuple[str, ...] = (labels[read[0]],)
             else:
                 made = tuple([labels[source] for source in read if source >= 0])
                 if len(made) == n:
                     parents.append(made)
                     continue
-                if n == 0 or len(made) != 1 or read[0] < 0:
+                if len(made) != 1 or read[0] < 0:
                     key = (of_calls[i], *[min(source, 0) for source in read])
                 kind = numbers.setdefault(key, len(held))
                 if kind == len(held):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 from lensframe_pd.tape.storage import version_of
-from lensframe_pd.tape.tape import SLOT, Array, Held, Opaque, Tape
+from lensframe_pd.tape.tape import ALL_SLOTS, SLOT, Array, Held, Opaque, Tape
 
 _PLAIN = frozenset((type(SLOT), type(None), bool, int, str, torch.dtype, torch.device))
 """What most arguments are: no floats, nothing with parts or code of somebody else's."""
@@ -20,7 +20,7 @@ _NORMS = frozenset(("batch_norm", "instance_norm"))  # their buffers are statist
 
 def made_of(
     tape: Tape, labels: Sequence[str], rows: Iterable[int], masks: frozenset[int]
-) -> Iterator[tuple[str, str]]:
+) -> list[tuple[str, str]]:
     """Of each of these rows what its variable says about where a NaN may be from.
 
     Of buffers, additive masks count: minus infinity beside nothing above 0. Any other NaN or
@@ -32,26 +32,32 @@ def made_of(
     masks
         `masks_of(tape, rows)`.
 
-    Yields
-    ------
-    The labels of its parents, as `"conv2d_1 conv2d_2"`; and which of NaN and infinity its other
-    arguments hold: `"nan"`, `"inf"`, both, or nothing.
+    Returns
+    -------
+    list
+        The labels of its parents, as `"conv2d_1 conv2d_2"`; and which of NaN and infinity its other
+        arguments hold: `"nan"`, `"inf"`, both, or nothing.
     """
-    calls, made = tape.calls, tape.rows
-    parents, given, before = "", "", -1
+    calls, made = tape.call_log.entries, tape.row_log.entries
+    found: list[tuple[str, str]] = []
+    before = -1
     for i in rows:
         number = made[i][0]  # once per row, so in few steps
         if number == before:
-            yield parents, given
+            found.append(found[-1])
             continue
         call, before = calls[number], number
         args, kwargs, sources = call[1], call[2], call[3]
-        if len(sources) == 1 and sources[0] >= 0:  # as most are
+        n = len(sources)
+        if n == 1 and sources[0] >= 0:  # as most are
             parents = labels[sources[0]]
+        elif n == 2 and sources[0] >= 0 <= sources[1]:
+            parents = f"{labels[sources[0]]} {labels[sources[1]]}"
         else:
             parents = " ".join([labels[s] for s in sources if s >= 0])
         given = ""
-        plain = _PLAIN.issuperset(map(type, args)) or _are_finite(args)
+        n = len(args)
+        plain = (n < len(ALL_SLOTS) and ALL_SLOTS[n] == args) or _are_finite(args)
         if not plain or (kwargs and not _are_finite(kwargs.values())):
             given = _in(args, kwargs)
         if (
@@ -61,7 +67,8 @@ def made_of(
             and not masks.isdisjoint(sources)
         ):
             given = f"{given} inf".lstrip()
-        yield parents, given
+        found.append((parents, given))
+    return found
 
 
 def _are_finite(args: Iterable[Any]) -> bool:
@@ -109,7 +116,7 @@ def masks_of(tape: Tape, rows: Iterable[int]) -> frozenset[int]:
     }
     if not buffers:
         return frozenset()
-    of_rows, made = tape.calls, tape.rows
+    of_rows, made = tape.call_log.entries, tape.row_log.entries
     calls = [of_rows[made[i][0]] for i in rows]  # by number: row.call
     read = {s for call in calls if call[0].name not in _NORMS for s in call[3] if s in buffers}
     versions = tape.versions or [None] * len(tape.held)

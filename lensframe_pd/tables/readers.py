@@ -14,7 +14,7 @@ def input_names(tape: Tape) -> dict[int, Names]:
     same = {row: row for row, kind in tape.kinds.items() if kind == "input"}
     found: dict[int, Names] = {}
     wanted = len(same)
-    calls, rows = tape.calls, tape.rows
+    calls, rows = tape.call_log.entries, tape.row_log.entries
     for i, row in enumerate(rows):
         if len(found) == wanted:
             break
@@ -24,7 +24,7 @@ def input_names(tape: Tape) -> dict[int, Names]:
             if origin is None or origin in found:
                 continue
             name, shape = call[0].name, rows[source][2]
-            names = _read(call, position, tuple(shape)) if name in _READERS else None
+            names = _read(tape.call(row[0]), position, tuple(shape)) if name in _READERS else None
             if names is not None:
                 found[origin] = names
             elif shape == row[2] and is_pointwise(name):

@@ -18,7 +18,7 @@ from lensframe_pd.tape.codes import once_per_code
 from lensframe_pd.tape.config import encode, slot_roles
 from lensframe_pd.tape.context import context_json
 from lensframe_pd.tape.functions import KNOWN, Function
-from lensframe_pd.tape.tape import SCRIPT, SLOT, Call, Context, Held, Site, Tape
+from lensframe_pd.tape.tape import ALL_SLOTS, SCRIPT, SLOT, Call, Context, Held, Site, Tape
 
 #: Frames of torch and of this package are never the user's code.
 _FOLDERS = (os.path.dirname(torch.__file__) + os.sep, OURS)
@@ -27,8 +27,6 @@ _TOLD = frozenset((type(SLOT), int, bool, str, type(None)))
 #: and that do where no number is zero, and tuples hold integers.
 _SETTLED = _TOLD | {float, tuple}
 _WHOLE = frozenset((int,))
-_MOST_SLOTS = 16
-_ALL_SLOTS = [(SLOT,) * n for n in range(_MOST_SLOTS)]  # most arguments are one of these
 
 
 class Template(NamedTuple):
@@ -113,7 +111,7 @@ class CallFacts:
             if numbers is None:
                 numbers = of_functions[function] = {}
             n = len(given)
-            if not named and n < _MOST_SLOTS and _ALL_SLOTS[n] == given:
+            if not named and n < len(ALL_SLOTS) and ALL_SLOTS[n] == given:
                 exactly: Hashable = n
             else:
                 exactly = _exactly(given, named)

@@ -35,7 +35,7 @@ class Grouping:
 
     def __init__(self, tape: Tape, readings: Readings, groups: Sequence[list[int]]) -> None:
         self.tape = tape
-        self._n = self._next = len(tape.rows)
+        self._n = self._next = len(tape.row_log)
         self.rows: dict[int, list[int]] = {}
         self.of = [*range(self._n), *range(readings.outside, 0)]  # of[-2] is -2
         self.begins: set[int] = set()

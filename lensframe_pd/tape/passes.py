@@ -65,7 +65,7 @@ def _passes(tape: Tape) -> Passes:
         readings = Readings(tape, places)
         groups = refined(tape, readings, groups)
         groups = _without_bookkeeping(tape, readings, groups)
-    calls, made = tape.calls, tape.rows
+    calls, made = tape.call_log.entries, tape.row_log.entries  # by number, for speed
     n = len(made)
     layers, pass_nums, n_passes = [""] * n, [1] * n, [1] * n
     several = {rows[0]: rows for rows in groups}
@@ -73,7 +73,7 @@ def _passes(tape: Tape) -> Passes:
     for i, row in enumerate(made):
         if layers[i]:  # a later pass
             continue
-        func = calls[row[0]][0].name  # row.call, call.function: by number, for speed
+        func = calls[row[0]][0].name  # row.call, call.function
         counts[func] += 1
         layers[i] = layer = f"{func}_{counts[func]}"
         if i in several:
@@ -99,7 +99,7 @@ def _without_bookkeeping(
     layers with several passes that do depend on the input: the steps of a time grid.
     """
     begin = [rows[0] for rows in groups]
-    informed = bytearray(len(tape.rows))
+    informed = bytearray(len(tape.row_log))
     _inform(tape, informed, range(max(begin, default=-1) + 1))
     if all([informed[row] for row in begin]):  # the first passes most often tell
         return groups
@@ -128,14 +128,14 @@ def _inform(tape: Tape, informed: bytearray, rows: range) -> None:
 
     All rows before these are marked already.
     """
-    calls, made, kinds = tape.calls, tape.rows, tape.kinds
+    calls, made, kinds = tape.call_log.entries, tape.row_log.entries, tape.kinds
     for i in rows:
-        call = calls[made[i][0]]  # row.call: by number, for speed
-        kind = kinds.get(i)
-        if kind == "input" or kind == "constant" or call.function.random:
+        call = calls[made[i][0]]  # by number, for speed: row.call, call.function, call.sources
+        kind, function = kinds.get(i), call[0]
+        if kind == "input" or kind == "constant" or function.random:
             informed[i] = 1
-        elif call.function.name not in FACTORIES:
-            for s in call.sources:
+        elif function.name not in FACTORIES:
+            for s in call[3]:
                 if s < 0 or informed[s]:
                     informed[i] = 1
                     break

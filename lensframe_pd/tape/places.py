@@ -38,15 +38,17 @@ class Places:
         self._positions: dict[int, list[int]] = {}
         self._sites: dict[Site, int] = {}
         self._numbers: dict[Any, int] = {}
+        #: By the sources behind the first, where all these are held.
+        self._held: dict[tuple[int, ...], tuple[tuple[int, int], ...]] = {}
 
     def of(self, i: int) -> Any:
         """What row `i` shares with all candidates for its layer."""
         tape = self._tape
         if i in tape.kinds and tape.kinds[i] != "alias":
             return i
-        row = tape.rows[i]
-        call = tape.calls[row[0]]  # row.call: by number, for speed
-        while len(self.anchors) <= call.module:
+        row = tape.row_log.entries[i]  # by number, for speed: row.call, row.slot, call.module
+        call = tape.call_log.entries[row[0]]
+        while len(self.anchors) <= call[5]:
             self._add_module()
         return self._place(row[1], call)
 
@@ -56,12 +58,12 @@ class Places:
         In order, and the groups in the order of their first rows.
         """
         tape = self._tape
-        calls, kinds, modules = tape.calls, tape.kinds, tape.modules
+        calls, kinds, modules = tape.call_log.entries, tape.kinds, self._modules
         sites, outer = self._sites, self._outer
         while len(self.anchors) < len(modules):
             self._add_module()
         groups: dict[Any, Any] = {}  # a row, or several
-        for i, row in enumerate(tape.rows):
+        for i, row in enumerate(tape.row_log.entries):
             call = calls[row[0]]  # as in `_place`, by number and without a call of it, for speed
             name, module, site = call[0].name, call[5], sites.get(call[4])
             if i in kinds:
@@ -78,14 +80,25 @@ class Places:
         return [group for group in groups.values() if type(group) is list]
 
     def _place(self, slot: int, call: Call) -> Any:
-        name, module = call[0].name, call[5]  # function.name, module: by number, for speed
+        name, sources, module = call[0].name, call[3], call[5]
         path = self._modules[module][0]
         if name in CONTRACTIONS:
-            params = held_by(call.sources)
+            params = self._held_by(sources)
             if params:
                 return name, slot, path, params
-        site = self._sites.get(call.site) or self._site(call.site)
+        site = self._sites.get(call[4]) or self._site(call[4])
         return name, slot, path, site, self._outer[module]
+
+    def _held_by(self, sources: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+        """As `held_by`; of what reads one tensor and then what is held, as most do, found once."""
+        if len(sources) < 2 or sources[0] < 0:
+            return held_by(sources)
+        known = self._held.get(sources[1:])
+        if known is None:
+            known = held_by(sources)
+            if len(known) == len(sources) - 1:
+                self._held[sources[1:]] = known
+        return known
 
     def _add_module(self) -> None:
         """The anchor of the next module call, and its call sites from there inward."""

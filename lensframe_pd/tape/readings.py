@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple
 
 from lensframe_pd.tape.functions import CONTRACTIONS
@@ -40,13 +41,15 @@ class Readings:
     """
 
     def __init__(self, tape: Tape, places: Places) -> None:
-        self.roles: list[Roles] = [()] * len(tape.rows)
-        self.read: list[tuple[Source, ...]] = [()] * len(tape.rows)
+        n = len(tape.row_log)
+        self.roles: list[Roles] = [()] * n
+        self.read: list[tuple[Source, ...]] = [()] * n
         self.growing: set[int] = set()
         self.by_parameter: dict[int, tuple[tuple[int, int], ...]] = {}
         self.outside = -1 - len(tape.held)
         self._tape = tape
-        self._calls, self._rows = tape.calls, tape.rows
+        #: By number, for speed: of few the names are asked.
+        self._calls, self._rows = tape.call_log.entries, tape.row_log.entries
         self._anchors = places.anchors
         self._anchored = any(places.anchors)
         self._parameters = {-1 - k for k, held in enumerate(tape.held) if held.is_parameter}
@@ -63,7 +66,8 @@ class Readings:
         made = self._calls
         calls = [made[number] for number in self._numbers_of(rows)]
         first = calls[0]
-        if first.function.name in CONTRACTIONS and not self._parameters.isdisjoint(first.sources):
+        function, read = first[0], first[3]  # call.function, call.sources
+        if function.name in CONTRACTIONS and not self._parameters.isdisjoint(read):
             return False  # candidates share their parameters, which alone decide
         sources = self._seen_by(calls)
         if _of_one_kind(calls):
@@ -80,8 +84,8 @@ class Readings:
                     roles, sources[i] = _together(of_call, roles, sources[i], growing)
                 self.roles[row], self.read[row] = roles, sources[i]
         for row, call in zip(rows, calls, strict=True) if self._parameters else ():
-            if not self._parameters.isdisjoint(call.sources):
-                self.by_parameter[row] = held_by(call.sources)
+            if not self._parameters.isdisjoint(call[3]):  # call.sources
+                self.by_parameter[row] = held_by(call[3])
         return True
 
     def _numbers_of(self, rows: Sequence[int]) -> Sequence[int]:
@@ -109,14 +113,15 @@ class Readings:
 
     def _slots(self, call: Call) -> tuple[list[_Slots], Roles]:
         """Which tensors are in which argument, and the names of these, one for each tensor."""
-        kinds: tuple[Any, ...] = tuple(map(type, call.args))
-        if call.kwargs:
-            kinds = (*kinds, *call.kwargs, *map(type, call.kwargs.values()))
-        known = self._plain.get((len(call.sources), kinds))
+        _, args, kwargs, sources, *_ = call
+        kinds: tuple[Any, ...] = tuple(map(type, args))
+        if kwargs:
+            kinds = (*kinds, *kwargs, *map(type, kwargs.values()))
+        known = self._plain.get((len(sources), kinds))
         if known is None:
-            known = _slots_of(call)
-            if _tell(kinds, len(call.sources)):
-                self._plain[len(call.sources), kinds] = known
+            known = _slots_of(args, kwargs, len(sources))
+            if _tell(kinds, len(sources)):
+                self._plain[len(sources), kinds] = known
         return known
 
     def _seen_by(self, calls: Sequence[Call]) -> list[tuple[Source, ...]]:
@@ -124,22 +129,22 @@ class Readings:
         first = self.first_slot
         found: list[tuple[Source, ...]] = [call[3] for call in calls]  # sources: for speed
         if first:
-            found = [tuple([s if s < 0 else first[s] for s in call.sources]) for call in calls]
+            found = [tuple([s if s < 0 else first[s] for s in call[3]]) for call in calls]
         if self._anchored:
             for i, call in enumerate(calls):
-                anchor = self._anchors[call.module]
+                anchor = self._anchors[call[5]]  # call.module
                 if anchor:
                     inside = range(anchor, self._ends[anchor])
                     found[i] = tuple(
                         [
                             seen if s < 0 or self._module_of(s) in inside else self.outside
-                            for s, seen in zip(call.sources, found[i], strict=True)
+                            for s, seen in zip(call[3], found[i], strict=True)
                         ]
                     )
         return found
 
     def _module_of(self, row: int) -> int:
-        return self._tape.calls[self._tape.rows[row][0]].module
+        return int(self._calls[self._rows[row][0]][5])
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -178,20 +183,21 @@ class _Slots(NamedTuple):
     in_list: bool
 
 
-def _slots_of(call: Call) -> tuple[list[_Slots], Roles]:
+def _slots_of(args: Sequence[Any], kwargs: Mapping[str, Any], n: int) -> tuple[list[_Slots], Roles]:
+    """Where the `n` tensors of a call are."""
     found: list[_Slots] = []
     k = 0
-    for role, value in _arguments(call):
+    for role, value in chain(enumerate(args), kwargs.items()):
         if value is SLOT:
             found.append(_Slots(role, k, k + 1, False))
             k += 1
         elif type(value) in _NESTED:
-            n = _count(value)
-            if n:
-                found.append(_Slots(role, k, k + n, type(value) is not slice))
-            k += n
-    if k < len(call.sources):  # what it reads beside its arguments
-        found.append(_Slots("", k, len(call.sources), True))
+            inside = _count(value)
+            if inside:
+                found.append(_Slots(role, k, k + inside, type(value) is not slice))
+            k += inside
+    if k < n:  # what it reads beside its arguments
+        found.append(_Slots("", k, n, True))
     roles: list[Any] = []
     for role, begin, end, in_list in found:
         roles += [(role, k) for k in range(end - begin)] if in_list or end > begin + 1 else [role]
@@ -215,11 +221,6 @@ def _together(
 
 
 _NESTED = frozenset((tuple, list, dict, slice))
-
-
-def _arguments(call: Call) -> Iterator[tuple[Any, Any]]:
-    yield from enumerate(call.args)
-    yield from call.kwargs.items()
 
 
 def _count(value: Any) -> int:
@@ -249,10 +250,10 @@ def _growing(candidates: Iterable[list[_Slots]]) -> set[Any]:
 
 def _first_slots(tape: Tape) -> list[int]:
     """For each row, the first row of its call; nothing if every call made one row."""
-    rows = tape.rows
-    if len(rows) == len(tape.calls):
+    rows = tape.row_log.entries
+    if len(rows) == len(tape.call_log):
         return []
     first: list[int] = []
     for i, row in enumerate(rows):
-        first.append(first[i - 1] if i and rows[i - 1].call == row.call else i)
+        first.append(first[i - 1] if i and rows[i - 1][0] == row[0] else i)  # row.call
     return first

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat
+from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -37,6 +38,8 @@ class _Slot:
 
 
 SLOT = _Slot()
+ALL_SLOTS = [(SLOT,) * n for n in range(16)]
+"""What most arguments are, by their number."""
 
 
 class Opaque(NamedTuple):
@@ -128,6 +131,7 @@ class ModuleCall(NamedTuple):
         return f"{self.path}:{self.number}"
 
 
+_FUNCTION = itemgetter(0)  # call.function, of entries without names
 _Entry = TypeVar("_Entry", bound=tuple[Any, ...])
 
 
@@ -239,6 +243,18 @@ class Tape:
     @property
     def modules(self) -> list[ModuleCall]:
         return self.module_log.named()
+
+    def call(self, number: int) -> Call:
+        """One call, where the others need no names."""
+        return Call._make(self.call_log.entries[number])
+
+    def row(self, i: int) -> Row:
+        """One row, where the others need no names."""
+        return Row._make(self.row_log.entries[i])
+
+    def names(self) -> set[str]:
+        """The functions that were called, by name."""
+        return {function.name for function in {*map(_FUNCTION, self.call_log.entries)}}
 
     def altered(self, **others: Any) -> Tape:
         """The same but for these fields, or `calls`, `rows` and `modules`."""
