@@ -173,7 +173,7 @@ def described(
     masks = masks_of(tape, rows) if masks is None else masks
     made, calls = tape.row_log.entries, tape.call_log.entries  # by number, for speed
     returned, keys = tape.returned(), tape.module_keys()
-    paths = [module[0] for module in tape.modules]  # module.path
+    paths = [module[0] for module in tape.module_log.entries]  # module.path
     layers, pass_nums = grouped.layers, grouped.pass_nums
     dtypes = {dtype: dtype_name(dtype) for dtype in {row[4] for row in made}}
     of = made_of(tape, grouped.labels(), rows, masks)

@@ -68,8 +68,8 @@ def sequences(tape: Tape, grouped: Passes) -> list[list[Pass]]:
 def _repeated(tape: Tape) -> list[bool]:
     """Whether a module call, or one that it is within, is not the first of its module."""
     again: list[bool] = []
-    for module in tape.modules:
-        again.append(module.number > 1 or (module.parent >= 0 and again[module.parent]))
+    for _, number, parent, *_ in tape.module_log.entries:
+        again.append(number > 1 or (parent >= 0 and again[parent]))
     return again
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from itertools import count, pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,47 +13,28 @@ import pyarrow as pa
 
 from lensframe_pd.cells import Cells, frame_of, text_array
 from lensframe_pd.schema import CELLS, COLUMNS
+from lensframe_pd.tables.columns import (
+    Column,
+    Kinds,
+    Listed,
+    Numbers,
+    Sparse,
+    array_of,
+    cells_in,
+    decided,
+    numbers_at,
+    spread,
+    told_apart,
+)
 from lensframe_pd.tape.alike import Findings
 from lensframe_pd.tape.facts import CallFacts, Ordinals, Sources, Template, tensor_facts
 from lensframe_pd.tape.passes import Passes
 from lensframe_pd.tape.tape import Context, Tape
 
-_TUPLE_COLUMNS = frozenset(c for c, kind in CELLS.items() if kind in ("texts", "counts", "shapes"))
 _TEXT_COLUMNS = [c for c, kind in CELLS.items() if kind == "text" and c in ("op", *COLUMNS)]
 _TEXT_COLUMNS.remove("unsaved_reason")  # each run has its own
-_LARGE = pa.large_string()
-_FEW = 1000  # cells: what is kept takes little memory
-_MANY = 150  # texts, from which on it is quicker to have Arrow repeat those that come again
 _STRETCH = 2**11  # rows: with all that is made of them a few megabytes
 _NAMES = pd.Index([*COLUMNS])
-_NUMBERS = {"count": np.int64, "seconds": np.float64, "flag": np.bool_}
-_LISTED: dict[Any, Any] = {np.int64: int, np.float64: float, np.bool_: bool}
-_DTYPES = {column: _NUMBERS[kind] for column, kind in CELLS.items() if kind in _NUMBERS}
-
-
-Numbers = np.ndarray[Any, np.dtype[np.intp]]
-
-
-class _Sparse(NamedTuple):
-    """A column in which most cells are alike: only the others are written one by one."""
-
-    usual: Any
-    others: Mapping[int, Any]
-    n: int
-
-
-class _Kinds(NamedTuple):
-    """A column in which cells come again: each once, and which of them each row has."""
-
-    cells: Sequence[Any]
-    which: Numbers
-
-    def listed(self) -> list[Any]:
-        return [*map(self.cells.__getitem__, self.which.tolist())]
-
-
-Listed = Sequence[Any] | _Kinds
-Column = Listed | _Sparse
 
 
 def layers(
@@ -73,7 +52,7 @@ def layers(
     if known.are_kept:  # text may be replaced; what is NumPy's a frame copies
         arrays |= {name: arrays[name].view() for name in _TEXT_COLUMNS}
     for name, column in _of_run(tape, unsaved).items():
-        arrays[name] = _array(name, column)
+        arrays[name] = array_of(name, column)
     frame = frame_of(_NAMES, [arrays[name] for name in COLUMNS], arrays["op"])
     frame.attrs.update(tape.attrs())
     return frame
@@ -88,16 +67,16 @@ def cells(tape: Tape, grouped: Passes, unsaved: dict[int, str]) -> Cells:
         **_in_files(tape),
         **_of_run(tape, unsaved),
     }
-    return Cells(labels, {name: _listed(name, columns[name]) for name in COLUMNS})
+    return Cells(labels, {name: cells_in(name, columns[name]) for name in COLUMNS})
 
 
 def _arrays(tape: Tape, grouped: Passes) -> dict[str, Any]:
     labels = grouped.labels()
     columns = {"op": labels, **_columns(tape, grouped)}
-    arrays = {name: _array(name, column) for name, column in columns.items()}
+    arrays = {name: array_of(name, column) for name, column in columns.items()}
     of_calls = _OfCalls(tape, labels)
     stretches = [
-        {name: _array(name, column) for name, column in of_calls.columns(rows).items()}
+        {name: array_of(name, column) for name, column in of_calls.columns(rows).items()}
         for rows in _stretches(tape)
     ]
     if len(stretches) == 1:
@@ -131,7 +110,7 @@ def _joined(parts: Sequence[Any]) -> Any:
 
 
 def _places(tape: Tape) -> dict[str, Any]:
-    return {name: _array(name, column) for name, column in _in_files(tape).items()}
+    return {name: array_of(name, column) for name, column in _in_files(tape).items()}
 
 
 def _columns(tape: Tape, grouped: Passes) -> dict[str, Column]:
@@ -146,10 +125,10 @@ def _columns(tape: Tape, grouped: Passes) -> dict[str, Column]:
         "n_passes": grouped.n_passes,
         "step": range(n),
         "call": range(n) if calls == [*range(n)] else calls,
-        "kind": _Sparse("op", tape.kinds, n),
-        "path": _Sparse("", tape.paths, n),
-        "returned_by": _Sparse((), returned, n),
-        "returned_first": _Sparse((), first, n),
+        "kind": Sparse("op", tape.kinds, n),
+        "path": Sparse("", tape.paths, n),
+        "returned_by": Sparse((), returned, n),
+        "returned_first": Sparse((), first, n),
     }
 
 
@@ -160,9 +139,9 @@ def _in_files(tape: Tape) -> dict[str, Column]:
     """The columns that depend on where the run was asked for: where in the program calls are."""
     calls, rows = tape.call_log.entries, tape.row_log.entries
     sources = Sources(tape)
-    sites, which = _told_apart([call[4] for call in calls])  # call.site
+    sites, which = told_apart([call[4] for call in calls])  # call.site
     lines = [*map(sources.line, sites)]
-    of_calls: Listed = _Kinds(lines, which)
+    of_calls: Listed = Kinds(lines, which)
     if not all(lines):
         modules = sources.of_modules()
         made = zip(which.tolist(), calls, strict=True)
@@ -174,8 +153,8 @@ def _in_files(tape: Tape) -> dict[str, Column]:
     numbers = [*map(_FIRST, rows)]  # row.call
     same = numbers == [*range(len(calls))]
     return {
-        "source": of_calls if same else _spread(of_calls, np.array(numbers)),
-        "read_by": _Sparse((), reads, len(rows)),
+        "source": of_calls if same else spread(of_calls, np.array(numbers)),
+        "read_by": Sparse((), reads, len(rows)),
     }
 
 
@@ -185,91 +164,8 @@ def _of_run(tape: Tape, unsaved: dict[int, str]) -> dict[str, Column]:
     return {
         "seconds": [calls[row[0]][7] for row in rows],  # row.call, call.seconds
         "saved": [v is not None and i not in unsaved for i, v in enumerate(tape.values)],
-        "unsaved_reason": _Sparse("", unsaved, len(rows)),
+        "unsaved_reason": Sparse("", unsaved, len(rows)),
     }
-
-
-def _told_apart(cells: Iterable[Any]) -> tuple[list[Any], Numbers]:
-    """Each of these once, and which of them each is."""
-    numbers: defaultdict[Any, int] = defaultdict(count().__next__)
-    which = np.fromiter(map(numbers.__getitem__, cells), np.intp)
-    return [*numbers], which
-
-
-def _spread(of_calls: Listed, calls: Numbers) -> Listed:
-    """The column of rows, of that of the calls that made them."""
-    if isinstance(of_calls, _Kinds):
-        return of_calls._replace(which=of_calls.which.take(calls))
-    return [of_calls[call] for call in calls.tolist()]
-
-
-def _listed(name: str, column: Column) -> list[Any]:
-    """As the array made of it would be listed."""
-    if isinstance(column, _Sparse):
-        listed = [column.usual] * column.n
-        for i, cell in column.others.items():
-            listed[i] = cell
-    elif isinstance(column, _Kinds):
-        listed = column.listed()
-    else:
-        listed = [*column]
-    return [*map(_LISTED[_DTYPES[name]], listed)] if name in _DTYPES else listed
-
-
-def _array(name: str, cells: Column) -> Any:
-    if isinstance(cells, _Sparse):
-        return _sparse_array(name, *cells)
-    if isinstance(cells, _Kinds):
-        return _array_of_kinds(name, cells)
-    if name in _TUPLE_COLUMNS:
-        return np.fromiter(cells, dtype=object, count=len(cells))
-    if isinstance(cells, range):
-        return np.arange(cells.start, cells.stop, dtype=_DTYPES[name])
-    is_repeated = len(cells) > 1 and cells[0] is cells[-1] and cells.count(cells[0]) == len(cells)
-    if name in _DTYPES:
-        dtype = _DTYPES[name]
-        if is_repeated:
-            return np.full(len(cells), cells[0], dtype)
-        return np.fromiter(cells, dtype=dtype, count=len(cells))
-    return _repeated(str(cells[0]), len(cells)) if is_repeated else text_array(cells)
-
-
-def _array_of_kinds(name: str, column: _Kinds) -> Any:
-    cells, which = column
-    if name in _DTYPES or name in _TUPLE_COLUMNS:
-        return _array(name, cells).take(which)
-    if len(cells) == 1:
-        return _repeated(cells[0], len(which))
-    if len(which) < max(_MANY, 2 * len(cells)):
-        return _array(name, column.listed())
-    return text_array(pa.array(cells, _LARGE).take(pa.array(which)))
-
-
-def _sparse_array(name: str, usual: Any, others: Mapping[int, Any], n: int) -> Any:
-    if name not in _DTYPES and name not in _TUPLE_COLUMNS:
-        if not others:
-            return _repeated(usual, n)
-        kinds, numbers = _told_apart([usual, *others.values()])
-        return _array_of_kinds(name, _Kinds(kinds, _at([*others], n, numbers[1:])))
-    array: np.ndarray[Any, Any] = np.empty(n, dtype=_DTYPES.get(name, object))
-    array.fill(usual)  # of a tuple, too, each cell gets the whole
-    for i, cell in others.items():
-        array[i] = cell
-    return array
-
-
-def _repeated(cell: str, n: int) -> Any:
-    return _few_repeated(cell, n).view() if n <= _FEW else _repeat(cell, n)
-
-
-@lru_cache(maxsize=256)
-def _few_repeated(cell: str, n: int) -> Any:
-    """Made once: several columns of every frame are alike, and Arrow's arrays never change."""
-    return _repeat(cell, n)
-
-
-def _repeat(cell: str, n: int) -> Any:
-    return text_array(pa.chunked_array([pa.repeat(pa.scalar(cell, _LARGE), n)]))
 
 
 class _OfCalls:
@@ -297,21 +193,21 @@ class _OfCalls:
         templates, of_calls = facts.templates(functions, args, kwargs)
         which = np.array(of_calls)
         drew = [i for i, state in enumerate(states) if state is not None]
-        around, inside = _told_apart(places)
+        around, inside = told_apart(places)
         modules = facts.modules()
         columns: dict[str, Listed] = {
-            **_decided(Template._fields[1:], [of[1:] for of in templates], which),
-            **_decided(CallFacts.of_module, [modules[place] for place in around], inside),
+            **decided(Template._fields[1:], [of[1:] for of in templates], which),
+            **decided(CallFacts.of_module, [modules[place] for place in around], inside),
             **self._read(sources, templates, of_calls, which),
             "context": self._around(contexts, drew, rows.stop == len(tape.row_log)),
-            "random": _Kinds([False, True], _at(drew, len(which))),
+            "random": Kinds([False, True], numbers_at(drew, len(which))),
         }
         functions_of = [self._ordinals.key(template.func) for template in templates]
         keys = np.array(functions_of).take(which) + np.array(around).take(inside)
         if numbers != (*range(begin, begin + len(rows)),):  # some calls made several rows
-            spread = np.array(numbers) - begin
-            keys = keys.take(spread)
-            columns = {name: _spread(column, spread) for name, column in columns.items()}
+            made_by = np.array(numbers) - begin
+            keys = keys.take(made_by)
+            columns = {name: spread(column, made_by) for name, column in columns.items()}
         return {**columns, "ordinal": self._ordinals.of(keys.tolist())}
 
     def _read(
@@ -362,8 +258,8 @@ class _OfCalls:
         return {
             "parents": parents,
             "n_parents": [*map(len, parents)],
-            "parent_args": _Kinds(roles, of_roles),
-            **_decided(CallFacts.of_held, held, _at(reading, len(which), kinds)),
+            "parent_args": Kinds(roles, of_roles),
+            **decided(CallFacts.of_held, held, numbers_at(reading, len(which), kinds)),
         }
 
     def _around(self, contexts: Sequence[Context], drew: Sequence[int], ends: bool) -> Listed:
@@ -371,28 +267,13 @@ class _OfCalls:
         facts, stopped, n = self._facts, self._tape.stopped, len(contexts)
         ends = ends and bool(stopped)
         if not drew and not ends and contexts.count(contexts[0]) == n:
-            return _Kinds([facts.switches(contexts[0])], np.zeros(n, np.intp))
+            return Kinds([facts.switches(contexts[0])], np.zeros(n, np.intp))
         around = [*map(facts.switches, contexts)]
         for i in drew:
             around[i] = facts.context(contexts[i], random=True)
         if ends:
             around[-1] = facts.context(contexts[-1], n - 1 in drew[-1:], stopped)
         return around
-
-
-def _at(rows: Sequence[int], n: int, numbers: Any = 1) -> Numbers:
-    """The numbers of `n` rows: 0 but for these."""
-    found = np.zeros(n, np.intp)
-    found[rows] = numbers
-    return found
-
-
-def _decided(
-    names: Iterable[str], kinds: Sequence[tuple[Any, ...]], which: Numbers
-) -> dict[str, _Kinds]:
-    """Columns that are decided together: of each kind the cells, and which kind each row is."""
-    columns = zip(names, zip(*kinds, strict=True), strict=True)
-    return {name: _Kinds(cells, which) for name, cells in columns}
 
 
 def _of_tensors(
@@ -403,10 +284,10 @@ def _of_tensors(
     requires_grad: Sequence[bool],
     inplace: Sequence[bool],
 ) -> dict[str, Column]:
-    keys, which = _told_apart(zip(shapes, strides, dtypes, devices, strict=True))  # few differ
+    keys, which = told_apart(zip(shapes, strides, dtypes, devices, strict=True))  # few differ
     facts = [tensor_facts(*key) for key in keys]
     return {
-        **_decided(facts[0], [(*of.values(),) for of in facts], which),
+        **decided(facts[0], [(*of.values(),) for of in facts], which),
         "requires_grad": requires_grad,
         "inplace": inplace,
     }

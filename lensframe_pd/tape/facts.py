@@ -154,7 +154,7 @@ class CallFacts:
 
     def modules(self) -> list[ModuleCells]:
         """The columns `of_module`, of each module call so far."""
-        known, modules = self._modules, self.tape.modules
+        known, modules = self._modules, self.tape.module_log.entries
         keys = self.tape.module_keys()
         for path, _, parent, type_name, _ in modules[len(known) :]:
             if parent < 0:  # the model itself
@@ -254,9 +254,13 @@ class Sources:
 
     def of_modules(self) -> list[str]:
         """The lines of the module calls so far."""
-        known, modules = self._modules, self.tape.modules
+        known, modules, lines = self._modules, self.tape.module_log.entries, self._sites
         for _, _, parent, _, site in modules[len(known) :]:
-            known.append(self.line(site) or known[parent] if parent >= 0 else self.tape.caller)
+            if parent < 0:
+                known.append(self.tape.caller)
+                continue
+            line = lines.get(site)
+            known.append((self.line(site) if line is None else line) or known[parent])
         return known
 
     def _search(self, site: Site) -> str:

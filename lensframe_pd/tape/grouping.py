@@ -187,9 +187,9 @@ class Grouping:
     @cached_property
     def _readers(self) -> tuple[list[int], list[int]]:
         """The readers of each row, one after the other, and where those of each begin."""
-        readers, read = map(np.asarray, self._edges())
+        readers, read = self._edges()
         in_order = read.argsort(kind="stable")
-        begins = read[in_order].searchsorted(range(self._n + 1))
+        begins = read[in_order].searchsorted(np.arange(self._n + 1))
         return readers[in_order].tolist(), begins.tolist()
 
     def readers_alike(self, row: int) -> set[tuple[str, int]]:

@@ -7,6 +7,8 @@ from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lensframe_pd.tape.functions import CONTRACTIONS
 from lensframe_pd.tape.places import Places, held_by
 from lensframe_pd.tape.tape import SLOT, Call, Tape
@@ -99,17 +101,16 @@ class Readings:
         sources = self._calls[self._rows[row][0]][3]  # by number, for speed: row.call, call.sources
         return [first[s] if first else s for s in sources if s >= 0]
 
-    def edges(self) -> tuple[list[int], list[int]]:
+    def edges(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Rows, and of each the row it reads: the `sources` of all."""
         calls, first = self._calls, self.first_slot
-        rows: list[int] = []
-        read: list[int] = []
-        for i, row in enumerate(self._rows):
-            for source in calls[row[0]][3]:  # as in `sources`
-                if source >= 0:
-                    rows.append(i)
-                    read.append(source)
-        return rows, [first[s] for s in read] if first else read
+        sources = [calls[row[0]][3] for row in self._rows]  # as in `sources`
+        n_read = np.fromiter(map(len, sources), np.intp, len(sources))
+        read = np.fromiter(chain.from_iterable(sources), np.intp)
+        rows = np.arange(len(sources)).repeat(n_read)
+        made = read >= 0  # and not held
+        rows, read = rows[made], read[made]
+        return rows, np.array(first)[read] if first else read
 
     def _slots(self, call: Call) -> tuple[list[_Slots], Roles]:
         """Which tensors are in which argument, and the names of these, one for each tensor."""

@@ -268,7 +268,8 @@ class Tape:
 
         Several columns hold them, and in deep models they are most of a frame's memory.
         """
-        self._keys += [f"{module[0]}:{module[1]}" for module in self.modules[len(self._keys) :]]
+        entries = self.module_log.entries[len(self._keys) :]
+        self._keys += [f"{module[0]}:{module[1]}" for module in entries]
         return self._keys
 
     def returned(self) -> dict[int, list[int]]:
