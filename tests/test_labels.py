@@ -7,7 +7,20 @@ import torch
 import xarray as xr
 
 import lensframe_pd as lf
-from lensframe_pd.labels import asked_names, distinct_labels, one_name, unknown_rows
+from lensframe_pd.labels import (
+    asked_names,
+    distinct_labels,
+    label,
+    labels_of,
+    one_name,
+    unknown_rows,
+)
+
+
+@pytest.mark.parametrize("n_passes", [(1, 1, 1), (2, 1, 2)])
+def test_labels_of_many_executions_are_those_of_each(n_passes):
+    executions = (("relu_1", "add_1", "relu_1"), (1, 1, 2), n_passes)
+    assert labels_of(*executions) == [label(*one) for one in zip(*executions, strict=True)]
 
 
 def test_labels_of_two_rows_are_all_named():

@@ -24,8 +24,8 @@ ROOMS = {
     "edits recorder tracer iterators containers memory snapshot state process save named "
     "saving stimuli model hints inventory run placed",
     "tables": "stimuli order case pointwise reshape selection joining indexing writes aliases "
-    "sequences space norms products reductions axes readers renames dims widths layers nonfinite "
-    "tokens joins continued centres activations without gradients",
+    "sequences space norms products reductions axes readers renames dims widths columns layers "
+    "nonfinite tokens joins continued centres activations without gradients",
     "graph": "edges parameters contract roll periods outline runs collapse select renamed align "
     "apart wording compared diff",
     "replay": "call recording onward",

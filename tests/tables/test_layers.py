@@ -199,3 +199,28 @@ def test_an_empty_program():
     assert isinstance(layers, pd.DataFrame)
     assert list(layers.columns) == list(COLUMNS)
     assert len(layers) == len(activations) == 0
+
+
+def test_the_same_function_reads_what_is_held_at_any_place():
+    class Sums(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.p, self.q = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+
+        def forward(self, x):
+            y = x + self.p
+            return y + (self.q + self.p) + (self.p + y) + x
+
+    rows = lf.trace(Sums().eval(), torch.ones(3, 2)).layers.query("func == 'add'")
+    read = [
+        *zip(rows["parents"], rows["parent_args"], rows["params"], rows["param_args"], strict=True)
+    ]
+    assert read == [
+        (("input_1",), ("input",), ("p",), ("other",)),
+        ((), (), ("q", "p"), ("input", "other")),
+        (("add_1", "add_2"), ("input", "other"), (), ()),
+        (("add_1",), ("other",), ("p",), ("input",)),
+        (("add_3", "add_4"), ("input", "other"), (), ()),
+        (("add_5", "input_1"), ("input", "other"), (), ()),
+    ]
+    assert rows["n_parents"].tolist() == [1, 0, 2, 1, 2, 2]
