@@ -48,15 +48,14 @@ def made_of(
             continue
         call, before = calls[number], number
         args, kwargs, sources = call[1], call[2], call[3]
-        n = len(sources)
-        if n == 1 and sources[0] >= 0:  # as most are
+        n_read, n = len(sources), len(args)
+        if n_read == 1 and sources[0] >= 0:  # as most are
             parents = labels[sources[0]]
-        elif n == 2 and sources[0] >= 0 <= sources[1]:
+        elif n_read == 2 and sources[0] >= 0 <= sources[1]:
             parents = f"{labels[sources[0]]} {labels[sources[1]]}"
         else:
             parents = " ".join([labels[s] for s in sources if s >= 0])
         given = ""
-        n = len(args)
         plain = (n < len(ALL_SLOTS) and ALL_SLOTS[n] == args) or _are_finite(args)
         if not plain or (kwargs and not _are_finite(kwargs.values())):
             given = _in(args, kwargs)

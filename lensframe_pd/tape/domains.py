@@ -132,7 +132,7 @@ def domain_of(function: Function, role: str, dtype: torch.dtype) -> Domain:
     integers = not (dtype.is_floating_point or dtype.is_complex)
     if not _computes(function):
         return Domain.ORDER if integers else Domain.RANGE
-    name = _OPERATORS.get(function.name, function.name)
+    name = _name_of(function)
     address = integers and role.partition(".")[0] in _ADDRESSES.get(name, ())
     return Domain.RANGE if address else Domain.ANY
 
@@ -143,19 +143,22 @@ def may_be_given_anything(function: Function) -> bool:
 
 
 def _computes(function: Function) -> bool:
-    name = _OPERATORS.get(function.name, function.name)
-    return name in _COMPUTE or is_pointwise(function)
+    return _name_of(function) in _COMPUTE or is_pointwise(function)
 
 
 def divides(function: Function) -> bool:
     """Whether the smallest integer, divided by -1, may end the process."""
-    return _OPERATORS.get(function.name, function.name) in _DIVIDE
+    return _name_of(function) in _DIVIDE
 
 
 def is_pointwise(function: Function) -> bool:
     """Whether each element of its result is made of the elements at that place."""
-    name = _OPERATORS.get(function.name, function.name)
-    return _is_pointwise(name) and not function.random
+    return _is_pointwise(_name_of(function)) and not function.random
+
+
+def _name_of(function: Function) -> str:
+    """Its name, of one of Python's operators that of the function which torch calls."""
+    return _OPERATORS.get(function.name, function.name)
 
 
 def _is_of_torch(function: Function) -> bool:

@@ -160,7 +160,7 @@ class Probed:
         if self.domain(slots) is not Domain.ANY:
             return False
         other = turned(tensor)
-        if divides(self.run.call.function) and _have_smallest([other, *self.tensors]):
+        if self.may_trap([other, *self.tensors]):
             return False
         if other.stride() != tensor.stride() or tensor.is_neg() or tensor.is_conj():
             other = laid_out(other, tensor.stride(), bits_of(tensor))
@@ -202,7 +202,7 @@ class Probed:
         domain = self.domain(slots)
         if domain is not Domain.ANY:
             return Dependence(None, f"{domain.value}, changes the result")
-        if divides(run.call.function) and _have_smallest(tensors):
+        if self.may_trap(tensors):
             return Dependence(None, "no other value was tried: the smallest integer is a trap")
         return Dependence(False, "no change of its values changes the result")
 
@@ -228,9 +228,11 @@ class Probed:
         beside = [t for k, t in enumerate(around) if k not in slots]
         numbers = numbers_beside((*call.args, *call.kwargs.values()), beside)
         found = probes(self.tensors[slots[0]], self.domain(slots), numbers)
-        if not divides(call.function):
-            return found
-        return (other for other in found if not _have_smallest([other, *around]))
+        return (other for other in found if not self.may_trap([other, *around]))
+
+    def may_trap(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether the call, given these, might divide the smallest integer of a type by -1."""
+        return divides(self.run.call.function) and any(map(_has_smallest, tensors))
 
     def mask(self, slots: Sequence[int]) -> str:
         """The other argument under whose other values this one matters."""
@@ -250,7 +252,7 @@ class Probed:
         """The number among the arguments, with another in its place, under which this matters."""
         if self.domain(slots) is not Domain.ANY:
             return ""
-        if divides(self.run.call.function) and _have_smallest(self.tensors):
+        if self.may_trap(self.tensors):
             return ""
         for name, run in _with_other_numbers(self.run):
             if self.matters(run, self.tensors, slots):
@@ -311,14 +313,11 @@ class Probed:
         return "device" if elsewhere and all(t.is_meta for t in elsewhere) else "kind"
 
 
-def _have_smallest(tensors: Iterable[Tensor]) -> bool:
-    """Whether the smallest integer of a type is among its integers."""
-    return any(
-        [
-            t.dtype in _SIGNED and bool((t.detach() == torch.iinfo(t.dtype).min).any())
-            for t in tensors
-        ]
-    )
+def _has_smallest(tensor: Tensor) -> bool:
+    """Whether the smallest integer of its type is among its integers."""
+    if tensor.dtype not in _SIGNED:
+        return False
+    return bool((tensor.detach() == torch.iinfo(tensor.dtype).min).any())
 
 
 def _put(tensors: Sequence[Tensor], slots: Sequence[int], other: Tensor) -> list[Tensor]:

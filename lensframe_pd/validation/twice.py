@@ -82,8 +82,8 @@ def run_twice(evidence: Evidence, verdicts: Verdicts) -> Tape | None:
 
         def unwitnessed() -> Any:
             """What the model gives in a run that keeps nothing, traced as `lf.trace` does."""
-            made_of, sites = evidence.made_of, evidence.sites
-            return Run(evidence.origin.model, sites=sites, made_of=made_of).execute(args, kwargs, n)
+            unseen = Run(evidence.origin.model, sites=sites, made_of=evidence.made_of)
+            return unseen.execute(args, kwargs, n)
 
         bare = left_by(unwitnessed if sites else lambda: plain(nullcontext()))
         with verdicts.timing("completeness"):
